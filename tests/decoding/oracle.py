@@ -1,0 +1,211 @@
+"""What every decoder must compute, written a second time and as plainly as possible.
+
+Each view of each row is one forward of that row alone: no cache, no hooks, no padding, batch 1. An adapter is really active
+through peft in a second copy of the model; early exits come from `output_hidden_states`. The formulas are those of METHODS.md.
+`Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate` decodes with it in any mode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+_FINAL_NORM = {
+    "llama": "model.norm",
+    "qwen2": "model.norm",
+    "qwen3": "model.norm",
+    "gemma": "model.norm",
+    "gemma2": "model.norm",
+    "gemma3_text": "model.norm",
+    "mistral": "model.norm",
+    "mixtral": "model.norm",
+    "phi": "model.final_layernorm",
+    "phi3": "model.norm",
+    "gpt2": "transformer.ln_f",
+    "gpt_neox": "gpt_neox.final_layer_norm",
+    "opt": "model.decoder.final_layer_norm",
+    "falcon": "transformer.ln_f",
+    "mpt": "transformer.norm_f",
+    "bloom": "transformer.ln_f",
+}
+
+
+# -- formulas ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """One view's next-token logits, shape (vocabulary,), and its early exits, one such tensor per layer."""
+
+    logits: torch.Tensor
+    exits: list[torch.Tensor]
+
+
+Formula = Callable[[Seen, list[Seen]], torch.Tensor]
+
+
+def log_p(logits: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits, dim=-1)
+
+
+def apc(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.Tensor:
+    """Keep a token where p_main >= beta * max p_main."""
+    p = torch.softmax(main, dim=-1)
+    return torch.where(p >= beta * p.max(), scores, torch.tensor(-math.inf, dtype=scores.dtype))
+
+
+def js_divergence(a: torch.Tensor, b: torch.Tensor) -> float:
+    p, q = torch.softmax(a.double(), dim=-1), torch.softmax(b.double(), dim=-1)
+    m = (p + q) / 2
+
+    def kl(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 0, x * (x / m).log(), torch.zeros_like(x)).sum()
+
+    return float(kl(p) + kl(q)) / 2
+
+
+def farthest(final: torch.Tensor, exits: Sequence[torch.Tensor]) -> int:
+    return max(range(len(exits)), key=lambda j: js_divergence(final, exits[j]))
+
+
+def icd(lam: float = 1.0, beta: float = 0.1) -> Formula:
+    return lambda main, others: apc(log_p(main.logits) - lam * log_p(others[0].logits), main.logits, beta)
+
+
+def cad(alpha: float = 0.5, beta: float = 0.0) -> Formula:
+    return lambda main, others: apc((1 + alpha) * main.logits - alpha * others[0].logits, main.logits, beta)
+
+
+def dola(beta: float = 0.1) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        premature = main.exits[farthest(main.logits, main.exits)]
+        return apc(log_p(main.logits) - log_p(premature), main.logits, beta)
+
+    return formula
+
+
+def lol(
+    omega: float = 0.5, lam: float = 1.0, gamma: float = 0.5, beta: float = 0.1, dynamic: bool = False
+) -> Formula:
+    def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
+        amateur = others[0]
+        layers = [farthest(main.logits, main.exits)] if dynamic else range(len(main.exits))
+        contrasts = [log_p(main.exits[j]) - lam * log_p(amateur.exits[j]) for j in layers]
+        scores = log_p(main.logits) - lam * log_p(amateur.logits)
+        if contrasts:
+            scores = scores + omega * sum(contrasts) / len(contrasts)
+        if len(others) > 1:
+            scores = scores + gamma * (log_p(others[1].logits) - log_p(main.logits))
+        return apc(scores, main.logits, beta)
+
+    return formula
+
+
+# -- views -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Look:
+    """One view: a model, a rewriting of the prompt's ids, and the blocks after which it exits early."""
+
+    model: Any
+    rewrite: Callable[[list[int]], list[int]] = lambda prompt: prompt  # noqa: E731
+    layers: Sequence[int] = ()
+    norm: bool = True
+
+    @torch.no_grad()
+    def __call__(self, prompt: list[int], continuation: list[int]) -> Seen:
+        ids = torch.tensor([self.rewrite(prompt) + continuation])
+        out = self.model(input_ids=ids, use_cache=False, output_hidden_states=bool(self.layers))
+        exits = [self._exit(out.hidden_states[layer + 1][0, -1]) for layer in self.layers]
+        return Seen(out.logits[0, -1], exits)
+
+    def _exit(self, hidden: torch.Tensor) -> torch.Tensor:
+        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        if self.norm:
+            hidden = attrgetter(_FINAL_NORM[model.config.model_type])(model)(hidden)
+        logits = model.get_output_embeddings()(hidden)
+        if cap := getattr(model.config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+
+class Oracle(PreTrainedModel, GenerationMixin):
+    """A language model whose next-token logits are a formula of several looks at each row.
+
+    Args:
+        main: the model itself.
+        others: the auxiliary looks.
+        formula: their combination.
+        layers, norm: early exits of the main look.
+        prompt_width: columns of `input_ids` that are prompt; what follows is the same in all looks. None: the width of
+            the first forward of each `generate`.
+    """
+
+    config_class = PreTrainedConfig
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        main: Any,
+        others: Sequence[Look] = (),
+        formula: Formula = lambda main, _others: main.logits,
+        *,
+        layers: Sequence[int] = (),
+        norm: bool = True,
+    ):
+        super().__init__(PreTrainedConfig(vocab_size=main.config.get_text_config().vocab_size))
+        self.generation_config = GenerationConfig.from_dict(main.generation_config.to_dict())
+        self.weight = torch.nn.Parameter(torch.zeros(1))  # generate asks the parameters for a device
+        self.looks = [Look(main, layers=layers, norm=norm), *others]
+        self.formula = formula
+        self.prompt_width = 0
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
+
+    def row(self, prompt: list[int], continuation: list[int]) -> torch.Tensor:
+        """Combined next-token scores of one unpadded row, shape (vocabulary,)."""
+        key = tuple(prompt), tuple(continuation)
+        if key not in self._known:
+            main, *others = (look(prompt, continuation) for look in self.looks)
+            self._known[key] = self.formula(main, others)
+        return self._known[key]
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_ignored: Any
+    ) -> CausalLMOutput:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = []
+        for ids, kept in zip(input_ids, mask.bool(), strict=True):
+            width = self.prompt_width
+            rows.append(self.row(ids[:width][kept[:width]].tolist(), ids[width:].tolist()))
+        return CausalLMOutput(logits=torch.stack(rows)[:, None])
+
+    def generate(self, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        self.prompt_width = input_ids.shape[1]
+        return super().generate(input_ids, **kwargs, use_cache=False)
+
+
+# -- amateurs ----------------------------------------------------------------------------------------------------------
+
+
+def save_adapter(model: Any, folder: Any, *, seed: int = 1, **options: Any) -> str:
+    """Save a random LoRA adapter for a copy of `model` (the copy is spent) in `folder`; the folder as a string."""
+    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **options))
+    wrapped.save_pretrained(str(folder))
+    return str(folder)
+
+
+def with_adapter(model: Any, folder: str) -> PeftModel:
+    """A copy of `model` (spent) in which peft has the adapter active."""
+    return PeftModel.from_pretrained(model, folder).eval()

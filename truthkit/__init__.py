@@ -1,0 +1,87 @@
+"""Truthful decoding, steering and benchmarks for Hugging Face models.
+
+Importing this package is cheap: names are looked up when first used, and only then are torch and transformers imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from truthkit.errors import (
+    ArgumentError,
+    AttachError,
+    MissingExtraError,
+    ModelError,
+    NotAvailableError,
+    TruthkitError,
+)
+
+if TYPE_CHECKING:
+    from truthkit.decoding import (
+        CAD,
+        ICD,
+        LOL,
+        CADLogitsProcessor,
+        ContrastiveSearch,
+        ContrastiveSearchLogitsProcessor,
+        DoLa,
+        DoLaLogitsProcessor,
+        GrowingCache,
+        ICDLogitsProcessor,
+        LOLLogitsProcessor,
+        contrastive_search,
+    )
+    from truthkit.models import load
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load": "truthkit.models",
+    "CAD": "truthkit.decoding",
+    "ICD": "truthkit.decoding",
+    "LOL": "truthkit.decoding",
+    "CADLogitsProcessor": "truthkit.decoding",
+    "ContrastiveSearch": "truthkit.decoding",
+    "ContrastiveSearchLogitsProcessor": "truthkit.decoding",
+    "DoLa": "truthkit.decoding",
+    "DoLaLogitsProcessor": "truthkit.decoding",
+    "GrowingCache": "truthkit.decoding",
+    "ICDLogitsProcessor": "truthkit.decoding",
+    "LOLLogitsProcessor": "truthkit.decoding",
+    "contrastive_search": "truthkit.decoding",
+}
+
+__all__ = [
+    "CAD",
+    "ICD",
+    "LOL",
+    "ArgumentError",
+    "AttachError",
+    "CADLogitsProcessor",
+    "ContrastiveSearch",
+    "ContrastiveSearchLogitsProcessor",
+    "DoLa",
+    "DoLaLogitsProcessor",
+    "GrowingCache",
+    "ICDLogitsProcessor",
+    "LOLLogitsProcessor",
+    "MissingExtraError",
+    "ModelError",
+    "NotAvailableError",
+    "TruthkitError",
+    "__version__",
+    "contrastive_search",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

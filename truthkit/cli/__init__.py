@@ -1,0 +1,75 @@
+"""The `truthkit` command. One module per subcommand, each with `add_parser(subparsers)` and `run(args)`.
+
+`add_parser` adds its parser and sets `run` as its default; `run` returns the exit code. Torch and transformers are
+imported inside `run` only, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import truthkit
+from truthkit.errors import ArgumentError, TruthkitError
+
+COMMANDS = ("models",)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_BAD_ARGUMENTS = 2
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+
+_EPILOG = """\
+exit codes:
+  0    done
+  1    it could not be done: a model, a file or a package is missing or does not fit
+  2    an argument is wrong
+  130  interrupted
+
+Errors are one line; TRUTHKIT_DEBUG=1 shows where they come from.
+
+example:
+  truthkit models
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, subcommands included."""
+    parser = argparse.ArgumentParser(
+        prog="truthkit",
+        description="Truthful decoding, steering and benchmarks for Hugging Face models.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"truthkit {truthkit.__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        import_module(f"truthkit.cli.{command}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (they are listed in `truthkit --help`)."""
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or EXIT_OK)
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+        return int(code)
+    except TruthkitError as error:
+        if os.environ.get("TRUTHKIT_DEBUG") == "1":
+            raise
+        print(f"truthkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_ARGUMENTS if isinstance(error, ArgumentError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        print("truthkit: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED

@@ -1,0 +1,112 @@
+"""`truthkit models`: what is on this machine, where, and how to get more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+_EPILOG = """\
+example:
+  truthkit models --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `models` to the command line."""
+    parser = subparsers.add_parser(
+        "models",
+        help="what is bundled and cached, and how to get more",
+        description="List the bundled models and those in the hub cache, and say how to get more.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list; always succeeds."""
+    bundled, hub = _bundled(), _hub_cache()
+    if args.json:
+        print(json.dumps({"bundled": bundled, "hub_cache": hub}, indent=2))
+        return 0
+    print("Bundled (no hub needed)")
+    for entry in bundled:
+        default = ", the default" if entry["default"] else ""
+        print(f"  {entry['name']}{default}: {entry['title']}, {entry['license']}")
+        print(f"    {_state(entry)}")
+    print("\nIn the hub cache")
+    for entry in hub:
+        print(f"  {entry['id']}: {entry['kind']}, {_size(entry['bytes'])} in {entry['path']}")
+    if not hub:
+        print("  nothing")
+    print("\nMore")
+    print('  tk.load("org/name")       any text or image-text model of the hub')
+    print('  tk.load("path/to/model")  a folder that save_pretrained wrote')
+    print('  tk.load("model.gguf")     a GGUF file (pip install "truthkit[gguf]")')
+    print("  tk.load(..., adapter=A)   with a PEFT adapter, a folder or a hub id")
+    return 0
+
+
+def _bundled() -> list[dict[str, Any]]:
+    """One record for each bundled model; `path` and `bytes` are None until it is converted."""
+    from truthkit.models.bundled import BUNDLED, DEFAULT
+    from truthkit.models.store import converted_folder, is_complete
+
+    records = []
+    for model in BUNDLED.values():
+        folder = converted_folder(model)
+        converted = is_complete(folder)
+        records.append(
+            {
+                "name": model.name,
+                "default": model.name == DEFAULT,
+                "title": model.title,
+                "license": model.license,
+                "installed": model.source() is not None,
+                "converted": converted,
+                "path": str(folder) if converted else None,
+                "bytes": sum(file.stat().st_size for file in folder.iterdir()) if converted else None,
+                "how_to_get": model.ways_to_get(),
+            }
+        )
+    return records
+
+
+def _hub_cache() -> list[dict[str, Any]]:
+    """One record for each model or adapter repository in the hub cache, by name."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    records = []
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        if repo.repo_type != "model":
+            continue
+        files = {file.file_name for revision in repo.revisions for file in revision.files}
+        kind = "adapter" if "adapter_config.json" in files else "model"
+        records.append(
+            {"id": repo.repo_id, "kind": kind, "path": str(repo.repo_path), "bytes": repo.size_on_disk}
+        )
+    return records
+
+
+def _state(entry: dict[str, Any]) -> str:
+    if entry["converted"]:
+        return f"ready: {_size(entry['bytes'])} in {entry['path']}"
+    if entry["installed"]:
+        return "installed; converted once, in about 15 seconds, when first loaded"
+    return f"not here: {entry['how_to_get']}"
+
+
+def _size(count: int) -> str:
+    """Bytes for people, in decimal units."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"

@@ -1,0 +1,61 @@
+"""One decoder at a time on a model, and everything put on the model comes off again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from truthkit.errors import AttachError
+
+_OWNERS: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def plain_model(model: Any) -> Any:
+    """The `PreTrainedModel` under PEFT and `torch.compile` wrappers: the module whose `generate` really runs."""
+    model = getattr(model, "_orig_mod", model)
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    return model
+
+
+def owner_of(model: nn.Module) -> str | None:
+    """The decoder that is attached to `model` now."""
+    return _OWNERS.get(model)
+
+
+@contextmanager
+def sole_owner(model: nn.Module, name: str) -> Iterator[None]:
+    """Mark `model` as used by the decoder `name`.
+
+    Raises:
+        AttachError: another decoder is attached; leave its `with` block first.
+    """
+    if (other := _OWNERS.get(model)) is not None:
+        raise AttachError(
+            f"{name} cannot be attached: this model already runs under {other}. Two decoders on one model would each "
+            f"rewrite the other's logits; leave the `with {other}(...)` block first."
+        )
+    _OWNERS[model] = name
+    try:
+        yield
+    finally:
+        _OWNERS.pop(model, None)
+
+
+@contextmanager
+def replaced_method(module: nn.Module, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Shadow the method `name` on this one instance by `make(original)`, and restore what was there before."""
+    missing = object()
+    before = module.__dict__.get(name, missing)
+    module.__dict__[name] = make(getattr(module, name))
+    try:
+        yield
+    finally:
+        if before is missing:
+            module.__dict__.pop(name, None)
+        else:
+            module.__dict__[name] = before

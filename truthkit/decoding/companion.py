@@ -1,0 +1,74 @@
+"""Views with a forward and a cache of their own: a separate amateur model, or a logits processor's views."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from truthkit.decoding.cache import GrowingCache
+from truthkit.decoding.views import RowGroup, ViewLogits
+
+
+class Companion:
+    """A `RowGroup` beside the generation loop, following its tokens.
+
+    The cache is always cut back to the tokens the loop has accepted, so rejected assistant tokens leave no trace, and
+    `reorder` lets it follow beams.
+    """
+
+    def __init__(self, group: RowGroup):
+        self.group = group
+        self.cache: Any = None
+        self.length = 0
+
+    def reset(self) -> None:
+        """Forget the cache and the prompt."""
+        self.cache, self.length, self.group.prompt = None, 0, None
+
+    def reorder(self, index: torch.Tensor) -> None:
+        """Let row `i` of every view continue the row `index[i]`; shape (batch,), int64."""
+        if self.cache is not None:
+            self.cache.reorder_cache(self.group.wide_index(index))
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        *,
+        past: int,
+        positions: int,
+        use_cache: bool = True,
+    ) -> list[ViewLogits]:
+        """Each view's logits after the last `positions` tokens.
+
+        Args:
+            ids: the tokens after the first `past`, shape (batch, new).
+            mask: 2-D mask over all tokens, shape (batch, past + new), or None for no padding.
+            position_ids: the main view's positions of the new tokens, shape (batch, new), or None to leave them to the model.
+            past: how many tokens of the loop's rows stay in the cache; 0 starts it anew.
+            positions: for how many last tokens logits are wanted.
+            use_cache: False runs all tokens again each time.
+        """
+        group = self.group
+        assert group.prompt is not None
+        if past == 0:
+            config = group.model.config.get_text_config(decoder=True)
+            self.cache = GrowingCache(config=config) if use_cache else None
+            if use_cache:
+                self.cache.activate_past_recording()
+        else:
+            self.cache.crop(past - self.length)
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
+        wide = group.widen({name: value for name, value in inputs.items() if value is not None}, past)
+        if group.takes_logits_to_keep:
+            wide["logits_to_keep"] = positions
+        with ExitStack() as stack, torch.no_grad():
+            group.attach(stack)
+            group.aim(ids.shape[0], positions if group.takes_logits_to_keep else 0)
+            stack.callback(group.aim, 0, 0)
+            outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
+        self.length = past + ids.shape[1]
+        return group.split(outputs.logits, positions)

@@ -1,0 +1,343 @@
+"""The engine: all views in the batch of one forward, their logits combined before `generate` sees them.
+
+A forward pre-hook widens the batch from B rows to n·B, a forward hook writes the combined logits of B rows into
+`outputs.logits`. Hugging Face's `generate` runs unmodified between them, so every mode of it comes out right: the combination
+is upstream of beams, warpers, streamers and assisted verification. A decoding method is a subclass of `Decoder` that names
+its views and combines their logits.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from truthkit.decoding.attach import plain_model, replaced_method, sole_owner
+from truthkit.decoding.cache import grow
+from truthkit.decoding.companion import Companion
+from truthkit.decoding.kernel import check_beta, plausible
+from truthkit.decoding.views import RowGroup, View, ViewLogits, check_same_vocabulary
+from truthkit.errors import ArgumentError, ModelError
+
+Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
+"""Called after every forward with the views (main first) and the combined logits (batch, positions, vocabulary)."""
+
+
+class Decoder(ABC):
+    """A decoding method, attached to a model for the length of a `with` block.
+
+    Args:
+        model: the model whose `generate` (or forward) is to be changed; PEFT and `torch.compile` wrappers are looked through.
+        views: the auxiliary views, in the order in which `combine` takes them after the main one.
+        layers: early exits to read in the main view and in every view with `exits=True`.
+        beta: adaptive plausibility constraint by the main view, in (0, 1]; 0 turns it off.
+        norm: pass early exits through the final norm.
+
+    Raises:
+        ArgumentError, ModelError, NotAvailableError: see the methods' own docstrings.
+    """
+
+    def __init__(
+        self, model: Any, views: Sequence[View] = (), *, layers: Sequence[int] = (), beta: float = 0.0, norm: bool = True
+    ):
+        self.model = plain_model(model)
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            raise ModelError(f"{type(self.model).__name__} is an encoder-decoder; truthkit decodes decoder-only models.")
+        self.beta = check_beta(beta)
+        self.views = (View(exits=bool(layers)), *views)
+        self.layers, self.norm = tuple(layers), norm
+        self.observers: list[Observer] = []
+        self._main = RowGroup(self.model, [view for view in self.views if view.model is None], layers, norm=norm)
+        self._companions = self.separate_models()
+        self._stack = ExitStack()
+        self._generating = self._inert = False
+        self._cache: Any = None
+        self._past = 0
+        self._call: dict[str, Any] = {}
+        self._nan: torch.Tensor | None = None
+
+    def separate_models(self) -> list[Companion]:
+        """A new companion for each view in another model, in the order of the views."""
+        return [Companion(self._separate(view)) for view in self.views if view.model is not None]
+
+    @abstractmethod
+    def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+        """The method's scores, shape (batch, positions, vocabulary), before the plausibility constraint.
+
+        Scores may differ from log-probabilities by a constant per row and position.
+        """
+
+    def __enter__(self) -> Decoder:
+        with ExitStack() as stack:
+            stack.enter_context(sole_owner(self.model, type(self).__name__))
+            self._main.attach(stack)
+            stack.callback(self.model.register_forward_pre_hook(self._widen, with_kwargs=True).remove)
+            stack.callback(self.model.register_forward_hook(self._narrow, with_kwargs=True).remove)
+            stack.enter_context(replaced_method(self.model, "generate", self._guard_generate))
+            stack.enter_context(replaced_method(self.model, "generate_batch", _refuse_continuous_batching))
+            stack.enter_context(_uncompiled(self.model))
+            stack.callback(self._forget)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    # -- generate ------------------------------------------------------------------------------------------------------
+
+    def _guard_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            if self._generating:  # an early-exit assistant drafts with the model itself: drafts need no views
+                with self._as_it_is():
+                    return original(*args, **kwargs)
+            self._check_request(args, kwargs)
+            self._forget()
+            self._generating = True
+            try:
+                with replaced_method(self.model, "prepare_inputs_for_generation", _keep_mask_flat):
+                    result = original(*args, **kwargs)
+                self._raise_if_nan()
+                return self._without_views(result)
+            finally:
+                self._generating = False
+                self._forget()
+
+        return generate
+
+    @contextmanager
+    def _as_it_is(self) -> Iterator[None]:
+        self._inert = True
+        try:
+            yield
+        finally:
+            self._inert = False
+
+    def _check_request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        if isinstance(ids, torch.Tensor) and ids.numel() == 0:
+            raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
+        config = kwargs.get("generation_config") or self.model.generation_config
+        chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
+        groups = [self._main, *(companion.group for companion in self._companions)]
+        if chunk is not None and (self._companions or not all(group.same_prompt for group in groups)):
+            raise ArgumentError(
+                f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs from the "
+                "main one or runs in another model, so its chunks would not line up. Leave prefill_chunk_size out."
+            )
+
+    def _without_views(self, result: Any) -> Any:
+        cache = result.get("cache") if hasattr(result, "get") else None
+        if cache is not None and self._main.rows > 1 and self._main.prompt is not None:
+            batch, extra = self._main.prompt.batch, self._main.prompt.extra
+            for layer in cache.layers:
+                for name in ("keys", "values"):
+                    if isinstance(state := getattr(layer, name, None), torch.Tensor) and state.dim() == 4:
+                        setattr(layer, name, state[:batch, :, extra:] if not cache.is_compileable else state[:batch])
+        return result
+
+    def _forget(self) -> None:
+        if self._cache is not None:
+            self._cache.__dict__.pop("reorder_cache", None)
+            self._cache.__dict__.pop("crop", None)
+        self._cache, self._past, self._nan = None, 0, None
+        self._main.prompt = None
+        self._main.aim(0, 0)
+        for companion in self._companions:
+            companion.reset()
+
+    # -- forward -------------------------------------------------------------------------------------------------------
+
+    def _widen(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]] | None:
+        if self._inert:
+            return None
+        kwargs = {"input_ids": args[0], **kwargs} if args else dict(kwargs)
+        if kwargs.get("labels") is not None:
+            raise ArgumentError(f"labels cannot be given under {type(self).__name__}: its logits are for decoding, not loss.")
+        if "past_key_values" in kwargs:
+            kwargs["cache"] = kwargs.pop("past_key_values")
+        cache = kwargs.get("cache")
+        ids = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        past = self._start(cache, ids, kwargs.get("attention_mask"))
+        keep = kwargs.get("logits_to_keep", 0) if self._main.takes_logits_to_keep else 0
+        self._call = {
+            "past": past,
+            "positions": len(keep) if isinstance(keep, torch.Tensor) else keep or ids.shape[1],
+            **{name: kwargs.get(name) for name in ("input_ids", "attention_mask", "position_ids")},
+            "use_cache": cache is not None,
+        }
+        wide = self._main.widen(kwargs, past)
+        if isinstance(keep, torch.Tensor) and past == 0:
+            wide["logits_to_keep"] = keep = keep + self._main.prompt.extra
+        self._main.aim(len(ids), keep)
+        self._past = past + ids.shape[1]
+        return (), {**wide, "return_dict": True}
+
+    def _start(self, cache: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> int:
+        """Begin a session where this forward is the first of one; how many main tokens the cache holds."""
+        held = self._held(cache)
+        prompt = self._main.prompt
+        goes_on = prompt is not None and (self._generating or (cache is not None and cache is self._cache and held))
+        if goes_on:
+            return max(held - prompt.extra, 0) if held else 0
+        if held and (self._main.rows > 1 or self._companions):
+            raise ArgumentError(
+                f"the cache given to {type(self).__name__} already holds {held} tokens that its views have not seen; "
+                "start without a cache and pass the whole prompt."
+            )
+        self._forget()
+        if held:
+            mask = mask if mask is not None else ids.new_ones(len(ids), held + ids.shape[1])
+            self._main.begin(mask, mask)
+        else:
+            self._main.begin(ids, mask)
+        for companion in self._companions:
+            if ids.dim() != 2:
+                raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
+            companion.group.begin(ids, mask)
+        if cache is not None:
+            self._adopt(cache)
+        return held
+
+    def _held(self, cache: Any) -> int:
+        if cache is None:
+            return 0
+        if cache is self._cache and cache.is_compileable:  # a static cache's own count is a tensor: no sync per token
+            return self._past + self._main.prompt.extra if self._past else 0
+        return int(cache.get_seq_length())
+
+    def _adopt(self, cache: Any) -> None:
+        """Make a `generate` loop's cache carry all views: room, growth, beam reordering, cropping."""
+        self._cache = cache
+        extra = self._main.prompt.extra
+        if cache.is_compileable and extra:
+            longest = max(layer.max_cache_len for layer in cache.layers) + extra
+            cache.layers = type(cache)(
+                config=self.model.config.get_text_config(decoder=True), max_cache_len=longest
+            ).layers
+        grow(cache)
+        reorder, crop = cache.reorder_cache, cache.crop
+
+        def reorder_cache(beam_idx: torch.Tensor) -> None:
+            reorder(self._main.wide_index(beam_idx))
+            for companion in self._companions:
+                companion.reorder(beam_idx)
+
+        def crop_all(tokens_to_remove: int) -> None:
+            crop(tokens_to_remove)
+            self._past -= abs(tokens_to_remove)
+
+        cache.reorder_cache, cache.crop = reorder_cache, crop_all
+
+    def _narrow(self, module: Any, args: Any, kwargs: dict[str, Any], outputs: Any) -> Any:
+        if self._inert:
+            return None
+        call, group = self._call, self._main
+        group.aim(0, 0)
+        if self._cache is None and outputs.get("cache") is not None:
+            self._adopt(outputs.cache)
+        views = iter(group.split(outputs.logits, call["positions"]))
+        others = iter(self._companion_logits(call))
+        ordered = [next(views) if view.model is None else next(others) for view in self.views]
+        main = ordered[0]
+        combined = plausible(self.combine(*ordered), main.logits, self.beta)
+        self._watch_for_nan(combined, ordered)
+        outputs.logits = combined
+        self._narrow_states(outputs, call)
+        for observer in self.observers:
+            observer(ordered, combined)
+        return outputs
+
+    def _companion_logits(self, call: dict[str, Any]) -> list[ViewLogits]:
+        positions = call["position_ids"]
+        if positions is not None and positions.dim() == 2:
+            positions = positions.expand(len(call["input_ids"]), -1)
+        logits = []
+        for companion in self._companions:
+            logits += companion.forward(
+                call["input_ids"],
+                call["attention_mask"],
+                positions,
+                past=call["past"],
+                positions=call["positions"],
+                use_cache=call["use_cache"],
+            )
+        return logits
+
+    def _narrow_states(self, outputs: Any, call: dict[str, Any]) -> None:
+        prompt, width = self._main.prompt, call["input_ids"].shape[1] if call["input_ids"] is not None else None
+        if self._main.rows == 1 or width is None:
+            return
+        if states := outputs.get("hidden_states"):
+            outputs.hidden_states = tuple(state[: prompt.batch, -width:] for state in states)
+        if maps := outputs.get("attentions"):
+            outputs.attentions = tuple(
+                one if one is None else one[: prompt.batch, :, -width:, prompt.extra :] for one in maps
+            )
+
+    def _watch_for_nan(self, combined: torch.Tensor, views: Sequence[ViewLogits]) -> None:
+        found = combined.amax(dim=-1).isnan().any()
+        self._nan = found if self._nan is None else self._nan | found
+        if found.device.type == "cpu":  # elsewhere one look at the end, not a synchronisation per token
+            self._raise_if_nan()
+
+    def _raise_if_nan(self) -> None:
+        if self._nan is not None and bool(self._nan):
+            raise ModelError(
+                f"{type(self).__name__} met NaN logits from {type(self.model).__name__} in {self.model.dtype}. Check the "
+                "model's weights, or load it in another dtype (dtype=torch.float32 or torch.bfloat16)."
+            )
+
+    def _separate(self, view: View) -> RowGroup:
+        """The group of a view in another model; its exits sit at the same relative depth."""
+        assert view.model is not None
+        other = plain_model(view.model)
+        check_same_vocabulary(self.model, other)
+        depth, depth_here = (m.config.get_text_config(decoder=True).num_hidden_layers for m in (other, self.model))
+        layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
+        return RowGroup(other, [view], layers, norm=self.norm)
+
+
+def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`prepare_inputs_for_generation` that leaves the mask 2-D: a 4-D one is for the narrow batch, and the model makes its own."""
+
+    @functools.wraps(original)
+    def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        inputs = original(*args, attention_mask=attention_mask, **kwargs)
+        if "attention_mask" in inputs:
+            inputs["attention_mask"] = attention_mask
+        return inputs
+
+    return prepare
+
+
+def _refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def generate_batch(*_args: Any, **_kwargs: Any) -> Any:
+        raise ModelError(
+            "continuous batching packs all requests into one row, so views cannot run beside them; use model.generate."
+        )
+
+    return generate_batch
+
+
+@contextmanager
+def _uncompiled(model: Any) -> Iterator[None]:
+    """Run a compiled model eagerly: code compiled before the hooks came on would pass them by in silence."""
+    compiled = model.__dict__.pop("_compiled_call_impl", None)
+    if compiled is not None:
+        warnings.warn(
+            "this model is compiled; it runs eagerly while a truthkit decoder is attached, and compiled again afterwards.",
+            stacklevel=4,
+        )
+    try:
+        with replaced_method(model, "get_compiled_call", lambda _original: lambda _config: model.__call__):
+            yield
+    finally:
+        if compiled is not None:
+            model._compiled_call_impl = compiled

@@ -1,0 +1,93 @@
+"""The arithmetic that the methods share: plausibility constraint and choice of the most divergent layer.
+
+All functions take and return float32 (or float64) tensors whose last dimension is the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from truthkit.errors import ArgumentError
+
+
+def check_beta(beta: float) -> float:
+    """`beta` if it is in [0, 1]; 0 turns the constraint off.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise ArgumentError(
+            f"beta is {beta!r}; the plausibility constraint keeps tokens with p >= beta * max p, so beta must be "
+            "in (0, 1], or 0 to turn it off."
+        )
+    return float(beta)
+
+
+def check_finite(name: str, value: float) -> float:
+    """`value` as a float if it is a finite number.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ArgumentError(f"{name} is {value!r}; expected a finite number.")
+    return float(value)
+
+
+def plausible(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.Tensor:
+    """Adaptive plausibility constraint: `scores` with −inf wherever `p_main < beta * max p_main`.
+
+    Source: Li et al., *Contrastive Decoding* (arXiv 2210.15097), eq. 2, in the equivalent logit form.
+
+    Args:
+        scores: combined scores, shape (..., vocabulary).
+        main: the main view's logits or log-probabilities, same shape.
+        beta: cut-off in (0, 1], or 0 for no constraint.
+    """
+    if beta == 0.0:
+        return scores
+    cutoff = main.amax(dim=-1, keepdim=True) + math.log(beta)
+    return scores.masked_fill(main < cutoff, -math.inf)
+
+
+def jensen_shannon(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
+    """Jensen–Shannon divergence in nats between the final distribution and each early exit's.
+
+    Args:
+        final: logits of the final layer, shape (..., vocabulary).
+        exits: logits of the early exits, shape (layers, ..., vocabulary).
+
+    Returns:
+        Divergences of shape (layers, ...).
+    """
+    p, log_q = final.softmax(dim=-1), exits.log_softmax(dim=-1)
+    q = log_q.exp()
+    entropy_q = -(q * log_q).sum(dim=-1)
+    entropy_p = torch.special.entr(p).sum(dim=-1)  # 0 log 0 is 0 here: scores may hold −inf
+    entropy_m = torch.special.entr(q.add_(p).mul_(0.5)).sum(dim=-1)
+    return entropy_m - 0.5 * (entropy_p + entropy_q)
+
+
+def most_divergent(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
+    """Which early exit differs most from the final layer, for each row and position on its own.
+
+    Source: Chuang et al., *DoLa* (arXiv 2309.03883), eq. 3. A row's choice never depends on its batch mates, unlike the
+    batch mean in transformers 4.
+
+    Args:
+        final: shape (batch, positions, vocabulary).
+        exits: shape (layers, batch, positions, vocabulary).
+
+    Returns:
+        Indices into the first dimension of `exits`, shape (batch, positions), int64.
+    """
+    return jensen_shannon(final, exits).argmax(dim=0)
+
+
+def take_layer(exits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`exits[index[b, t], b, t]`: shapes (layers, batch, positions, vocabulary) and (batch, positions)."""
+    index = index[None, :, :, None].expand(1, -1, -1, exits.shape[-1])
+    return exits.gather(0, index).squeeze(0)

@@ -1,0 +1,76 @@
+"""Grouped-query attention for several query positions without repeating keys and values.
+
+transformers' `sdpa` keeps the groups packed for one query position only; for several it copies keys and values once per query
+head. Here the heads that share keys become further query rows: (batch, heads, queries, dim) is read as
+(batch, key heads, group * queries, dim).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+_NAME = "truthkit_packed"
+
+
+def packed_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention with transformers' `AttentionInterface` signature; anything but masked grouped queries goes to `sdpa`.
+
+    Args:
+        module: the attention layer.
+        query: shape (batch, heads, queries, dim).
+        key, value: shape (batch, key heads, length, dim).
+        attention_mask: shape (batch, 1, queries, length), bool or additive.
+        scaling: factor on the scores, default 1 / sqrt(dim).
+
+    Returns:
+        Output of shape (batch, queries, heads, dim), and None for the weights.
+    """
+    batch, heads, queries, _ = query.shape
+    key_heads = key.shape[1]
+    group = heads // key_heads
+    shared_mask = attention_mask is not None and attention_mask.shape[1] == 1
+    if group == 1 or queries == 1 or not shared_mask or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    assert attention_mask is not None
+    output = scaled_dot_product_attention(
+        query.reshape(batch, key_heads, group * queries, -1),
+        key,
+        value,
+        attn_mask=attention_mask.repeat(1, 1, group, 1),
+        dropout_p=kwargs.get("dropout", 0.0),
+        scale=scaling,
+    )
+    return output.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_NAME, packed_attention_forward)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+@contextmanager
+def packed_attention(config: Any) -> Iterator[None]:
+    """Run the attention layers that read `config`, a text config, packed inside this block if they run `sdpa` outside it."""
+    before = config._attn_implementation
+    if before == "sdpa":
+        config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

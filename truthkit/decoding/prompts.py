@@ -1,0 +1,122 @@
+"""Views of the text: the same prompt with an instruction in front, or with its context taken out.
+
+Both work on the token ids that `generate` was given, so a drop-in user need not hand over messages a second time. An
+instruction is spliced in as tokens: what follows it keeps exactly the tokens it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from truthkit.errors import ArgumentError
+
+PromptRewrite = Callable[[list[list[int]]], list[list[int]]]
+"""Maps the unpadded token ids of every row to those of the view, row by row."""
+
+_MARK = "\u2063content\u2063"
+
+
+def text_tokenizer(processor: Any, needed_for: str) -> Any:
+    """The tokenizer itself, or the one inside an image-text processor.
+
+    Raises:
+        ArgumentError: `processor` is None.
+    """
+    if processor is None:
+        raise ArgumentError(f"processor is None, but {needed_for} needs the tokenizer; pass it as the second argument.")
+    return getattr(processor, "tokenizer", processor)
+
+
+def _before_content(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    rendered = tokenizer.apply_chat_template([*messages, {"role": "user", "content": _MARK}], tokenize=False)
+    return rendered.partition(_MARK)[0].rstrip()
+
+
+def _chat_prefixes(tokenizer: Any, instruction: str) -> tuple[str, str] | None:
+    """The text before the first user message, without and with the instruction; None without a chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    plain = _before_content(tokenizer, [])
+    try:
+        return plain, _before_content(tokenizer, [{"role": "system", "content": instruction}])
+    except Exception:  # templates refuse a system role with whatever their author chose to raise
+        return plain, f"{plain}\n{instruction}\n"
+
+
+def _common_suffix(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    length = 0
+    while length < min(len(a), len(b)) and a[-1 - length] == b[-1 - length]:
+        length += 1
+    return list(a[len(a) - length :])
+
+
+def _end_of(pattern: list[int], ids: list[int]) -> int | None:
+    for start in range(len(ids) - len(pattern) + 1 if pattern else 0):
+        if ids[start : start + len(pattern)] == pattern:
+            return start + len(pattern)
+    return None
+
+
+def with_instruction(processor: Any, instruction: str) -> PromptRewrite:
+    """A view of each prompt under another system instruction (our reading of how an instruction is put in front).
+
+    In a chat prompt the instruction becomes the system message, through the tokenizer's chat template, in place of the one
+    that is there; templates without a system role get it at the top of the first user message. A prompt that was not made by
+    the template gets it in front, after the beginning-of-sequence token, with an empty line between.
+    """
+    tokenizer = text_tokenizer(processor, "an instruction")
+    if not instruction.strip():
+        raise ArgumentError("the instruction is empty; pass a sentence, or None to do without this view.")
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    prefixes = _chat_prefixes(tokenizer, instruction)
+    before, after = map(encode, prefixes) if prefixes else ([], [])
+    user_header = _common_suffix(before, after)
+    in_front = encode(f"{instruction}\n\n")
+
+    def rewrite_row(ids: list[int]) -> list[int]:
+        if before and ids[: len(before)] == before:
+            return after + ids[len(before) :]
+        if (end := _end_of(user_header, ids)) is not None:
+            return after + ids[end:]
+        bos = ids[:1] if ids[:1] == [tokenizer.bos_token_id] else []
+        return bos + in_front + ids[len(bos) :]
+
+    return lambda rows: [rewrite_row(ids) for ids in rows]
+
+
+def without_context(processor: Any, context: str | Sequence[str]) -> PromptRewrite:
+    """A view of each prompt with `context` taken out of its text: one passage for all prompts, or one per prompt.
+
+    The prompt is decoded, the passage removed and the rest encoded again.
+
+    Raises:
+        ArgumentError: when called, a prompt does not contain its passage word for word, or the number of passages does not
+            fit the number of prompts.
+    """
+    tokenizer = text_tokenizer(processor, "context")
+    passages = [context] if isinstance(context, str) else list(context)
+    if not passages or not all(isinstance(passage, str) and passage.strip() for passage in passages):
+        raise ArgumentError("context is empty; pass the passage as it stands in the prompt, or one passage per prompt.")
+
+    def rewrite(rows: list[list[int]]) -> list[list[int]]:
+        if len(rows) % len(passages):
+            raise ArgumentError(
+                f"context holds {len(passages)} passages for {len(rows)} rows; pass one passage, or one per prompt."
+            )
+        repeats = len(rows) // len(passages)
+        return [cut(ids, passages[row // repeats]) for row, ids in enumerate(rows)]
+
+    def cut(ids: list[int], passage: str) -> list[int]:
+        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if passage not in text:
+            raise ArgumentError(
+                f"context {passage[:60]!r} does not occur in the prompt {text[:120]!r}; "
+                "pass it exactly as it stands in the prompt."
+            )
+        return tokenizer(text.replace(passage, "", 1), add_special_tokens=False).input_ids
+
+    return rewrite

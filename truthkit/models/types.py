@@ -1,0 +1,16 @@
+"""Types that the arguments of `tk.load` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+Quantization: TypeAlias = Literal["4bit", "8bit"]
+
+Dtype: TypeAlias = "torch.dtype | str"
+"""A torch dtype, its name ("bfloat16"), or "auto" for what the checkpoint holds."""
+
+DeviceMap: TypeAlias = "str | int | torch.device | dict[str, Any]"
+"""What accelerate takes: "auto", a device, or a dict from module name to device."""
