@@ -2,17 +2,20 @@
 
     python benchmarks/overhead.py --contexts 128 512 2048 --dtypes float32 bfloat16 --out overhead.json
 
-Beside every decoder stand the plain way (one forward per view, `serial.py`), its processor form, and the machine's own floor:
-a bare forward of as many rows, in the same layout. Times are CPU time of a decoding step, medians over interleaved rounds, one
-thread by default. The model is the bundled one; the amateur is a random rank-8 LoRA on the query and value projections.
+Beside every decoder stand the plain way (one forward per view, `serial.py`), its processor form, and the machine's own
+floor: a bare forward of as many rows, in the same layout. Times are CPU time of a decoding step, medians over
+interleaved rounds, one thread by default. The model is the bundled one; the amateur is a random rank-8 LoRA on the
+query and value projections.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -48,7 +51,6 @@ class Bench:
 
     def __init__(self, model: Any, amateur: Any, tokenizer: Any, context: int, tokens: int):
         self.model, self.amateur, self.tokenizer, self.tokens = model, amateur, tokenizer, tokens
-        self.base = amateur.get_base_model()
         text = "The history of science is the study of how people came to know the world. " * (context // 8)
         self.passage = "In short, nobody knows."
         ids = tokenizer(text).input_ids[: context - 8] + tokenizer(self.passage, add_special_tokens=False).input_ids
@@ -66,7 +68,7 @@ class Bench:
                 stopping_criteria=[clock],
                 **options,
             )
-        return [b - a for a, b in zip(clock.ticks, clock.ticks[1:], strict=False)]
+        return [b - a for a, b in itertools.pairwise(clock.ticks)]
 
     def serial(self, loop: Iterator[int]) -> list[float]:
         ticks = []
@@ -74,7 +76,7 @@ class Bench:
             for _ in range(self.tokens):
                 next(loop)
                 ticks.append(time.process_time())
-        return [b - a for a, b in zip(ticks, ticks[1:], strict=False)]
+        return [b - a for a, b in itertools.pairwise(ticks)]
 
     def serial_icd(self) -> Iterator[int]:
         def without(ids: torch.Tensor) -> torch.Tensor:
@@ -146,6 +148,7 @@ def random_amateur(model: Any, folder: Path) -> str:
 
 
 def measure(dtype: torch.dtype, context: int, tokens: int, rounds: int, adapter: Path, only: str) -> dict[str, Any]:
+    """Milliseconds per token and ratio to greedy of every way to decode whose name contains `only`."""
     model, tokenizer = tk.load(dtype=dtype)
     name = random_amateur(model, adapter)
     twin, _ = tk.load(dtype=dtype, adapter=name)
@@ -156,9 +159,10 @@ def measure(dtype: torch.dtype, context: int, tokens: int, rounds: int, adapter:
         for label, way in ways.items():
             seconds[label].append(statistics.median(way()[2:]))
     greedy = statistics.median(seconds["greedy"])
+    medians = {label: statistics.median(runs) for label, runs in seconds.items()}
     return {
-        label: {"ms": 1e3 * (median := statistics.median(runs)), "ratio": median / greedy, "runs_ms": [1e3 * r for r in runs]}
-        for label, runs in seconds.items()
+        label: {"ms": 1e3 * median, "ratio": median / greedy, "runs_ms": [1e3 * run for run in seconds[label]]}
+        for label, median in medians.items()
     }
 
 
@@ -173,8 +177,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write all figures here as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-
-    import tempfile
 
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """What the methods cost the plain way: one forward after the other, as the released implementations do.
 
-These loops are yardsticks, written straight from the formulas; they share nothing with the package. Each is a generator that
-prefills, then yields once per decoded token, so that a benchmark can time the steps. Batch size 1, greedy.
+These loops are yardsticks, written straight from the formulas; they share nothing with the package. Each is a generator
+that prefills, then yields once per decoded token, so that a benchmark can time the steps. Batch size 1, greedy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def _plausible(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.T
     return scores.masked_fill(main < main.amax(-1, keepdim=True) + math.log(beta), -math.inf)
 
 
-def contrast(main: Logits, other: Logits, prompt: torch.Tensor, other_prompt: torch.Tensor, beta: float) -> Iterator[int]:
+def contrast(
+    main: Logits, other: Logits, prompt: torch.Tensor, other_prompt: torch.Tensor, beta: float
+) -> Iterator[int]:
     """ICD: two forwards per token."""
     ids, other_ids = prompt, other_prompt
     while True:
@@ -72,5 +74,5 @@ def contrastive_search(model: Any, prompt: torch.Tensor, alpha: float, k: int) -
         best = ((1 - alpha) * probabilities[0] - alpha * similarity.float()).argmax()
         cache.batch_select_indices(best[None])
         context = torch.cat([context, hidden[best][None]], dim=1)
-        logits = outputs.logits[best][:, -1].float()
+        logits = outputs.logits[best].float()
         yield int(candidates[0, best])
