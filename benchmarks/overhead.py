@@ -29,7 +29,6 @@ from tqdm import tqdm
 from transformers import StoppingCriteria
 
 import truthkit as tk
-from truthkit.decoding.fast_linear import fast_linear
 
 BETA, LAYERS = 0.1, [20, 23, 26]
 Steps = Callable[[], list[float]]
@@ -89,7 +88,7 @@ class Bench:
     def bare(self, rows: int, layout: Any = None) -> list[float]:
         """A forward of so many rows and nothing else."""
         cache, seconds = tk.GrowingCache(config=self.model.config), []
-        with torch.no_grad(), layout or fast_linear(self.model):
+        with torch.no_grad(), layout or tk.fast_decoding(self.model):
             self.model(self.ids.repeat(rows, 1), cache=cache, logits_to_keep=1)
             token = self.ids[:, -1:].repeat(rows, 1)
             for _ in range(self.tokens):
@@ -107,8 +106,8 @@ class Bench:
         ways: dict[str, Steps] = {
             "greedy": lambda: self.generate(),
             "greedy, growing cache": lambda: self.generate(cache=tk.GrowingCache(config=model.config)),
-            "greedy, growing cache, fast linear": lambda: self.generate(
-                fast_linear(model), cache=tk.GrowingCache(config=model.config)
+            "greedy, growing cache, fast_decoding": lambda: self.generate(
+                tk.fast_decoding(model), cache=tk.GrowingCache(config=model.config)
             ),
             "floor: 1 row": lambda: self.bare(1),
             "floor: 2 rows": lambda: self.bare(2),

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
         CADLogitsProcessor,
         ContrastiveSearch,
         ContrastiveSearchLogitsProcessor,
+        Decoder,
         DoLa,
         DoLaLogitsProcessor,
         GrowingCache,
         ICDLogitsProcessor,
         LOLLogitsProcessor,
+        View,
+        ViewLogits,
         contrastive_search,
+        fast_decoding,
     )
     from truthkit.models import load
 
@@ -44,12 +48,16 @@ _HOME = {
     "CADLogitsProcessor": "truthkit.decoding",
     "ContrastiveSearch": "truthkit.decoding",
     "ContrastiveSearchLogitsProcessor": "truthkit.decoding",
+    "Decoder": "truthkit.decoding",
     "DoLa": "truthkit.decoding",
     "DoLaLogitsProcessor": "truthkit.decoding",
     "GrowingCache": "truthkit.decoding",
     "ICDLogitsProcessor": "truthkit.decoding",
     "LOLLogitsProcessor": "truthkit.decoding",
+    "View": "truthkit.decoding",
+    "ViewLogits": "truthkit.decoding",
     "contrastive_search": "truthkit.decoding",
+    "fast_decoding": "truthkit.decoding",
 }
 
 __all__ = [
@@ -61,6 +69,7 @@ __all__ = [
     "CADLogitsProcessor",
     "ContrastiveSearch",
     "ContrastiveSearchLogitsProcessor",
+    "Decoder",
     "DoLa",
     "DoLaLogitsProcessor",
     "GrowingCache",
@@ -70,8 +79,11 @@ __all__ = [
     "ModelError",
     "NotAvailableError",
     "TruthkitError",
+    "View",
+    "ViewLogits",
     "__version__",
     "contrastive_search",
+    "fast_decoding",
     "load",
 ]
 

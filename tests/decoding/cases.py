@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,6 +54,16 @@ class Bench:
     without: Callable[[list[int]], list[int]]
     """A prompt without its passage."""
     layers: tuple[int, int]
+    _oracles: dict[str, Oracle] = field(default_factory=dict)
+
+    @property
+    def tolerance(self) -> float:
+        """For logits as `generate` returns them, in float32."""
+        return 1e-5 if self.model.dtype == torch.float64 else 1e-4
+
+    def oracle(self, case: Case) -> Oracle:
+        """One for all tests of a case: it remembers the forwards that it has done."""
+        return self._oracles.setdefault(case.name, case.expected(self))
 
     def rows(self, batch: int) -> dict[str, torch.Tensor]:
         """The first prompt alone and unpadded, or the first `batch` prompts."""
@@ -66,13 +76,14 @@ class Bench:
 class Case:
     """A decoder with options, and the same as an oracle."""
 
+    name: str
     decoder: str
     options: Callable[[Bench, int], dict[str, Any]]
     expected: Callable[[Bench], Oracle]
 
     def attached(self, bench: Bench, batch: int, model: Any = None) -> Decoder:
         decoder = getattr(tk, self.decoder)
-        return decoder(model or bench.model, bench.tokenizer, **self.options(bench, batch))
+        return decoder(bench.model if model is None else model, bench.tokenizer, **self.options(bench, batch))
 
     def processor(self, bench: Bench, batch: int, mask: torch.Tensor | None = None) -> DecoderLogitsProcessor:
         processor = getattr(tk, f"{self.decoder}LogitsProcessor")
@@ -80,6 +91,7 @@ class Case:
 
 
 def _case(
+    name: str,
     decoder: str,
     formula: oracle.Formula,
     looks: Callable[[Bench], list[Look]] = lambda _bench: [],
@@ -95,7 +107,7 @@ def _case(
     def make_oracle(bench: Bench) -> Oracle:
         return Oracle(bench.model, looks(bench), formula, layers=exits(bench), norm=options.get("norm", True))
 
-    return Case(decoder, make_options, make_oracle)
+    return Case(name, decoder, make_options, make_oracle)
 
 
 def _high(bench: Bench) -> list[int]:
@@ -124,9 +136,10 @@ def _some(bench: Bench, _batch: int) -> list[int]:
     return [first, second - bench.model.config.num_hidden_layers]
 
 
-CASES: dict[str, Case] = {
-    "icd-adapter": _case("ICD", oracle.icd(), lambda b: [Look(b.adapted)], amateur=_adapter),
-    "icd-prompt": _case(
+_ALL = [
+    _case("icd-adapter", "ICD", oracle.icd(), lambda b: [Look(b.adapted)], amateur=_adapter),
+    _case(
+        "icd-prompt",
         "ICD",
         oracle.icd(lam=0.7, beta=0.05),
         lambda b: [Look(b.model, b.instructed(LIE))],
@@ -134,7 +147,8 @@ CASES: dict[str, Case] = {
         lam=0.7,
         beta=0.05,
     ),
-    "icd-adapter-prompt": _case(
+    _case(
+        "icd-adapter-prompt",
         "ICD",
         oracle.icd(beta=0.0),
         lambda b: [Look(b.adapted, b.instructed(LIE))],
@@ -142,11 +156,17 @@ CASES: dict[str, Case] = {
         amateur_prompt=LIE,
         beta=0.0,
     ),
-    "icd-model": _case("ICD", oracle.icd(), lambda b: [Look(b.other)], amateur=_other),
-    "icd-model-prompt": _case(
-        "ICD", oracle.icd(), lambda b: [Look(b.other, b.instructed(LIE))], amateur=_other, amateur_prompt=LIE
+    _case("icd-model", "ICD", oracle.icd(), lambda b: [Look(b.other)], amateur=_other),
+    _case(
+        "icd-model-prompt",
+        "ICD",
+        oracle.icd(),
+        lambda b: [Look(b.other, b.instructed(LIE))],
+        amateur=_other,
+        amateur_prompt=LIE,
     ),
-    "lol-static": _case(
+    _case(
+        "lol-static",
         "LOL",
         oracle.lol(omega=0.8, lam=0.6, beta=0.2),
         lambda b: [Look(b.adapted, layers=b.layers)],
@@ -157,7 +177,8 @@ CASES: dict[str, Case] = {
         lam=0.6,
         beta=0.2,
     ),
-    "lol-dynamic": _case(
+    _case(
+        "lol-dynamic",
         "LOL",
         oracle.lol(dynamic=True),
         lambda b: [Look(b.adapted, layers=b.layers)],
@@ -166,7 +187,8 @@ CASES: dict[str, Case] = {
         layers=_some,
         dynamic=True,
     ),
-    "lol-refocus": _case(
+    _case(
+        "lol-refocus",
         "LOL",
         oracle.lol(gamma=0.9),
         lambda b: [Look(b.model, b.instructed(LIE), layers=b.layers), Look(b.model, b.instructed(TRUTH))],
@@ -176,7 +198,8 @@ CASES: dict[str, Case] = {
         refocus=TRUTH,
         gamma=0.9,
     ),
-    "lol-adapter-refocus": _case(
+    _case(
+        "lol-adapter-refocus",
         "LOL",
         oracle.lol(beta=0.0),
         lambda b: [Look(b.adapted, layers=_high(b)), Look(b.model, b.instructed(TRUTH))],
@@ -185,7 +208,8 @@ CASES: dict[str, Case] = {
         refocus=TRUTH,
         beta=0.0,
     ),
-    "lol-model": _case(
+    _case(
+        "lol-model",
         "LOL",
         oracle.lol(),
         lambda b: [Look(b.other, layers=b.layers), Look(b.model, b.instructed(TRUTH))],
@@ -194,14 +218,22 @@ CASES: dict[str, Case] = {
         layers=_some,
         refocus=TRUTH,
     ),
-    "dola-high": _case("DoLa", oracle.dola(), exits=_high),
-    "dola-low": _case("DoLa", oracle.dola(beta=0.0), exits=_low, layers="low", beta=0.0),
-    "dola-list": _case("DoLa", oracle.dola(), exits=lambda b: b.layers, layers=_some),
-    "dola-no-norm": _case("DoLa", oracle.dola(), exits=lambda b: b.layers, layers=_some, norm=False),
-    "cad": _case(
-        "CAD", oracle.cad(), lambda b: [Look(b.model, b.without)], context=lambda b, batch: b.contexts[:batch]
+    _case("dola-high", "DoLa", oracle.dola(), exits=_high),
+    _case("dola-low", "DoLa", oracle.dola(beta=0.0), exits=_low, layers="low", beta=0.0),
+    _case("dola-list", "DoLa", oracle.dola(), exits=lambda b: b.layers, layers=_some),
+    _case(
+        "dola-no-norm",
+        "DoLa",
+        oracle.dola(),
+        exits=lambda b: b.layers[:1],
+        layers=lambda b, _n: b.layers[:1],
+        norm=False,
     ),
-    "cad-beta": _case(
+    _case(
+        "cad", "CAD", oracle.cad(), lambda b: [Look(b.model, b.without)], context=lambda b, batch: b.contexts[:batch]
+    ),
+    _case(
+        "cad-beta",
         "CAD",
         oracle.cad(alpha=1.0, beta=0.1),
         lambda b: [Look(b.model, b.without)],
@@ -209,7 +241,9 @@ CASES: dict[str, Case] = {
         alpha=1.0,
         beta=0.1,
     ),
-}
+]
+
+CASES: dict[str, Case] = {case.name: case for case in _ALL}
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -228,9 +262,14 @@ CACHES: dict[str, dict[str, Any]] = {
 
 def tiny_bench(family: str, folder: Any, lengths: Sequence[int] = (9, 21, 14, 5), **overrides: Any) -> Bench:
     """Prompts longer and shorter than the tiny models' sliding window of 16, with a passage cut out of the middle of each."""
-    adapter = oracle.save_adapter(tiny(family, **overrides), folder)
+    targets = (
+        ["q_proj", "v_proj", "o_proj"] if family == "mixtral" else "all-linear"
+    )  # its experts are no linear layers
+    adapter = oracle.save_adapter(tiny(family, **overrides), folder, target_modules=targets)
     inputs = padded_batch(*lengths)
-    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    prompts = [
+        ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    ]
     passages = {tuple(prompt): (len(prompt) // 4, len(prompt) // 2) for prompt in prompts}
 
     def without(prompt: list[int]) -> list[int]:

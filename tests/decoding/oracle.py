@@ -92,9 +92,7 @@ def dola(beta: float = 0.1) -> Formula:
     return formula
 
 
-def lol(
-    omega: float = 0.5, lam: float = 1.0, gamma: float = 0.5, beta: float = 0.1, dynamic: bool = False
-) -> Formula:
+def lol(omega: float = 0.5, lam: float = 1.0, gamma: float = 0.5, beta: float = 0.1, dynamic: bool = False) -> Formula:
     def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
         amateur = others[0]
         layers = [farthest(main.logits, main.exits)] if dynamic else range(len(main.exits))
@@ -131,7 +129,10 @@ class Look:
     def _exit(self, hidden: torch.Tensor) -> torch.Tensor:
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         if self.norm:
-            hidden = attrgetter(_FINAL_NORM[model.config.model_type])(model)(hidden)
+            norm = attrgetter(_FINAL_NORM[model.config.model_type])(model)
+            hidden = norm(hidden) if norm is not None else hidden
+        if (project := getattr(model.get_decoder(), "project_out", None)) is not None:  # in some OPT models
+            hidden = project(hidden)
         logits = model.get_output_embeddings()(hidden)
         if cap := getattr(model.config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
@@ -199,10 +200,11 @@ class Oracle(PreTrainedModel, GenerationMixin):
 def save_adapter(model: Any, folder: Any, *, seed: int = 1, **options: Any) -> str:
     """Save a random LoRA adapter for a copy of `model` (the copy is spent) in `folder`; the folder as a string."""
     options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
+    options["fan_in_fan_out"] = model.config.model_type == "gpt2"  # whose Conv1D holds its weight transposed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **options))
-    wrapped.save_pretrained(str(folder))
+    wrapped.save_pretrained(str(folder), save_embedding_layers=False)
     return str(folder)
 
 

@@ -20,7 +20,7 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("[ -~]"), "isolated")
     backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special_tokens)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, additional_special_tokens=["<image>"], **special_tokens)
 
 
 def text_folder(folder: Path, family: str = "llama", **special_tokens: str) -> PreTrainedModel:
@@ -82,7 +82,7 @@ def gguf_file(file: Path, model: PreTrainedModel) -> None:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(VOCAB)
-    tokens = [*SPECIAL, *(chr(code) for code in range(33, 127))]
+    tokens = [*SPECIAL, *(chr(code) for code in range(33, 127)), "ab"]
     tokens += [f"<{index}>" for index in range(VOCAB - len(tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)

@@ -165,7 +165,7 @@ def test_a_cache_that_cannot_be_written_is_explained(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TRUTHKIT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(tk.NotAvailableError, match="cannot be written.*TRUTHKIT_CACHE"):
+    with pytest.raises(tk.NotAvailableError, match=r"cannot be written.*TRUTHKIT_CACHE"):
         store.ensure_converted(model)
 
 

@@ -51,14 +51,14 @@ def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(layer % count for layer in layers)
 
 
-def final_norm(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def final_norm(model: Any, *, norm: bool = True) -> Callable[[torch.Tensor], torch.Tensor]:
     """What the model does between its last block and its output head, as a function of hidden states (..., hidden).
 
     This is the decoder's final norm, followed by the output projection that some OPT models have. Models without a final
-    norm (post-norm architectures) give the identity.
+    norm (post-norm architectures) give the identity. With `norm=False` the projection alone.
     """
-    decoder = model.get_decoder()
-    steps = [module for name in (*_FINAL_NORMS, "project_out") if (module := getattr(decoder, name, None)) is not None]
+    decoder, names = model.get_decoder(), (*(_FINAL_NORMS if norm else ()), "project_out")
+    steps = [module for name in names if (module := getattr(decoder, name, None)) is not None]
 
     def apply(hidden_states: torch.Tensor) -> torch.Tensor:
         for step in steps:

@@ -88,9 +88,7 @@ def _hub_cache() -> list[dict[str, Any]]:
             continue
         files = {file.file_name for revision in repo.revisions for file in revision.files}
         kind = "adapter" if "adapter_config.json" in files else "model"
-        records.append(
-            {"id": repo.repo_id, "kind": kind, "path": str(repo.repo_path), "bytes": repo.size_on_disk}
-        )
+        records.append({"id": repo.repo_id, "kind": kind, "path": str(repo.repo_path), "bytes": repo.size_on_disk})
     return records
 
 

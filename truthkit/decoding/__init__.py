@@ -12,6 +12,7 @@ from truthkit.decoding.contrastive_search import (
 )
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.dola import DoLa, DoLaLogitsProcessor
+from truthkit.decoding.fast import fast_decoding
 from truthkit.decoding.icd import ICD, ICDLogitsProcessor
 from truthkit.decoding.lol import LOL, LOLLogitsProcessor
 from truthkit.decoding.views import View, ViewLogits
@@ -36,4 +37,5 @@ __all__ = [
     "View",
     "ViewLogits",
     "contrastive_search",
+    "fast_decoding",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer, with_instruction
 from truthkit.decoding.views import View
 from truthkit.errors import ArgumentError, ModelError
@@ -40,6 +41,11 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
     if not hasattr(other, "generate"):
         raise ArgumentError(
             f"amateur is a {type(amateur).__name__}; expected an adapter's name or path, a model, or the pair from tk.load."
+        )
+    if plain_model(other) is plain_model(model):
+        raise ArgumentError(
+            "amateur is the model itself, so there is nothing to contrast with; pass an adapter, another model, or "
+            "amateur_prompt."
         )
     if other_processor is not None and processor is not None:
         mine, theirs = (text_tokenizer(p, "amateur").get_vocab() for p in (processor, other_processor))

@@ -25,7 +25,7 @@ class GrowingTensor:
     """A tensor of shape (..., length, dim) at the start of a buffer of shape (..., capacity, dim).
 
     Args:
-        data: the first contents, shape (..., length, dim). It is read, never written: the first append moves to a buffer.
+        data: the first contents, shape (..., length, dim). They are read, never written: the first append moves them.
     """
 
     def __init__(self, data: torch.Tensor):
@@ -117,7 +117,8 @@ class GrowingLayer(DynamicLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self._keys is None or self._values is None:
             self.lazy_initialization(key_states, value_states)
-        assert self._keys is not None and self._values is not None
+        assert self._keys is not None
+        assert self._values is not None
         return self._keys.append(key_states), self._values.append(value_states)
 
     def get_seq_length(self) -> int:
@@ -152,8 +153,8 @@ class GrowingLayer(DynamicLayer):
 class GrowingCache(DynamicCache):
     """A `DynamicCache` whose full-attention layers grow in place; same arguments, same results, same operations.
 
-    Pass it as `model.generate(..., cache=GrowingCache(config=model.config))`. Sliding-window, linear-attention and other
-    layers stay as `DynamicCache` makes them.
+    Pass it as `model.generate(..., cache=GrowingCache(config=model.config))`. Sliding-window, linear-attention and
+    other layers stay as `DynamicCache` makes them.
 
     Memory: each layer holds at most half as many spare slots as tokens, never more than 1,024 (+ 63 of rounding), per
     row. While a layer's buffer moves, that one layer exists twice, as it does at every token in `DynamicCache`.
@@ -171,8 +172,8 @@ class GrowingCache(DynamicCache):
 def grow(cache: Cache) -> None:
     """Make the plain `DynamicLayer`s of `cache`, empty or filled, grow in place; all other layers stay as they are.
 
-    Nothing is copied here: a filled layer moves to a buffer with its next token. In an encoder-decoder cache only the decoder's
-    own attention grows.
+    Nothing is copied here: a filled layer moves to a buffer with its next token. In an encoder-decoder cache only the
+    decoder's own attention grows.
     """
     if isinstance(cache, EncoderDecoderCache):
         cache = cache.self_attention_cache

@@ -1,8 +1,8 @@
 """Two ways to look one token ahead at k candidates of every row: as a tree in the row, or as k rows.
 
 `Tree` feeds the k candidates as k positions of the *same* row. All carry the same position id, and each sees the row's
-past and itself, so the cached past is shared and never copied. The winner's keys and values move to the first of the k slots,
-the other slots are cropped. `Rows` is the classic form, for models in which positions of one row cannot be
+past and itself, so the cached past is shared and never copied. The winner's keys and values move to the first of the k
+slots, the other slots are cropped. `Rows` is the classic form, for models in which positions of one row cannot be
 alternatives of each other: the cache is repeated k times and the winners' rows are kept.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -19,16 +20,22 @@ from transformers.cache_utils import (
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
     QuantizedCache,
     StaticCache,
 )
 
 from truthkit.decoding.cache import GrowingCache, GrowingLayer, grow
+from truthkit.decoding.packed_attention import packed_attention
 from truthkit.errors import ArgumentError, ModelError
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 _TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLayer)
 _OWN_POSITIONS = ("gpt_neo",)
+_STATE_ELSEWHERE = (
+    "{} keeps its state outside of a transformers Cache, so contrastive search cannot look ahead and come back; "
+    "use greedy search or sampling."
+)
 
 
 def text_decoder(model: Any) -> Any:
@@ -44,7 +51,11 @@ class Layout(Protocol):
     """How k candidates of every row enter one forward, and how the winner stays behind in the cache."""
 
     def start(self, cache: Cache) -> None:
-        """Called once, when `cache` holds the prompt."""
+        """Called once, when `cache` holds the prompt.
+
+        Raises:
+            ModelError: the forward left recurrent state elsewhere than in `cache`.
+        """
 
     def inputs(self, model: Any, candidates: torch.Tensor, model_kwargs: dict[str, Any]) -> dict[str, Any]:
         """The forward's keyword arguments.
@@ -56,11 +67,14 @@ class Layout(Protocol):
                 `attention_mask` of shape (batch, length + 1) or None, `position_ids` of shape (..., length + 1).
         """
 
+    def running(self, decoder: Any) -> AbstractContextManager[None]:
+        """The block in which the forward runs."""
+
     def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
         """Leave in `cache` the past and the winning candidates; `winner` has shape (batch,), values below `k`."""
 
     def finish(self, cache: Cache) -> None:
-        """Called once at the end: take the last token back if `can_crop`, so that `cache` ends as `generate` leaves it."""
+        """Called once at the end: take the last token back if possible, and leave `cache` as `generate` would."""
 
 
 class Tree:
@@ -79,14 +93,17 @@ class Tree:
         inputs = model.prepare_inputs_for_generation(candidates, **model_kwargs | repeated)
         return inputs | {"attention_mask": _tree_masks(model, cache, model_kwargs.get("attention_mask"), candidates)}
 
+    def running(self, decoder: Any) -> AbstractContextManager[None]:
+        return packed_attention(decoder)
+
     def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
         if winner.any():
             rows = torch.arange(len(winner), device=winner.device)
             for layer in cache.layers:
-                for states in (layer.keys, layer.values):
+                for states in (getattr(layer, "keys", None), getattr(layer, "values", None)):
                     if states is not None:
                         slots = states.narrow(-2, states.shape[-2] - k, k)
-                        slots[:, :, 0] = slots[rows.to(states.device), :, winner.to(states.device)]
+                        slots[:, :, 0] = slots[rows.to(slots.device), :, winner.to(slots.device)]
         cache.crop(1 - k)
 
     def finish(self, cache: Cache) -> None:
@@ -101,7 +118,9 @@ class Rows:
     """The candidates as k rows for each row. The forward's hidden states have shape (batch * k, 1, hidden)."""
 
     def start(self, cache: Cache) -> None:
-        pass
+        for layer in cache.layers:
+            if isinstance(layer, LinearAttentionCacheLayerMixin) and not any(layer.has_previous_state.values()):
+                raise ModelError(_STATE_ELSEWHERE.format("the model"))
 
     def inputs(self, model: Any, candidates: torch.Tensor, model_kwargs: dict[str, Any]) -> dict[str, Any]:
         batch, k = candidates.shape
@@ -115,8 +134,12 @@ class Rows:
             candidates.reshape(-1, 1), next_sequence_length=1, **model_kwargs | repeated
         )
 
+    def running(self, decoder: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
-        cache.reorder_cache(torch.arange(len(winner), device=winner.device) * k + winner)
+        rows = torch.arange(len(winner), device=winner.device) * k + winner
+        cache.reorder_cache(rows)  # type: ignore[arg-type]
 
     def finish(self, cache: Cache) -> None:
         if can_crop(cache):
@@ -135,12 +158,9 @@ def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
         cache = model_kwargs["cache"] = DynamicCache(config=model.config)
     model_kwargs["use_cache"] = True
     if not isinstance(cache, Cache):
-        raise ModelError(
-            f"{type(model).__name__} keeps its state outside of a transformers Cache ({type(cache).__name__}): contrastive "
-            "search cannot look ahead and come back. Use greedy search or sampling."
-        )
+        raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
     if isinstance(cache, QuantizedCache):
-        raise ArgumentError("contrastive search cannot take tokens back from a quantized cache; leave the cache option out.")
+        raise ArgumentError("contrastive search cannot take tokens back from a quantized cache; use the default cache.")
     linear = bool(cache.layers) and all(cache.is_linear)
     if cache.has_previous_state() if linear else cache.get_seq_length():
         raise ArgumentError(
@@ -150,13 +170,12 @@ def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
     if isinstance(cache, StaticCache):
         warnings.warn("contrastive search replaces the static cache by a growing one.", stacklevel=2)
         cache = model_kwargs["cache"] = GrowingCache(config=model.config)
-    obstacle = _tree_obstacle(model, cache)
-    if obstacle is None:
+    if (obstacle := _tree_obstacle(model, cache)) is None:
         grow(cache)
         return Tree()
     warnings.warn(
-        f"contrastive search repeats the cache of {type(model).__name__} for every candidate at each step, because {obstacle}: "
-        "slower, and with top_k times the cache's memory.",
+        f"contrastive search repeats the cache of {type(model).__name__} for every candidate at each step, because "
+        f"{obstacle}: slower, and with top_k times the cache's memory.",
         stacklevel=2,
     )
     return Rows()
@@ -182,7 +201,7 @@ def _tree_obstacle(model: Any, cache: Cache) -> str | None:
         return "it derives a token's position from its place in the cache"
     if getattr(config, "attention_chunk_size", None) is not None:
         return "it attends in chunks"
-    kinds = {cache.layer_class_to_replicate} if cache.layer_class_to_replicate else {type(layer) for layer in cache.layers}
+    kinds = {cache.layer_class_to_replicate or DynamicLayer, *map(type, cache.layers)}
     if other := sorted(kind.__name__ for kind in kinds if kind not in _TREE_LAYERS):
         return f"its cache holds {', '.join(other)}, from which single positions cannot be taken back"
     return None
@@ -193,8 +212,8 @@ def _tree_masks(
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """Additive masks, 0 where candidate i may look: the row's own past tokens and itself.
 
-    One tensor of shape (batch, 1, k, past + k) if all layers hold equally many past tokens; else, because sliding layers have
-    dropped some, one for each layer type, under the names of the text config.
+    One tensor of shape (batch, 1, k, past + k) if all layers hold equally many past tokens; else, because sliding
+    layers have dropped some, one for each layer type, under the names of the text config.
     """
     config, k = text_decoder(model).config, candidates.shape[1]
     sizes = {

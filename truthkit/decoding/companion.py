@@ -9,6 +9,11 @@ import torch
 
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.views import RowGroup, ViewLogits
+from truthkit.errors import ModelError
+
+
+_MOST_PAST = 256
+"""For how many tokens a sliding window keeps what it has left behind, in case they are taken back."""
 
 
 class Companion:
@@ -22,10 +27,19 @@ class Companion:
         self.group = group
         self.cache: Any = None
         self.length = 0
+        self._cropped_to = 0
 
     def reset(self) -> None:
         """Forget the cache and the prompt."""
-        self.cache, self.length, self.group.prompt = None, 0, None
+        self.cache, self.length, self._cropped_to, self.group.prompt = None, 0, 0, None
+
+    def can_go_back_to(self, past: int) -> bool:
+        """Whether the cache can be cut back to its first `past` tokens: sliding windows forget, recurrent states merge."""
+        if self.cache is None or past >= self.length:
+            return True
+        if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
+            return past >= self._cropped_to
+        return bool(self.cache.is_croppable)
 
     def reorder(self, index: torch.Tensor) -> None:
         """Let row `i` of every view continue the row `index[i]`; shape (batch,), int64."""
@@ -39,17 +53,17 @@ class Companion:
         position_ids: torch.Tensor | None,
         *,
         past: int,
-        positions: int,
+        keep: int | torch.Tensor,
         use_cache: bool = True,
     ) -> list[ViewLogits]:
-        """Each view's logits after the last `positions` tokens.
+        """Each view's logits after the tokens that `keep` names.
 
         Args:
             ids: the tokens after the first `past`, shape (batch, new).
             mask: 2-D mask over all tokens, shape (batch, past + new), or None for no padding.
             position_ids: the main view's positions of the new tokens, shape (batch, new), or None to leave them to the model.
             past: how many tokens of the loop's rows stay in the cache; 0 starts it anew.
-            positions: for how many last tokens logits are wanted.
+            keep: for how many last tokens logits are wanted, or their indices in `ids`.
             use_cache: False runs all tokens again each time.
         """
         group = self.group
@@ -59,16 +73,26 @@ class Companion:
             self.cache = GrowingCache(config=config) if use_cache else None
             if use_cache:
                 self.cache.activate_past_recording()
-        else:
+        elif not self.can_go_back_to(past):
+            raise ModelError(
+                f"{type(group.model).__name__} cannot take back tokens, which this mode of generate (assisted decoding) "
+                "asks of it; use greedy search, sampling or beams."
+            )
+        elif past < self.length or past - self._cropped_to > _MOST_PAST:
             self.cache.crop(past - self.length)
+            self._cropped_to = past
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
         wide = group.widen({name: value for name, value in inputs.items() if value is not None}, past)
+        if isinstance(keep, torch.Tensor) and past == 0:
+            keep = keep + group.prompt.extra
         if group.takes_logits_to_keep:
-            wide["logits_to_keep"] = positions
+            wide["logits_to_keep"] = keep
         with ExitStack() as stack, torch.no_grad():
             group.attach(stack)
-            group.aim(ids.shape[0], positions if group.takes_logits_to_keep else 0)
+            group.aim(ids.shape[0], keep if group.takes_logits_to_keep else 0)
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]
-        return group.split(outputs.logits, positions)
+        if isinstance(keep, int):
+            return group.split(outputs.logits, keep)
+        return group.split(outputs.logits if group.takes_logits_to_keep else outputs.logits[:, keep], len(keep))

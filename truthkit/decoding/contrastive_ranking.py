@@ -18,9 +18,9 @@ class ContrastiveRanking:
 
         (1 - alpha) * p(v | x)  -  alpha * max_j cos(h_v, h_xj)
 
-    with p over the full vocabulary, h the hidden states that the output head reads, and j over every earlier token that is
-    not padding. Source: Su et al., *A Contrastive Framework for Neural Text Generation* (arXiv 2202.06417), eq. 5. Ties go to the
-    more probable candidate. A candidate that the logits processors ruled out (p = 0) never wins.
+    with p over the full vocabulary, h the hidden states that the output head reads, and j over every earlier token that
+    is not padding. Source: Su et al., *A Contrastive Framework for Neural Text Generation* (arXiv 2202.06417), eq. 5.
+    Ties go to the more probable candidate. A candidate that the logits processors ruled out (p = 0) never wins.
 
     Directions are kept in float32 (float64 for a float64 model): `hidden size` numbers a token and row.
 
@@ -86,8 +86,8 @@ def top_candidates(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
     probabilities = (best - scores.logsumexp(dim=-1, keepdim=True)).exp()
     if (broken := probabilities.isnan().any(dim=-1)).any():
         raise ModelError(
-            f"the next-token scores of batch row {int(broken.nonzero()[0])} are NaN, infinite, or rule out every token. "
-            "Check the model's weights and dtype (float16 overflows: try bfloat16 or float32) and the logits processors."
+            f"the scores of batch row {int(broken.nonzero()[0])} are NaN or infinite, or rule out every token; check "
+            "the weights, the dtype (float16 overflows: try bfloat16 or float32) and the logits processors."
         )
     return probabilities, candidates
 

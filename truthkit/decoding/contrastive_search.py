@@ -1,6 +1,6 @@
 """Contrastive search through `generate`: the next token is probable, and unlike everything said so far.
 
-Su et al., *Contrastive Search Is What You Need For Neural Text Generation* (arXiv 2210.14140); gone from transformers 5.
+Su et al., *Contrastive Search Is What You Need For Neural Text Generation* (arXiv 2210.14140).
 Each step looks one token ahead at k candidates, in one forward of k positions a row (`candidates.Tree`) that shares the
 past instead of repeating it; the output head then runs for the winner only.
 """
@@ -11,6 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from truthkit.decoding.attach import plain_model, replaced_method, sole_owner
 from truthkit.decoding.candidates import Layout, prepare_cache, text_decoder
 from truthkit.decoding.contrastive_processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_ranking import ContrastiveRanking, check_settings, top_candidates
-from truthkit.decoding.packed_attention import packed_attention
+from truthkit.decoding.fast_linear import fast_linear
 from truthkit.errors import ArgumentError, ModelError
 
 __all__ = ["ContrastiveSearch", "ContrastiveSearchLogitsProcessor", "contrastive_search"]
@@ -50,17 +51,25 @@ def contrastive_search(
     `ContrastiveRanking`) is the softmax of the logits after the logits processors. `penalty_alpha=0` and `top_k=1`
     are greedy decoding, and run as such.
 
-    transformers hands a callable neither `streamer` nor `stop_strings`. Pass a streamer as `token_streamer` instead; for both
-    under their own names use `ContrastiveSearch`.
+    transformers hands a callable neither `streamer` nor `stop_strings`. Pass a streamer as `token_streamer` instead;
+    for both under their own names use `ContrastiveSearch`.
 
-    Models whose positions cannot be alternatives of each other (ALiBi, recurrent state, chunked or flash attention)
-    repeat their cache k times at every step, as transformers 4 did for all, and a warning says so.
+    It always uses a cache, also with `use_cache=False`. Models whose positions cannot be alternatives of each other
+    (ALiBi, recurrent state, chunked or flash attention) repeat that cache k times at every step, as transformers 4 did
+    for all, and a warning says so. A returned cache ends one token before the sequences, as after greedy decoding,
+    unless its sliding windows are full or it holds recurrent state: then it holds the last token too.
 
     Args:
-        model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: given by `generate`.
-        penalty_alpha: weight of the degeneration penalty, in [0, 1]; default `generation_config.penalty_alpha`, else 0.6.
+        model: given by `generate`, like the next four and `model_kwargs`.
+        input_ids: shape (batch, prompt length).
+        logits_processor: applied to the float32 logits.
+        stopping_criteria: asked after every token.
+        generation_config: the call's options.
+        penalty_alpha: weight of the degeneration penalty, in [0, 1]; default `generation_config.penalty_alpha`, else
+            0.6.
         top_k: how many candidates to look at; default 4, or `generation_config.top_k` if its `penalty_alpha` counts.
         token_streamer: gets the prompt, every new token, and the end, like `streamer` in `generate`.
+        **model_kwargs: the model's inputs.
 
     Returns:
         Token ids of shape (batch, length), or a `GenerateDecoderOnlyOutput`.
@@ -75,25 +84,16 @@ def contrastive_search(
         penalty_alpha = generation_config.penalty_alpha if from_config else _ALPHA
     if top_k is None:
         top_k = generation_config.top_k if from_config else _TOP_K
-    settings = check_settings(penalty_alpha, top_k)
+    search = _Search(*check_settings(penalty_alpha, top_k), token_streamer)
     with sole_owner(model, "contrastive_search"):
-        return _search(
-            model,
-            input_ids,
-            logits_processor,
-            stopping_criteria,
-            generation_config,
-            *settings,
-            token_streamer,
-            model_kwargs,
-        )
+        return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
 class ContrastiveSearch:
-    """Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included.
+    r"""Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included.
 
         with ContrastiveSearch(model, tokenizer, penalty_alpha=0.6, top_k=4):
-            model.generate(**inputs, streamer=streamer, stop_strings=["\\n"])
+            model.generate(**inputs, streamer=streamer, stop_strings=["\n"])
 
     See `contrastive_search` for what it computes and what it accepts.
 
@@ -133,36 +133,15 @@ class ContrastiveSearch:
             options = call.pop("kwargs", {})
             for name in ("custom_generate", "assistant_model"):
                 if call.pop(name, None) is not None:
-                    raise ArgumentError(f"{name} was passed inside a ContrastiveSearch block; leave one of the two out.")
-            streamer = call.pop("streamer", None)
+                    raise ArgumentError(f"{name} was passed inside a ContrastiveSearch block; use one of the two.")
+            search = _Search(self.penalty_alpha, self.top_k, call.pop("streamer", None))
             self._resolve_stop_strings(call, options)
-
-            def search(
-                model: Any,
-                input_ids: torch.Tensor,
-                logits_processor: Any,
-                stopping_criteria: Any,
-                generation_config: Any,
-                **model_kwargs: Any,
-            ) -> Any:
-                return _search(
-                    model,
-                    input_ids,
-                    logits_processor,
-                    stopping_criteria,
-                    generation_config,
-                    self.penalty_alpha,
-                    self.top_k,
-                    streamer,
-                    model_kwargs,
-                )
-
             return original(**call, **options, custom_generate=search)
 
         return generate
 
     def _resolve_stop_strings(self, call: dict[str, Any], options: dict[str, Any]) -> None:
-        """Replace `stop_strings`, from the call or a generation config, by the criterion that `generate` would make of it."""
+        """Replace `stop_strings`, of the call or a generation config, by the criterion `generate` would make of it."""
         tokenizer = options.pop("tokenizer", None) or self._tokenizer
         config = call.get("generation_config") or self.model.generation_config
         strings = options.pop("stop_strings", None) or config.stop_strings
@@ -170,8 +149,8 @@ class ContrastiveSearch:
             return
         if tokenizer is None:
             raise ArgumentError(
-                "stop_strings needs the model's tokenizer: pass it as ContrastiveSearch(model, tokenizer) or as tokenizer= "
-                "in the call."
+                "stop_strings needs the model's tokenizer; pass it as ContrastiveSearch(model, tokenizer), or as "
+                "tokenizer= in the call."
             )
         if config.stop_strings is not None:
             options["stop_strings"] = None
@@ -179,59 +158,69 @@ class ContrastiveSearch:
         call["stopping_criteria"] = StoppingCriteriaList([*(call.get("stopping_criteria") or []), criterion])
 
 
-def _search(
-    model: Any,
-    input_ids: torch.Tensor,
-    logits_processor: Any,
-    stopping_criteria: Any,
-    generation_config: Any,
-    alpha: float,
-    k: int,
-    streamer: Any,
-    model_kwargs: dict[str, Any],
-) -> Any:
-    _check_call(model, input_ids, generation_config, model_kwargs)
-    if streamer is not None:
-        streamer.put(input_ids.cpu())
-    if alpha == 0 or k == 1:
-        return model._sample(
-            input_ids, logits_processor, stopping_criteria, generation_config, streamer=streamer, **model_kwargs
-        )
-    layout = prepare_cache(model, model_kwargs)
-    ranking = ContrastiveRanking(alpha)
-    as_dict = generation_config.return_dict_in_generate
-    all_scores: tuple[torch.Tensor, ...] | None = () if as_dict and generation_config.output_scores else None
-    all_logits: tuple[torch.Tensor, ...] | None = () if as_dict and generation_config.output_logits else None
-    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
-    pad_token = generation_config._pad_token_tensor
-    unfinished = torch.ones(len(input_ids), dtype=torch.long, device=input_ids.device)
+@dataclass(frozen=True)
+class _Search:
+    """The decoding loop, in the role and with the signature of transformers' `_sample`."""
 
-    with _uncompiled(model), model._optimize_model_for_decode():
-        outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
-        layout.start(model_kwargs["cache"])
-        while unfinished.any():
-            model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
-            logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
-            scores = logits_processor(input_ids, logits)
-            all_scores = None if all_scores is None else (*all_scores, scores)
-            all_logits = None if all_logits is None else (*all_logits, logits)
-            probabilities, candidates = top_candidates(scores, k)
-            outputs, winner = _look_ahead(model, candidates, probabilities, model_kwargs, ranking, layout)
-            tokens = candidates.gather(1, winner[:, None]).squeeze(1)
-            if has_eos:
-                tokens = tokens * unfinished + pad_token.to(tokens.device) * (1 - unfinished)
-            input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
-            if streamer is not None:
-                streamer.put(tokens.cpu())
-            unfinished = unfinished & ~stopping_criteria(input_ids, all_scores)
-    layout.finish(model_kwargs["cache"])
-    if streamer is not None:
-        streamer.end()
-    if not as_dict:
-        return input_ids
-    return GenerateDecoderOnlyOutput(
-        sequences=input_ids, scores=all_scores, logits=all_logits, cache=model_kwargs["cache"]
-    )
+    alpha: float
+    k: int
+    streamer: Any
+
+    def __call__(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **model_kwargs: Any,
+    ) -> Any:
+        _check_call(model, input_ids, generation_config, model_kwargs)
+        streamer = self.streamer
+        if streamer is not None:
+            streamer.put(input_ids.cpu())
+        if self.alpha == 0 or self.k == 1:
+            return model._sample(
+                input_ids, logits_processor, stopping_criteria, generation_config, streamer=streamer, **model_kwargs
+            )
+        layout = prepare_cache(model, model_kwargs)
+        ranking = ContrastiveRanking(self.alpha)
+        as_dict = generation_config.return_dict_in_generate
+        all_scores: tuple[torch.Tensor, ...] | None = () if as_dict and generation_config.output_scores else None
+        all_logits: tuple[torch.Tensor, ...] | None = () if as_dict and generation_config.output_logits else None
+        has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+        pad_token = generation_config._pad_token_tensor
+        unfinished = torch.ones(len(input_ids), dtype=torch.long, device=input_ids.device)
+
+        with _uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
+            outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
+            layout.start(model_kwargs["cache"])
+            while unfinished.any():
+                model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
+                logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+                scores = logits_processor(input_ids, logits)
+                all_scores = None if all_scores is None else (*all_scores, scores)
+                all_logits = None if all_logits is None else (*all_logits, logits)
+                probabilities, candidates = top_candidates(scores, self.k)
+                outputs, winner = _look_ahead(model, candidates, probabilities, model_kwargs, ranking, layout)
+                tokens = candidates.gather(1, winner[:, None]).squeeze(1)
+                if has_eos:
+                    tokens = tokens * unfinished + pad_token.to(tokens.device) * (1 - unfinished)
+                input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
+                if streamer is not None:
+                    streamer.put(tokens.cpu())
+                unfinished = unfinished & ~stopping_criteria(input_ids, all_scores)
+        layout.finish(model_kwargs["cache"])
+        if streamer is not None:
+            streamer.end()
+        if not as_dict:
+            return input_ids
+        return GenerateDecoderOnlyOutput(
+            sequences=input_ids,  # type: ignore[arg-type]
+            scores=all_scores,  # type: ignore[arg-type]
+            logits=all_logits,  # type: ignore[arg-type]
+            cache=model_kwargs["cache"],
+        )
 
 
 def _prefill(
@@ -249,8 +238,8 @@ def _prefill(
         outputs = model._prefill(input_ids, generation_config, model_kwargs)
     if ranking.context is None:
         raise ModelError(
-            f"{type(model).__name__} never calls the decoder that its get_decoder() names, {type(text_decoder(model)).__name__}, "
-            "so the hidden states that contrastive search compares cannot be read."
+            f"{type(model).__name__} never calls the decoder that its get_decoder() names, "
+            f"{type(text_decoder(model)).__name__}: the hidden states that contrastive search compares cannot be read."
         )
     return outputs
 
@@ -273,7 +262,7 @@ def _look_ahead(
         return hidden[torch.arange(len(winner), device=winner.device), winner][:, None]
 
     inputs = layout.inputs(model, candidates, model_kwargs)
-    with packed_attention(text_decoder(model).config), _hidden_states(model, choose):
+    with layout.running(text_decoder(model)), _hidden_states(model, choose):
         outputs = model(**inputs, return_dict=True)
     winner = winner.to(candidates.device)
     layout.keep(model_kwargs["cache"], winner, candidates.shape[1])
@@ -309,29 +298,32 @@ def _uncompiled(model: nn.Module) -> Iterator[None]:
 
 
 def _check_call(model: Any, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any]) -> None:
+    name = type(model).__name__
     if model.config.is_encoder_decoder:
-        raise ModelError(f"{type(model).__name__} is an encoder-decoder; contrastive search here is for decoder-only models.")
+        raise ModelError(f"{name} is an encoder-decoder; truthkit decodes decoder-only models.")
     if generation_config.do_sample:
         raise ArgumentError(
-            "do_sample is True, in the call or in the model's generation_config, but contrastive search is deterministic; "
-            "pass do_sample=False."
+            "do_sample is True, in the call or in the model's generation_config, but contrastive search is "
+            "deterministic; pass do_sample=False."
         )
-    for name in ("num_beams", "num_return_sequences"):
-        if (count := getattr(generation_config, name, None) or 1) > 1:
-            raise ArgumentError(f"{name} is {count}, but contrastive search follows one sequence for each prompt; pass {name}=1.")
+    if (beams := generation_config.num_beams or 1) > 1:
+        raise ArgumentError(f"num_beams is {beams}, but contrastive search follows one sequence a prompt; pass 1.")
     if generation_config.prompt_lookup_num_tokens:
-        raise ArgumentError("prompt_lookup_num_tokens is set, but contrastive search does not draft tokens; leave it out.")
+        raise ArgumentError("prompt_lookup_num_tokens is set, but contrastive search drafts no tokens; leave it out.")
     if generation_config.return_dict_in_generate:
-        for name in ("output_attentions", "output_hidden_states"):
-            if getattr(generation_config, name):
-                raise ArgumentError(f"{name} is not recorded by contrastive search; run the model on the returned sequences.")
+        for option in ("output_attentions", "output_hidden_states"):
+            if getattr(generation_config, option):
+                raise ArgumentError(
+                    f"{option} is not recorded by contrastive search; run the model on the returned sequences instead."
+                )
     embeds = model_kwargs.get("inputs_embeds")
     length = (input_ids if embeds is None else embeds).shape[1]
     if length == 0:
-        raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(input_ids.shape)}; pass at least one token.")
+        raise ArgumentError(
+            f"the prompt is empty: input_ids has shape {tuple(input_ids.shape)}; pass at least a token."
+        )
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     if limit and length > limit:
         raise ArgumentError(
-            f"the prompt has {length} tokens, but {type(model).__name__} has room for {limit} "
-            "(max_position_embeddings); shorten it."
+            f"the prompt has {length} tokens, but {name} has room for {limit} (max_position_embeddings); shorten it."
         )

@@ -9,6 +9,7 @@ its views and combines their logits.
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from truthkit.decoding.attach import plain_model, replaced_method, sole_owner
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.kernel import check_beta, plausible
+from truthkit.decoding.shared_cache import is_static, keep_main_view, make_room, static_length
 from truthkit.decoding.views import RowGroup, View, ViewLogits, check_same_vocabulary
 from truthkit.errors import ArgumentError, ModelError
 
@@ -45,13 +47,14 @@ class Decoder(ABC):
     def __init__(
         self, model: Any, views: Sequence[View] = (), *, layers: Sequence[int] = (), beta: float = 0.0, norm: bool = True
     ):
-        self.model = plain_model(model)
+        self.model, self._compiled = plain_model(model), hasattr(model, "_orig_mod")
         if getattr(self.model.config, "is_encoder_decoder", False):
             raise ModelError(f"{type(self.model).__name__} is an encoder-decoder; truthkit decodes decoder-only models.")
         self.beta = check_beta(beta)
         self.views = (View(exits=bool(layers)), *views)
         self.layers, self.norm = tuple(layers), norm
         self.observers: list[Observer] = []
+        self._positional = list(inspect.signature(self.model.forward).parameters)
         self._main = RowGroup(self.model, [view for view in self.views if view.model is None], layers, norm=norm)
         self._companions = self.separate_models()
         self._stack = ExitStack()
@@ -80,7 +83,7 @@ class Decoder(ABC):
             stack.callback(self.model.register_forward_hook(self._narrow, with_kwargs=True).remove)
             stack.enter_context(replaced_method(self.model, "generate", self._guard_generate))
             stack.enter_context(replaced_method(self.model, "generate_batch", _refuse_continuous_batching))
-            stack.enter_context(_uncompiled(self.model))
+            stack.enter_context(_uncompiled(self.model, self._compiled))
             stack.callback(self._forget)
             self._stack = stack.pop_all()
         return self
@@ -103,10 +106,12 @@ class Decoder(ABC):
                 with replaced_method(self.model, "prepare_inputs_for_generation", _keep_mask_flat):
                     result = original(*args, **kwargs)
                 self._raise_if_nan()
-                return self._without_views(result)
+                given = kwargs.get("cache", kwargs.get("past_key_values"))
+                self._release_cache(wanted=given is not None or hasattr(result, "keys"))
+                return result
             finally:
                 self._generating = False
-                self._forget()
+                self._forget(cache_is_wanted=False)
 
         return generate
 
@@ -131,21 +136,19 @@ class Decoder(ABC):
                 "main one or runs in another model, so its chunks would not line up. Leave prefill_chunk_size out."
             )
 
-    def _without_views(self, result: Any) -> Any:
-        cache = result.get("cache") if hasattr(result, "get") else None
-        if cache is not None and self._main.rows > 1 and self._main.prompt is not None:
-            batch, extra = self._main.prompt.batch, self._main.prompt.extra
-            for layer in cache.layers:
-                for name in ("keys", "values"):
-                    if isinstance(state := getattr(layer, name, None), torch.Tensor) and state.dim() == 4:
-                        setattr(layer, name, state[:batch, :, extra:] if not cache.is_compileable else state[:batch])
-        return result
+    def _release_cache(self, *, wanted: bool = True) -> None:
+        """Undo `_adopt`; a cache that somebody may go on with keeps the main view's rows alone."""
+        if (cache := self._cache) is None:
+            return
+        cache.__dict__.pop("reorder_cache", None)
+        cache.__dict__.pop("crop", None)
+        if wanted and self._main.rows > 1 and self._main.prompt is not None:
+            keep_main_view(cache, self._main.prompt.batch, self._main.prompt.extra)
+        self._cache = None
 
-    def _forget(self) -> None:
-        if self._cache is not None:
-            self._cache.__dict__.pop("reorder_cache", None)
-            self._cache.__dict__.pop("crop", None)
-        self._cache, self._past, self._nan = None, 0, None
+    def _forget(self, *, cache_is_wanted: bool = True) -> None:
+        self._release_cache(wanted=cache_is_wanted)
+        self._past, self._nan = 0, None
         self._main.prompt = None
         self._main.aim(0, 0)
         for companion in self._companions:
@@ -156,7 +159,7 @@ class Decoder(ABC):
     def _widen(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]] | None:
         if self._inert:
             return None
-        kwargs = {"input_ids": args[0], **kwargs} if args else dict(kwargs)
+        kwargs = {**dict(zip(self._positional, args, strict=False)), **kwargs}
         if kwargs.get("labels") is not None:
             raise ArgumentError(f"labels cannot be given under {type(self).__name__}: its logits are for decoding, not loss.")
         if "past_key_values" in kwargs:
@@ -169,9 +172,15 @@ class Decoder(ABC):
             "past": past,
             "positions": len(keep) if isinstance(keep, torch.Tensor) else keep or ids.shape[1],
             **{name: kwargs.get(name) for name in ("input_ids", "attention_mask", "position_ids")},
-            "use_cache": cache is not None,
+            "width": ids.shape[1],
+            "keep": keep if isinstance(keep, torch.Tensor) or keep else ids.shape[1],
+            "as_tuple": not kwargs.get("return_dict", self.model.config.return_dict),
         }
         wide = self._main.widen(kwargs, past)
+        if cache is not None and is_static(cache) and wide["attention_mask"] is not None:
+            # Most models do this themselves; BLOOM expects it of `generate`.
+            room = static_length(cache) - wide["attention_mask"].shape[1]
+            wide["attention_mask"] = torch.nn.functional.pad(wide["attention_mask"], (0, max(room, 0)))
         if isinstance(keep, torch.Tensor) and past == 0:
             wide["logits_to_keep"] = keep = keep + self._main.prompt.extra
         self._main.aim(len(ids), keep)
@@ -207,19 +216,14 @@ class Decoder(ABC):
     def _held(self, cache: Any) -> int:
         if cache is None:
             return 0
-        if cache is self._cache and cache.is_compileable:  # a static cache's own count is a tensor: no sync per token
+        if cache is self._cache and is_static(cache):  # a static cache's own count is a tensor: no sync per token
             return self._past + self._main.prompt.extra if self._past else 0
         return int(cache.get_seq_length())
 
     def _adopt(self, cache: Any) -> None:
         """Make a `generate` loop's cache carry all views: room, growth, beam reordering, cropping."""
         self._cache = cache
-        extra = self._main.prompt.extra
-        if cache.is_compileable and extra:
-            longest = max(layer.max_cache_len for layer in cache.layers) + extra
-            cache.layers = type(cache)(
-                config=self.model.config.get_text_config(decoder=True), max_cache_len=longest
-            ).layers
+        make_room(cache, self._main.prompt.extra, self.model.config.get_text_config(decoder=True))
         grow(cache)
         reorder, crop = cache.reorder_cache, cache.crop
 
@@ -239,6 +243,7 @@ class Decoder(ABC):
             return None
         call, group = self._call, self._main
         group.aim(0, 0)
+        call["use_cache"] = outputs.get("cache") is not None
         if self._cache is None and outputs.get("cache") is not None:
             self._adopt(outputs.cache)
         views = iter(group.split(outputs.logits, call["positions"]))
@@ -251,27 +256,31 @@ class Decoder(ABC):
         self._narrow_states(outputs, call)
         for observer in self.observers:
             observer(ordered, combined)
-        return outputs
+        return outputs.to_tuple() if call["as_tuple"] else outputs
 
     def _companion_logits(self, call: dict[str, Any]) -> list[ViewLogits]:
-        positions = call["position_ids"]
+        if not self._companions:
+            return []
+        positions, mask = call["position_ids"], call["attention_mask"]
         if positions is not None and positions.dim() == 2:
             positions = positions.expand(len(call["input_ids"]), -1)
+        elif positions is None and mask is not None:  # the main model takes none, the other one may
+            positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -call["width"] :]
         logits = []
         for companion in self._companions:
             logits += companion.forward(
                 call["input_ids"],
-                call["attention_mask"],
+                mask,
                 positions,
                 past=call["past"],
-                positions=call["positions"],
+                keep=call["keep"],
                 use_cache=call["use_cache"],
             )
         return logits
 
     def _narrow_states(self, outputs: Any, call: dict[str, Any]) -> None:
-        prompt, width = self._main.prompt, call["input_ids"].shape[1] if call["input_ids"] is not None else None
-        if self._main.rows == 1 or width is None:
+        prompt, width = self._main.prompt, call["width"]
+        if self._main.rows == 1:
             return
         if states := outputs.get("hidden_states"):
             outputs.hidden_states = tuple(state[: prompt.batch, -width:] for state in states)
@@ -327,17 +336,14 @@ def _refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., A
 
 
 @contextmanager
-def _uncompiled(model: Any) -> Iterator[None]:
-    """Run a compiled model eagerly: code compiled before the hooks came on would pass them by in silence."""
-    compiled = model.__dict__.pop("_compiled_call_impl", None)
-    if compiled is not None:
-        warnings.warn(
-            "this model is compiled; it runs eagerly while a truthkit decoder is attached, and compiled again afterwards.",
-            stacklevel=4,
-        )
-    try:
-        with replaced_method(model, "get_compiled_call", lambda _original: lambda _config: model.__call__):
-            yield
-    finally:
-        if compiled is not None:
-            model._compiled_call_impl = compiled
+def _uncompiled(model: Any, wrapped: bool) -> Iterator[None]:
+    """Run a compiled model eagerly: code from before the hooks came on would pass them by in silence."""
+    with ExitStack() as stack:
+        stack.enter_context(replaced_method(model, "get_compiled_call", lambda _original: lambda _config: model.__call__))
+        if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            warnings.warn(
+                "this model is compiled; it runs eagerly while a truthkit decoder is attached, and compiled again afterwards.",
+                stacklevel=4,
+            )
+        yield

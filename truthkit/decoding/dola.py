@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from truthkit.activations.sites import decoder_blocks
+from truthkit.activations.sites import decoder_blocks, resolve_layers
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.kernel import most_divergent, take_layer
@@ -63,18 +63,18 @@ class DoLaLogitsProcessor(DecoderLogitsProcessor, decoder=DoLa):
     """`DoLa` as one entry of an existing `logits_processor=[...]` list; takes the arguments of `DoLa`."""
 
 
-def named_layers(model: Any, layers: str | Sequence[int]) -> list[int]:
+def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
     """Layer numbers, or the blocks that "low" and "high" stand for in transformers 4's DoLa.
 
     Raises:
-        ArgumentError: another name.
+        ArgumentError: another name, no layer at all, or one that the model does not have.
     """
-    if not isinstance(layers, str):
-        return list(layers)
     count = len(decoder_blocks(model))
     if layers == "low":
         first = 1 if count > 2 else 0
-        return list(range(first, max(min(count // 2, 20) - 1, first + 1), 2))
-    if layers == "high":
-        return list(range(max(count // 2, count - 20, 1) - 1, count - 1, 2))
-    raise ArgumentError(f'layers is {layers!r}; expected "low", "high" or a list of layer numbers.')
+        layers = range(first, max(min(count // 2, 20) - 1, first + 1), 2)
+    elif layers == "high":
+        layers = range(max(count // 2, count - 20, 1) - 1, count - 1, 2)
+    elif isinstance(layers, str):
+        raise ArgumentError(f'layers is {layers!r}; expected "low", "high" or a list of layer numbers.')
+    return resolve_layers(layers, count)

@@ -29,9 +29,9 @@ class EarlyExits:
     def __init__(self, model: Any, layers: Sequence[int], *, norm: bool = True):
         self._blocks = decoder_blocks(model)
         self.layers = resolve_layers(layers, len(self._blocks))
-        self._head = output_head(model)
+        self.head = output_head(model)
         self._norm = final_norm(model)
-        self._use_norm = norm
+        self._to_head = final_norm(model, norm=norm)
         self._checked = False
         self._rows: list[slice] = []
         self._keep: int | torch.Tensor = 0
@@ -57,7 +57,7 @@ class EarlyExits:
         wanted = set(self.layers) if self._checked else {*self.layers, len(self._blocks) - 1}
         for layer in wanted:
             stack.callback(self._blocks[layer].register_forward_hook(self._tap(layer)).remove)
-        stack.callback(self._head.register_forward_pre_hook(self._append_exits).remove)
+        stack.callback(self.head.register_forward_pre_hook(self._append_exits).remove)
         stack.callback(self._taken.clear)
 
     def aim(self, rows: list[slice], keep: int | torch.Tensor) -> None:
@@ -81,15 +81,15 @@ class EarlyExits:
         if not self._checked:
             self._check_norm(final)
         taken = [self._taken[layer].to(final.device)[rows] for layer in self.layers for rows in self._rows]
-        exits = torch.cat(taken)
-        return (torch.cat([final, self._norm(exits) if self._use_norm else exits]), *args[1:])
+        return (torch.cat([final, self._to_head(torch.cat(taken))]), *args[1:])
 
     def _check_norm(self, final: torch.Tensor) -> None:
-        last = self._taken[len(self._blocks) - 1].to(final.device)
+        final = final.detach()
+        last = self._taken[len(self._blocks) - 1].detach().to(final.device)
         tolerance = 1e-4 if final.dtype in (torch.float32, torch.float64) else 2e-2
         reached = self._norm(last)
         if reached.shape != final.shape or not torch.allclose(
-            reached, final, rtol=tolerance, atol=tolerance * float(final.abs().amax()), equal_nan=True
+            reached, final, rtol=tolerance, atol=tolerance * float(final.abs().nan_to_num().amax()), equal_nan=True
         ):
             raise ModelError(
                 "early exits are not possible here: the final norm found for this model does not turn its last block's "

@@ -70,7 +70,7 @@ class LOL(Decoder):
             check_finite(name, value) for name, value in (("omega", omega), ("lam", lam), ("gamma", gamma))
         )
         self.dynamic = dynamic
-        exits = named_layers(plain_model(model), layers) if self.omega else []
+        exits = named_layers(plain_model(model), layers) if self.omega else ()
         views = [amateur_view(model, processor, amateur, amateur_prompt, exits=bool(exits))]
         if refocus and self.gamma:
             views.append(View(prompt=with_instruction(processor, REFOCUS_PROMPT if refocus is True else refocus)))

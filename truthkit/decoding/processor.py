@@ -19,7 +19,7 @@ from truthkit.decoding.companion import Companion
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.kernel import plausible
 from truthkit.decoding.views import RowGroup, ViewLogits
-from truthkit.errors import ArgumentError, AttachError
+from truthkit.errors import ArgumentError, AttachError, ModelError
 
 
 class PrefixMatch:
@@ -39,7 +39,8 @@ class PrefixMatch:
     def advance(self, ids: torch.Tensor) -> list[list[ViewLogits]]:
         """Every companion's views at the last position of `ids`, shape (batch, length)."""
         past, parents = self._known(ids)
-        if past == 0:
+        if past == 0 or not all(companion.can_go_back_to(past) for companion in self._companions):
+            past = 0
             self._length = ids.shape[1]
             mask = self._mask(ids)
             for companion in self._companions:
@@ -52,7 +53,7 @@ class PrefixMatch:
                     companion.reorder(parents)
         self._ids = ids.clone()
         positions = (mask.cumsum(dim=1) - 1).clamp_min_(0)[:, past:] if mask is not None else None
-        return [c.forward(ids[:, past:], mask, positions, past=past, positions=1) for c in self._companions]
+        return [c.forward(ids[:, past:], mask, positions, past=past, keep=1) for c in self._companions]
 
     def _known(self, ids: torch.Tensor) -> tuple[int, torch.Tensor]:
         """How many tokens of every row are cached, and in which cached row; fewer than the prompt's start anew."""
@@ -126,6 +127,12 @@ class DecoderLogitsProcessor(LogitsProcessor):
                 f"{type(self).__name__} runs forwards of its own, but the model is under `with {owner}(...)`, which would "
                 "rewrite them; use one or the other."
             )
+        for _, adapter in (pair for companion in self._companions for pair in companion.group.adapters):
+            if adapter.active:
+                raise ModelError(
+                    f"adapter {adapter.name!r} is active in the model, so the scores given to {type(self).__name__} are the "
+                    "amateur's already; switch it off (`with model.disable_adapter():`), or use the context manager."
+                )
         logits = [view for group in self._match.advance(input_ids) for view in group]
         own, separate = iter(logits[: self._own_rows]), iter(logits[self._own_rows :])
         exits = next(own).exits if self.decoder.layers else None

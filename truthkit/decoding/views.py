@@ -17,6 +17,7 @@ import torch
 
 from truthkit.decoding.adapters import AdapterRows
 from truthkit.decoding.exits import EarlyExits
+from truthkit.decoding.fast import fast_decoding
 from truthkit.decoding.prompts import PromptRewrite
 from truthkit.errors import ArgumentError, ModelError
 
@@ -88,6 +89,12 @@ class RowGroup:
         self.takes_positions = "position_ids" in parameters
         self.takes_logits_to_keep = "logits_to_keep" in parameters
         self.prompt: _Prompt | None = None
+        self._width = 0
+        if self.exits and any(self.exits.head in adapter.modules for _, adapter in self.adapters):
+            raise ModelError(
+                "the amateur's adapter changes the output head, through which early exits of all views pass; use "
+                "omega=0 in LOL, or an adapter that leaves the head alone."
+            )
 
     @property
     def rows(self) -> int:
@@ -100,6 +107,7 @@ class RowGroup:
 
     def attach(self, stack: ExitStack) -> None:
         """Put the hooks of adapters and exits on; `stack` takes them off."""
+        stack.enter_context(fast_decoding(self.model))
         for _, adapter in self.adapters:
             adapter.attach(stack)
         if self.exits:
@@ -108,7 +116,7 @@ class RowGroup:
     def aim(self, batch: int, keep: int | torch.Tensor) -> None:
         """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
         for view, adapter in self.adapters:
-            adapter.rows = slice(view * batch, (view + 1) * batch)
+            adapter.aim(slice(view * batch, (view + 1) * batch), self.rows * batch, self._width)
         if self.exits:
             rows = [slice(view * batch, (view + 1) * batch) for view in self._exit_views] if batch else []
             self.exits.aim(rows, keep)
@@ -124,6 +132,11 @@ class RowGroup:
         else:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view with another prompt needs input_ids.")
+            if bool((mask.diff(dim=1) < 0).any()):
+                raise ArgumentError(
+                    "attention_mask has zeros after ones, but a view with another prompt needs left padding; set "
+                    'padding_side="left" in the tokenizer.'
+                )
             wide_ids, wide_mask = self._pad(ids, mask)
             counts = wide_mask.sum(dim=1, keepdim=True)
             offsets = counts - mask.sum(dim=1, keepdim=True).repeat(self.rows, 1)
@@ -166,6 +179,7 @@ class RowGroup:
             if prompt.ids is not None and past == 0:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
 
+        self._width = width + prompt.extra if past == 0 else width
         tail = past + width - prompt.length
         if tail > 0:
             rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()

@@ -96,11 +96,28 @@ def _find(name: str | PathLike[str] | None) -> Path | str:
     if name is None or name in BUNDLED:
         return ensure_converted(BUNDLED[name or DEFAULT])
     path = Path(name).expanduser()
-    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    if path.is_dir():
+        _check_model_folder(path)
+        return path
+    if path.suffix == ".gguf" and path.is_file():
         return path
     if path.suffix == ".gguf" or isinstance(name, PathLike) or name.startswith((".", "/", "~")):
         raise NotAvailableError(f"name={str(name)!r} is a path, and there is nothing at {path.absolute()}.")
     return name
+
+
+def _check_model_folder(folder: Path) -> None:
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise ArgumentError(
+            f"name={str(folder)!r} holds a PEFT adapter, not a model: pass it as adapter=, and as name the model that "
+            "it was trained on (base_model_name_or_path in its adapter_config.json)."
+        )
+    raise NotAvailableError(
+        f"name={str(folder)!r} is a folder without config.json, so it holds no model. Name the folder that "
+        "`save_pretrained` wrote, or a .gguf file in it by its whole path."
+    )
 
 
 def _from_pretrained(

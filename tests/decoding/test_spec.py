@@ -1,0 +1,103 @@
+"""Decoders written as text."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+import truthkit as tk
+from tests.tiny import tiny
+from truthkit.decoding import DECODERS
+from truthkit.decoding.spec import PLAIN, parse_spec
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("greedy", "greedy", {}),
+        (" dola ", "dola", {}),
+        ("lol:", "lol", {}),
+        (
+            "lol:omega=0.5,layers=14+18+22,refocus=true",
+            "lol",
+            {"omega": 0.5, "layers": [14, 18, 22], "refocus": True},
+        ),
+        ("dola:layers=-3, beta=1", "dola", {"layers": [-3], "beta": 1.0}),
+        ("dola:layers=low,norm=False", "dola", {"layers": "low", "norm": False}),
+        ("lol:refocus=none,dynamic=true", "lol", {"refocus": None, "dynamic": True}),
+        ("lol:refocus=Be exact, be brief.,lam=2", "lol", {"refocus": "Be exact, be brief.", "lam": 2.0}),
+        ("icd:amateur=some/folder,amateur_prompt=Lie", "icd", {"amateur": "some/folder", "amateur_prompt": "Lie"}),
+        ("contrastive_search:top_k=8,penalty_alpha=0.4", "contrastive_search", {"top_k": 8, "penalty_alpha": 0.4}),
+        ("cad:alpha=1", "cad", {"alpha": 1.0}),
+    ],
+)
+def test_names_and_converted_options(text: str, name: str, options: dict[str, Any]) -> None:
+    spec = parse_spec(text)
+    assert (spec.text, spec.name, spec.options) == (text.strip(), name, options)
+    assert all(type(spec.options[key]) is type(value) for key, value in options.items())
+
+
+def _options_of_all_decoders() -> list[tuple[str, inspect.Parameter]]:
+    return [
+        (name, parameter)
+        for name, decoder in DECODERS.items()
+        for parameter in inspect.signature(decoder).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "context"
+    ]
+
+
+@pytest.mark.parametrize(("name", "parameter"), _options_of_all_decoders(), ids=str)
+def test_every_default_reads_back_as_itself(name: str, parameter: inspect.Parameter) -> None:
+    """No option of any decoder has an annotation that text cannot reach."""
+    if parameter.name == "amateur":  # no text stands for None here: leave it out
+        return
+    spec = parse_spec(f"{name}:{parameter.name}={parameter.default}")
+    assert spec.options == {parameter.name: parameter.default}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("LOL", ["no decoder 'LOL' (did you mean 'lol'?)", *PLAIN, *DECODERS]),
+        ("", ["no decoder ''", *PLAIN, *DECODERS]),
+        ("contrastive-search", ["(did you mean 'contrastive_search'?)"]),
+        ("lol:omga=1", ["no option 'omga' (did you mean 'omega'?)", "amateur, amateur_prompt, layers, dynamic"]),
+        ("cad:context=x", ["no option 'context'", "alpha, beta"]),
+        ("greedy:beta=1", ["no option 'beta'; it has no options"]),
+        ("dola:beta", ["'beta' of decoder 'dola' has no value; write beta=VALUE"]),
+        ("dola:beta=", ["has no value"]),
+        ("dola:beta=0.1,beta=0.2", ["'beta' of decoder 'dola' is given twice"]),
+        ("dola:beta=high", ["'beta' of decoder 'dola' is 'high'; expected a number"]),
+        ("dola:norm=1", ["expected true or false"]),
+        ("contrastive_search:top_k=4.5", ["expected an integer"]),
+    ],
+)
+def test_errors_name_what_is_accepted(text: str, parts: Sequence[str]) -> None:
+    with pytest.raises(tk.ArgumentError) as caught:
+        parse_spec(text)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_build_binds_options_and_what_the_caller_supplies() -> None:
+    model = tiny("llama")
+    decoder = parse_spec("dola:layers=0+2,beta=0.3").build(model, None)
+    assert isinstance(decoder, tk.DoLa)
+    assert (decoder.layers, decoder.beta) == ((0, 2), 0.3)
+    assert parse_spec("contrastive_search").build(model, None, top_k=7).top_k == 7  # type: ignore[attr-defined]
+    assert isinstance(parse_spec("greedy").build(model, None), nullcontext)
+
+
+def test_what_a_decoder_takes() -> None:
+    taken = {name for name in (*PLAIN, *DECODERS) if parse_spec(name).takes("amateur")}
+    assert taken == {"icd", "lol"}
+    assert parse_spec("cad").takes("context")
+
+
+def test_values_out_of_range_are_the_decoders_own_errors() -> None:
+    with pytest.raises(tk.ArgumentError, match=r"beta is 2\.0"):
+        parse_spec("dola:beta=2").build(tiny("llama"), None)

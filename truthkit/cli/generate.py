@@ -1,0 +1,240 @@
+"""`truthkit generate`: one prompt, several decoders, their answers side by side."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from truthkit.cli.prompt_lines import read_prompts
+from truthkit.errors import ArgumentError, NotAvailableError
+
+if TYPE_CHECKING:
+    from truthkit.cli.side_by_side import Shown
+    from truthkit.decoding.answers import Settings
+    from truthkit.decoding.spec import DecoderSpec
+
+_DECODER_HELP = """\
+decoders (--decoder NAME or NAME:option=value,option=value; each is a class, whose options are its keyword arguments):
+  greedy               the model alone, its most probable token each time
+  sample               the model alone, tokens drawn from its distribution
+  contrastive_search   options penalty_alpha, top_k
+  dola                 contrast with an earlier layer: layers, beta, norm
+  icd                  contrast with an amateur: amateur, amateur_prompt, lam, beta
+  lol                  contrast with an amateur at several layers: as icd, and layers, dynamic, refocus, omega, gamma
+  cad                  amplify what --context says: alpha, beta
+Lists are joined by +, as in lol:layers=14+18+22,refocus=true. Without --decoder: greedy, and icd (cad with --context).
+
+examples:
+  truthkit generate "Who wrote Romeo and Juliet?" --decoder greedy --decoder dola --explain
+  truthkit generate --file questions.txt --decoder greedy --decoder icd:lam=0.5 --json
+  truthkit generate "Who wrote it?" --context "It was written by Ada." --decoder greedy --decoder cad
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `generate` to the command line."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="answers of several decoders side by side",
+        description="Answer prompts with several decoders side by side, and mark where the answers part.",
+        epilog=_DECODER_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    prompts = parser.add_argument_group("prompts")
+    prompts.add_argument(
+        "prompts", nargs="*", metavar="PROMPT", help="a prompt; - reads one per line from standard input"
+    )
+    prompts.add_argument("--file", metavar="FILE", help="read one prompt per line; blank lines are skipped")
+    prompts.add_argument("--context", metavar="TEXT", help="a passage that cad puts in front of the prompt")
+    prompts.add_argument("--system", metavar="TEXT", help="the system message of the chat")
+    prompts.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the chat template")
+
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
+    )
+    models.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    models.add_argument(
+        "--amateur",
+        metavar="NAME|PATH",
+        help="adapter or model that icd and lol contrast with (default: the model, told to be dishonest)",
+    )
+    models.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+
+    decoding = parser.add_argument_group("decoding")
+    decoding.add_argument("--decoder", action="append", metavar="NAME[:OPTIONS]", help="repeat for more; see below")
+    decoding.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="(default: 64)")
+    decoding.add_argument("--sample", action="store_true", help="draw tokens, under every decoder but greedy")
+    decoding.add_argument("--temperature", type=float, metavar="T", help="for sampling (default: the model's own)")
+    decoding.add_argument("--top-p", type=float, metavar="P", help="for sampling (default: the model's own)")
+    decoding.add_argument("--seed", type=int, default=0, metavar="N", help="set before every answer (default: 0)")
+    decoding.add_argument("--num-beams", type=int, default=1, metavar="N", help="beam search (default: 1, none)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    output.add_argument("--explain", action="store_true", help="show, token by token, which view pushed the choice")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate and print; 0 if all answers came out."""
+    prompts = read_prompts(args.prompts, args.file)
+
+    from rich.text import Text
+
+    from truthkit.cli import rendering
+    from truthkit.cli.side_by_side import Contestant, answer_all
+    from truthkit.decoding.answers import encode_prompt, passage_in_front
+    from truthkit.decoding.prompts import text_tokenizer
+    from truthkit.decoding.spec import parse_spec
+    from truthkit.models import load
+
+    specs = [parse_spec(text) for text in args.decoder or ("greedy", "cad" if args.context else "icd")]
+    settings = [_settings(spec, args) for spec in specs]
+    _check_all_is_used(specs, args)
+    passage = passage_in_front(args.context) if args.context else ""
+    with rendering.working("loading the model"):
+        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        decoders = [_build(spec, args, model, processor, passage) for spec in specs]
+
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error
+        sys.stdout.reconfigure(errors="backslashreplace")
+    console, documents = rendering.Output(), []
+    for number, prompt in enumerate(prompts, start=1):
+        contestants = [
+            Contestant(
+                spec.text,
+                decoder,
+                encode_prompt(processor, _in_full(prompt, spec, passage), system=args.system, raw=args.raw),
+                setting,
+            )
+            for spec, decoder, setting in zip(specs, decoders, settings, strict=True)
+        ]
+        title = f"prompt {number}/{len(prompts)}"
+        shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
+        if args.json:
+            answers = [_answer_record(spec, entry) for spec, entry in zip(specs, shown, strict=True)]
+            documents.append({"prompt": prompt, "answers": answers})
+            continue
+        if number == 1:
+            console.print(Text(_headline(args, model, specs), style="dim"), soft_wrap=True)
+        rendering.show_answers(console, text_tokenizer(processor, "an answer"), prompt, shown)
+        for entry in shown:
+            if entry.answer.trace is not None:
+                rendering.show_trace(console, entry.label, entry.answer.trace)
+    if args.json:
+        print(json.dumps(_run_record(args, model) | {"prompts": documents}, indent=2))
+    return 0
+
+
+def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
+    from truthkit.decoding.answers import Settings
+
+    sample = spec.name == "sample" or (args.sample and spec.name != "greedy")
+    return Settings(
+        max_new_tokens=args.max_new_tokens,
+        sample=sample,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+        num_beams=args.num_beams,
+    )
+
+
+def _check_all_is_used(specs: Sequence[DecoderSpec], args: argparse.Namespace) -> None:
+    """Raise for an argument that would change nothing, or one that is missing."""
+    cad = [spec.text for spec in specs if spec.takes("context")]
+    if cad and not args.context:
+        raise ArgumentError(f"decoder {cad[0]!r} amplifies what a passage says; give the passage with --context TEXT.")
+    if args.context is not None and not args.context.strip():
+        raise ArgumentError("--context is empty; pass the passage.")
+    if args.context and not cad:
+        raise ArgumentError("--context is read by cad alone; add --decoder cad, or put the passage into the prompt.")
+    if args.amateur and not any(spec.takes("amateur") for spec in specs):
+        raise ArgumentError("--amateur is for decoders that contrast with one; add --decoder icd or --decoder lol.")
+    samples = args.sample or any(spec.name == "sample" for spec in specs)
+    if not samples and (args.temperature is not None or args.top_p is not None):
+        raise ArgumentError("--temperature and --top-p are for sampling; add --sample or --decoder sample.")
+
+
+def _build(spec: DecoderSpec, args: argparse.Namespace, model: Any, processor: Any, passage: str) -> Any:
+    """The decoder, with the amateur or the passage that it needs."""
+    supplied: dict[str, Any] = {}
+    if spec.takes("context"):
+        supplied["context"] = passage
+    if spec.takes("amateur") and (name := spec.options.get("amateur") or args.amateur):
+        supplied["amateur"] = _amateur(name, model, args.dtype)
+    return spec.build(model, processor, **supplied)
+
+
+def _amateur(name: str, model: Any, dtype: str | None) -> Any:
+    """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model."""
+    from truthkit.models import load
+    from truthkit.models.bundled import BUNDLED
+
+    if name in getattr(model, "peft_config", {}):
+        return name
+    if name not in BUNDLED and not name.endswith(".gguf") and _is_adapter(name):
+        return name
+    try:
+        return load(name, dtype=dtype)
+    except NotAvailableError as error:
+        raise NotAvailableError(f"the amateur {name!r} is no adapter within reach, and no model: {error}") from error
+
+
+def _is_adapter(name: str) -> bool:
+    """Whether the folder or hub repository `name` holds a PEFT adapter."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        return find_adapter_config_file(name) is not None
+    except OSError:  # neither a folder here nor a possible hub id
+        return False
+
+
+def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
+    return passage + prompt if spec.takes("context") else prompt
+
+
+def _headline(args: argparse.Namespace, model: Any, specs: Sequence[DecoderSpec]) -> str:
+    """What the reader needs to know: one line on the model, and one on each thing to watch for."""
+    parts = [args.model or "bundled model", _dtype(model), f"up to {args.max_new_tokens} new tokens"]
+    if args.num_beams > 1:
+        parts.append(f"{args.num_beams} beams")
+    lines = [", ".join(parts)]
+    if len(specs) > 1:
+        lines.append(f"highlighted, or after ‖: where an answer's tokens part from those of {specs[0].text}")
+    if any(spec.takes("context") for spec in specs):
+        lines.append("cad has the passage in front of its prompt; the others don't")
+    return "\n".join(lines) + "\n"
+
+
+def _dtype(model: Any) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _run_record(args: argparse.Namespace, model: Any) -> dict[str, Any]:
+    inputs = ("model", "adapter", "amateur", "system", "context", "raw")
+    sampling = ("max_new_tokens", "sample", "temperature", "top_p", "seed", "num_beams")
+    return {name: getattr(args, name) for name in inputs + sampling} | {"dtype": _dtype(model)}
+
+
+def _answer_record(spec: DecoderSpec, shown: Shown) -> dict[str, Any]:
+    answer = shown.answer
+    record = {
+        "decoder": spec.name,
+        "options": spec.options,
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finished": answer.finished,
+        "tokens_per_second": answer.tokens_per_second,
+        "parts_at": shown.parts_at,
+    }
+    if answer.trace is not None:
+        record["explain"] = [asdict(step) for step in answer.trace]
+    return record

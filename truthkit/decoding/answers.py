@@ -1,0 +1,217 @@
+"""One prompt, one decoder, one answer: with its tokens, its speed, and where it parts from another answer."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+from truthkit.decoding.contrastive_search import ContrastiveSearch
+from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.explain import Step, Trace, TraceProcessor
+from truthkit.decoding.prompts import text_tokenizer
+from truthkit.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `generate` runs, whatever the decoder; what is None is left to the model's generation config.
+
+    Attributes:
+        max_new_tokens: at most this many.
+        sample: draw tokens instead of taking the most probable one.
+        temperature, top_p: for sampling.
+        seed: set before every answer, so that decoders meet the same chances.
+        num_beams: beam search where above 1.
+    """
+
+    max_new_tokens: int = 64
+    sample: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    num_beams: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_beams"):
+            if (value := getattr(self, name)) < 1:
+                raise ArgumentError(f"{name} is {value}; expected at least 1.")
+        if self.temperature is not None and not self.temperature > 0:
+            raise ArgumentError(f"temperature is {self.temperature}; expected a number above 0.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ArgumentError(f"top_p is {self.top_p}; expected a number in (0, 1].")
+
+    def for_generate(self) -> dict[str, Any]:
+        """Keyword arguments of `generate`."""
+        options: dict[str, Any] = {
+            "max_new_tokens": self.max_new_tokens,
+            "do_sample": self.sample,
+            "num_beams": self.num_beams,
+        }
+        if not self.sample:  # a generation config's own settings for sampling would only bring warnings
+            return options | {"temperature": None, "top_p": None, "top_k": None}
+        given = {"temperature": self.temperature, "top_p": self.top_p}
+        return options | {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out.
+
+    Attributes:
+        text: without special tokens.
+        token_ids: the new tokens, the end token included.
+        finished: whether the model ended by itself, below `max_new_tokens`.
+        step_seconds: the time of every decoding step after the first, which belongs to the prompt.
+        trace: one entry per token, where an explanation was asked for.
+    """
+
+    text: str
+    token_ids: list[int]
+    finished: bool
+    step_seconds: tuple[float, ...]
+    trace: list[Step] | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decoding speed without the prompt's forward; None for fewer than two tokens."""
+        return len(self.step_seconds) / sum(self.step_seconds) if self.step_seconds else None
+
+
+def passage_in_front(context: str) -> str:
+    """`context` as it stands in front of a question; it is this whole text that CAD is to leave out."""
+    return f"{context.strip()}\n\n"
+
+
+def encode_prompt(
+    processor: Any, text: str, *, system: str | None = None, raw: bool = False
+) -> dict[str, torch.Tensor]:
+    """Model inputs for one prompt: a chat's user message where the tokenizer has a template and `raw` is false.
+
+    Raises:
+        ArgumentError: the prompt is empty or no valid text, or the template has no place for `system`.
+    """
+    tokenizer = text_tokenizer(processor, "a prompt")
+    if not text.strip():
+        raise ArgumentError("the prompt is empty; pass a question or the beginning of a text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
+    if raw or not getattr(tokenizer, "chat_template", None):
+        if system is not None:
+            reason = "raw is set" if raw else "the tokenizer has none"
+            raise ArgumentError(f"a system message needs a chat template, and {reason}; put it into the prompt.")
+        return dict(tokenizer(text, return_tensors="pt"))
+    messages = [{"role": "user", "content": text}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    form = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    try:
+        return dict(tokenizer.apply_chat_template(messages, **form))
+    except Exception as error:  # templates refuse a role with whatever their author chose to raise
+        raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+
+
+def answer(
+    model: Any,
+    processor: Any,
+    decoder: AbstractContextManager[Any],
+    inputs: dict[str, torch.Tensor],
+    settings: Settings,
+    *,
+    explain: bool = False,
+    on_token: Callable[[], None] = lambda: None,
+) -> Answer:
+    """Generate under `decoder`, which is entered and left here.
+
+    Args:
+        model: as from `tk.load`.
+        processor: its tokenizer or processor.
+        decoder: a decoder for this model, or `nullcontext()` for the model alone.
+        inputs: one prompt, from `encode_prompt`.
+        settings: of `generate`.
+        explain: record a trace; not with beams, where tokens of one answer come from different rows.
+        on_token: called after every decoding step.
+
+    Raises:
+        ArgumentError: prompt and new tokens do not fit the model; or `explain` with beams.
+    """
+    if explain and settings.num_beams > 1:
+        raise ArgumentError("an explanation follows one row, and beams change rows; leave out one of the two.")
+    _check_room(model, inputs["input_ids"].shape[1], settings.max_new_tokens)
+    tokenizer = text_tokenizer(processor, "an answer")
+    trace = _trace(tokenizer, decoder, settings) if explain else None
+    watch = _Watch(trace, on_token)
+    options = settings.for_generate()
+    with ExitStack() as stack:
+        stack.enter_context(decoder)
+        if trace and isinstance(decoder, Decoder):
+            decoder.observers.append(trace.observe)
+            stack.callback(decoder.observers.remove, trace.observe)
+        elif trace:
+            options["logits_processor"] = [TraceProcessor(trace)]
+        if settings.sample:
+            stack.enter_context(torch.random.fork_rng([model.device] if model.device.type == "cuda" else []))
+            torch.manual_seed(settings.seed)
+        moved = {name: value.to(model.device) for name, value in inputs.items()}
+        sequences = model.generate(**moved, **options, stopping_criteria=[watch])
+    ids = sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    end = model.generation_config.eos_token_id
+    ends = end if isinstance(end, list) else [end]
+    stop = next((i for i, token in enumerate(ids) if token in ends), None)
+    ids = ids if stop is None else ids[: stop + 1]
+    return Answer(
+        text=tokenizer.decode(ids, skip_special_tokens=True),
+        token_ids=ids,
+        finished=stop is not None,
+        step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
+        trace=trace.steps[: len(ids)] if trace else None,
+    )
+
+
+def parts_at(first: Sequence[int], other: Sequence[int]) -> int | None:
+    """How many tokens two answers have in common before they part; None if they are the same."""
+    if list(first) == list(other):
+        return None
+    same = 0
+    while same < min(len(first), len(other)) and first[same] == other[same]:
+        same += 1
+    return same
+
+
+class _Watch(StoppingCriteria):
+    """Sees every decoding step, in all modes of `generate`, and never stops it."""
+
+    def __init__(self, trace: Trace | None, on_token: Callable[[], None]):
+        self.times: list[float] = []
+        self._trace, self._on_token = trace, on_token
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> Any:
+        self.times.append(time.perf_counter())
+        if self._trace:
+            self._trace.emitted(int(input_ids[0, -1]))
+        self._on_token()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _trace(tokenizer: Any, decoder: AbstractContextManager[Any], settings: Settings) -> Trace:
+    otherwise = "sampling" if settings.sample else "logits processors"
+    if isinstance(decoder, ContrastiveSearch):
+        otherwise = "degeneration penalty"
+    return Trace(tokenizer.decode, decoder if isinstance(decoder, Decoder) else None, otherwise=otherwise)
+
+
+def _check_room(model: Any, length: int, new_tokens: int) -> None:
+    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if room and length + new_tokens > room:
+        raise ArgumentError(
+            f"the prompt has {length} tokens, and up to {new_tokens} new ones are asked for, but the model has room "
+            f"for {room} (max_position_embeddings); shorten the prompt or ask for fewer."
+        )

@@ -1,0 +1,47 @@
+"""The generation loop's own cache, while it carries the rows of all views: room for the longest view, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicSlidingWindowLayer, StaticLayer
+
+
+def is_static(cache: Any) -> bool:
+    """Whether `cache` has a fixed length."""
+    return any(isinstance(layer, StaticLayer) for layer in cache.layers)
+
+
+def static_length(cache: Any) -> int:
+    """The number of tokens that a static cache has room for."""
+    return max(layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer))
+
+
+def make_room(cache: Any, extra: int, config: Any) -> None:
+    """Let an empty static cache hold `extra` more tokens; all other caches grow by themselves."""
+    if extra and is_static(cache):
+        cache.layers = type(cache)(config=config, max_cache_len=static_length(cache) + extra).layers
+
+
+def keep_main_view(cache: Any, batch: int, extra: int) -> None:
+    """Forget all rows but the first `batch`, and their first `extra` slots, which are padding for longer views."""
+    cache.reorder_cache(torch.arange(batch))
+    for layer in cache.layers if extra else []:
+        if isinstance(getattr(layer, "keys", None), torch.Tensor) and layer.keys.numel():
+            _drop_first(layer, extra)
+
+
+def _drop_first(layer: Any, extra: int) -> None:
+    """A sliding window may have dropped some of them already: it holds the last tokens only."""
+    seen = int(layer.get_seq_length())
+    filled = min(seen, layer.keys.shape[-2])
+    drop = filled - min(filled, seen - extra)
+    if isinstance(layer, StaticLayer):
+        layer.keys, layer.values = layer.keys.roll(-drop, dims=-2), layer.values.roll(-drop, dims=-2)
+        layer.crop(-extra)
+        layer.cumulative_length.fill_(filled - drop)
+    else:
+        layer.keys, layer.values = layer.keys[..., drop:, :], layer.values[..., drop:, :]
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length = seen - extra
