@@ -37,7 +37,8 @@ class ToyTokenizer:
 
 @dataclass
 class Bench:
-    """A model, what the decoders compare it with, prompts, and an independent account of what the views' prompts are."""
+    """A model, what the decoders compare it with, prompts, and an independent account of what the views' prompts
+    are."""
 
     model: Any
     tokenizer: Any
@@ -261,7 +262,8 @@ CACHES: dict[str, dict[str, Any]] = {
 
 
 def tiny_bench(family: str, folder: Any, lengths: Sequence[int] = (9, 21, 14, 5), **overrides: Any) -> Bench:
-    """Prompts longer and shorter than the tiny models' sliding window of 16, with a passage cut out of the middle of each."""
+    """Prompts longer and shorter than the tiny models' sliding window of 16, with a passage cut out of the middle of
+    each."""
     targets = (
         ["q_proj", "v_proj", "o_proj"] if family == "mixtral" else "all-linear"
     )  # its experts are no linear layers

@@ -1,8 +1,9 @@
 """What every decoder must compute, written a second time and as plainly as possible.
 
-Each view of each row is one forward of that row alone: no cache, no hooks, no padding, batch 1. An adapter is really active
-through peft in a second copy of the model; early exits come from `output_hidden_states`. The formulas are those of METHODS.md.
-`Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate` decodes with it in any mode.
+Each view of each row is one forward of that row alone: no cache, no hooks, no padding, batch 1. An adapter is really
+active through peft in a second copy of the model; early exits come from `output_hidden_states`. The formulas are those
+of METHODS.md. `Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate`
+decodes with it in any mode.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Look:
     """One view: a model, a rewriting of the prompt's ids, and the blocks after which it exits early."""
 
     model: Any
-    rewrite: Callable[[list[int]], list[int]] = lambda prompt: prompt  # noqa: E731
+    rewrite: Callable[[list[int]], list[int]] = lambda prompt: prompt
     layers: Sequence[int] = ()
     norm: bool = True
 

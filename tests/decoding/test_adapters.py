@@ -35,7 +35,9 @@ def check(folder: str, family: str = "llama", model: Any = None, **overrides: An
     main, amateur = amateur_logits(model, folder)
     with torch.no_grad():
         torch.testing.assert_close(main, tiny(family, **overrides)(**BATCH).logits, atol=2e-4, rtol=1e-5)
-        torch.testing.assert_close(amateur, with_adapter(tiny(family, **overrides), folder)(**BATCH).logits, atol=2e-4, rtol=1e-5)
+        torch.testing.assert_close(
+            amateur, with_adapter(tiny(family, **overrides), folder)(**BATCH).logits, atol=2e-4, rtol=1e-5
+        )
     assert (main - amateur).abs().max() > 0.1
 
 
@@ -162,7 +164,9 @@ class TestFolderThatDoesNotFit:
         save_file(change(weights), folder / "adapter_model.safetensors")
 
     def test_other_size(self, folder: Path) -> None:
-        with pytest.raises(tk.ModelError, match=r"trained for another model: .*maps 64 to 48 features there, 64 to 24 here"):
+        with pytest.raises(
+            tk.ModelError, match=r"trained for another model: .*maps 64 to 48 features there, 64 to 24 here"
+        ):
             tk.ICD(tiny("llama", hidden_size=24), amateur=str(folder))
 
     def test_other_architecture(self, folder: Path) -> None:
@@ -176,7 +180,9 @@ class TestFolderThatDoesNotFit:
 
     def test_other_weights(self, folder: Path) -> None:
         self.rewrite(folder, lambda weights: weights | {"base_model.model.lm_head.weight": torch.zeros(1)})
-        with pytest.raises(tk.ModelError, match=r"trains 'base_model\.model\.lm_head\.weight', which is not a LoRA weight"):
+        with pytest.raises(
+            tk.ModelError, match=r"trains 'base_model\.model\.lm_head\.weight', which is not a LoRA weight"
+        ):
             tk.ICD(tiny("llama"), amateur=str(folder))
 
     def test_other_kind(self, folder: Path) -> None:

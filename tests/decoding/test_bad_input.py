@@ -1,4 +1,5 @@
-"""What cannot work is refused with a message that says what was found and the way out, and the model is as it was before."""
+"""What cannot work is refused with a message that says what was found and the way out, and the model is as it was
+before."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from tests.tiny import padded_batch, tiny
 
 
 def snapshot(model: Any) -> dict[str, Any]:
-    """Everything that attaching a decoder could leave behind: hooks, shadowed methods, PEFT's switches, and the output."""
+    """Everything that attaching a decoder could leave behind: hooks, shadowed methods, PEFT's switches, and the
+    output."""
     state: dict[str, Any] = {}
     for name, module in model.named_modules():
         hooks = [getattr(module, kind) for kind in vars(module) if kind.endswith("_hooks")]
@@ -62,8 +64,16 @@ class TestArguments:
             (lambda b: tk.ICD(b.model, amateur=3), tk.ArgumentError, "amateur is a int; expected an adapter's name"),
             (lambda b: tk.ICD(b.model, b.tokenizer, amateur_prompt=" "), tk.ArgumentError, "the instruction is empty"),
             (lambda b: tk.CAD(b.model, b.tokenizer, context=""), tk.ArgumentError, "context is empty"),
-            (lambda b: tk.ICD(b.model, amateur="./nowhere"), tk.NotAvailableError, r"'\./nowhere' is neither an adapter"),
-            (lambda b: tk.ICD(b.model, amateur="no/such"), tk.NotAvailableError, "neither an adapter loaded in this model"),
+            (
+                lambda b: tk.ICD(b.model, amateur="./nowhere"),
+                tk.NotAvailableError,
+                r"'\./nowhere' is neither an adapter",
+            ),
+            (
+                lambda b: tk.ICD(b.model, amateur="no/such"),
+                tk.NotAvailableError,
+                "neither an adapter loaded in this model",
+            ),
             (lambda b: tk.ICD(b.model, amateur="."), tk.NotAvailableError, "no adapter_config.json"),
             (
                 lambda b: tk.ICD(b.model, amateur=tiny("llama", vocab_size=130)),
@@ -150,8 +160,11 @@ class TestWhileDecoding:
         with torch.no_grad():
             bench.model.lm_head.weight[7, 3] = float("nan")
         ids = bench.rows(1)["input_ids"]
-        with CASES[name].attached(bench, 1) as decoder, pytest.raises(
-            tk.ModelError, match=r"met NaN logits from LlamaForCausalLM in torch\.float32.*another dtype"
+        with (
+            CASES[name].attached(bench, 1) as decoder,
+            pytest.raises(
+                tk.ModelError, match=r"met NaN logits from LlamaForCausalLM in torch\.float32.*another dtype"
+            ),
         ):
             decoder.model.generate(ids, max_new_tokens=4)
         assert not bench.model._forward_hooks
@@ -168,11 +181,15 @@ class TestWhileDecoding:
 
     @pytest.mark.parametrize("name", ["icd-adapter", "dola-high"])
     def test_prompt_longer_than_the_context(self, bench: Bench, name: str) -> None:
-        self.check(bench, name, tk.ArgumentError, "a prompt has 513 tokens.*room for 512.*shorten it", padded_batch(513))
+        self.check(
+            bench, name, tk.ArgumentError, "a prompt has 513 tokens.*room for 512.*shorten it", padded_batch(513)
+        )
 
     def test_view_longer_than_the_context(self, bench: Bench) -> None:
         """The prompt fits, the instruction in front of it does not."""
-        self.check(bench, "icd-prompt", tk.ArgumentError, "a prompt has 515 tokens .the longest of 2 views", padded_batch(506))
+        self.check(
+            bench, "icd-prompt", tk.ArgumentError, "a prompt has 515 tokens .the longest of 2 views", padded_batch(506)
+        )
 
     def test_context_that_is_not_in_the_prompt(self, bench: Bench) -> None:
         bench.contexts[0] = "elsewhere"

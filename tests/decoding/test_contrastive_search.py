@@ -468,7 +468,8 @@ def test_a_model_compiled_in_place() -> None:
     tokens = by_formula(model, inputs, 8)
     for module in (model, model.model.layers[1]):
         module.compile(backend="eager")
-    assert torch.equal(search(model, inputs, 8), tokens)
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        assert torch.equal(search(model, inputs, 8), tokens)
 
 
 def test_peft_and_compile_wrappers() -> None:

@@ -1,7 +1,7 @@
 """Every decoder on every architecture, in every mode of `generate`.
 
-The oracle (`oracle.py`): one forward per view and row, alone, without cache, hooks or padding, combined by METHODS.md's formulas
-written a second time; Hugging Face's own `generate` decodes from its logits.
+The oracle (`oracle.py`): one forward per view and row, alone, without cache, hooks or padding, combined by METHODS.md's
+formulas written a second time; Hugging Face's own `generate` decodes from its logits.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class TestVariants:
         check(bench, name, "beams", 4, "static")
 
     def test_amateur_of_another_depth(self, tmp_path: Any) -> None:
-        """Exits of an amateur half as deep sit at the same relative depth: blocks 1 and 3 of 4 are blocks 0 and 1 of 2."""
+        """Exits of an amateur half as deep sit at the same relative depth: blocks 1 and 3 of 4 are blocks 0 and 1 of
+        2."""
         bench = tiny_bench("llama", tmp_path, dtype=torch.float64)
         bench.layers = (1, 3)
         bench.other = tiny("llama", seed=1, dtype=torch.float64, num_hidden_layers=2)
@@ -123,7 +124,8 @@ class TestVariants:
         assert_same(got, decode(oracle, bench.rows(4)), bench.tolerance)
 
     def test_amateur_of_another_family(self, tmp_path: Any) -> None:
-        """An amateur with learned positions gets those of its own rows, also beside a model that takes no position ids."""
+        """An amateur with learned positions gets those of its own rows, also beside a model that takes no position
+        ids."""
         bench = tiny_bench("bloom", tmp_path)
         bench.other = tiny("gpt2")
         for name in ("icd-model", "icd-model-prompt"):
@@ -146,7 +148,8 @@ class TestIdentities:
         assert torch.equal(torch.stack(icd.logits), torch.stack(lol.logits))
 
     @pytest.mark.parametrize(
-        ("options", "mode"), [({"lam": 0, "beta": 0}, "greedy"), ({"lam": 0, "beta": 0}, "beams"), ({"beta": 1}, "greedy")]
+        ("options", "mode"),
+        [({"lam": 0, "beta": 0}, "greedy"), ({"lam": 0, "beta": 0}, "beams"), ({"beta": 1}, "greedy")],
     )
     def test_icd_that_cannot_change_the_choice_is_the_model(self, bench: Bench, options: Any, mode: str) -> None:
         """Without its amateur, or with one plausible token only."""

@@ -146,4 +146,4 @@ def test_unknown_decoders_get_numbered_views(smollm2: Any) -> None:
             return main.logits
 
     model, _ = smollm2
-    assert view_names(Mean(model, [tk.decoding.View(), tk.decoding.View()])) == ["main", "view 1", "view 2"]
+    assert view_names(Mean(model, [tk.View("a"), tk.View("b")])) == ["main", "a", "b"]

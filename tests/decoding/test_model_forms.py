@@ -78,7 +78,8 @@ class TestCompiled:
         with torch.no_grad():
             plain = model(**bench.rows(4)).logits
             assert calls
-            with pytest.warns(UserWarning, match="this model is compiled"), CASES[name].attached(bench, 4, model):
+            attached = CASES[name].attached(bench, 4, model)
+            with pytest.warns(UserWarning, match="this model is compiled"), attached:  # noqa: PT031 - warns on entry
                 calls.clear()
                 got = decode(model, bench.rows(4))
                 scored = model(**bench.rows(4)).logits[:, -1]
@@ -147,8 +148,10 @@ class TestQuantised:
             one = decode(model, bench.rows(1))
         assert one.sequences.tolist() == decode(oracle, bench.rows(1)).sequences.tolist()
         torch.testing.assert_close(
-            torch.stack(one.logits).softmax(-1), torch.stack(decode(oracle, bench.rows(1)).logits).softmax(-1),
-            atol=0.02, rtol=0,
+            torch.stack(one.logits).softmax(-1),
+            torch.stack(decode(oracle, bench.rows(1)).logits).softmax(-1),
+            atol=0.02,
+            rtol=0,
         )
         with tk.ICD(model, amateur=bench.adapter):
             decode(model, bench.rows(4), num_beams=2)

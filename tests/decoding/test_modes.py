@@ -1,7 +1,7 @@
 """What `generate` can do beside plain decoding, under a decoder.
 
-The oracle is that of test_decoders.py; where a mode may not change the tokens (assistants, chunks, streams), greedy search from
-the oracle's logits.
+The oracle is that of test_decoders.py; where a mode may not change the tokens (assistants, chunks, streams), greedy
+search from the oracle's logits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from transformers import StaticCache
 from transformers.generation.streamers import BaseStreamer
 
 import truthkit as tk
-from tests.decoding.cases import CACHES, CASES, MODES, Bench, tiny_bench
+from tests.decoding.cases import CASES, MODES, Bench, tiny_bench
 from tests.decoding.test_decoders import NEW, assert_same, decode
-from tests.tiny import padded_batch, tiny
+from tests.tiny import tiny
 
 SOME = ("icd-adapter", "icd-prompt", "icd-model-prompt", "lol-static", "lol-adapter-refocus", "dola-high", "cad")
 
@@ -85,7 +85,9 @@ class TestOutputs:
             for step, expected in zip(got[kind], plain[kind], strict=True):
                 assert [tuple(state.shape) for state in step] == [tuple(state.shape) for state in expected]
         rows = len(got.hidden_states[0][0]) // 4
-        tokens = bench.rows(4)["attention_mask"].bool().repeat_interleave(rows, dim=0)  # what padding computes is nothing
+        tokens = (
+            bench.rows(4)["attention_mask"].bool().repeat_interleave(rows, dim=0)
+        )  # what padding computes is nothing
         for state, expected in zip(got.hidden_states[0], plain.hidden_states[0], strict=True):
             torch.testing.assert_close(state[tokens], expected[tokens], atol=1e-4, rtol=1e-4)
 
@@ -128,7 +130,10 @@ class TestInputs:
 
     @pytest.mark.parametrize("name", ["icd-prompt", "icd-model", "lol-refocus", "cad"])
     def test_chunked_prefill_of_different_prompts_is_refused(self, bench: Bench, name: str) -> None:
-        with CASES[name].attached(bench, 4), pytest.raises(tk.ArgumentError, match="prefill_chunk_size=4 cannot be used"):
+        with (
+            CASES[name].attached(bench, 4),
+            pytest.raises(tk.ArgumentError, match="prefill_chunk_size=4 cannot be used"),
+        ):
             decode(bench.model, bench.rows(4), prefill_chunk_size=4)
 
     @pytest.mark.parametrize("name", ["icd-adapter", "lol-static", "dola-high"])
@@ -147,7 +152,10 @@ class TestInputs:
             bench.model.generate(inputs_embeds=embeddings, max_new_tokens=2)
 
     def test_right_padding_is_refused_where_views_are_laid_out_anew(self, bench: Bench) -> None:
-        batch = {"input_ids": torch.tensor([[5, 6, 7], [5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
+        batch = {
+            "input_ids": torch.tensor([[5, 6, 7], [5, 6, 0]]),
+            "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+        }
         with CASES["icd-prompt"].attached(bench, 1), pytest.raises(tk.ArgumentError, match="left padding"):
             bench.model(**batch)
 
@@ -183,7 +191,9 @@ class TestInputs:
             for batch, mode in [(4, "beams"), (1, "greedy"), (3, "several"), (4, "beams")]
         ]
         with case.attached(bench, 4):
-            for want, (batch, mode) in zip(wants, [(4, "beams"), (1, "greedy"), (3, "several"), (4, "beams")], strict=True):
+            for want, (batch, mode) in zip(
+                wants, [(4, "beams"), (1, "greedy"), (3, "several"), (4, "beams")], strict=True
+            ):
                 assert_same(decode(bench.model, bench.rows(batch), **MODES[mode]), want, 1e-5)
 
     def test_attached_again_after_it_came_off(self, bench: Bench) -> None:
@@ -194,5 +204,3 @@ class TestInputs:
         with decoder:
             assert_same(decode(bench.model, bench.rows(4)), first, 0)
         assert plain.sequences.tolist() != first.sequences.tolist()
-
-

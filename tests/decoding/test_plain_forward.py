@@ -112,7 +112,10 @@ class TestForward:
 class TestRefused:
     def test_labels(self, bench: Bench) -> None:
         ids = bench.rows(1)["input_ids"]
-        with CASES["icd-adapter"].attached(bench, 1), pytest.raises(tk.ArgumentError, match="labels cannot be given under ICD"):
+        with (
+            CASES["icd-adapter"].attached(bench, 1),
+            pytest.raises(tk.ArgumentError, match="labels cannot be given under ICD"),
+        ):
             bench.model(ids, labels=ids)
 
     def test_gradients_flow(self, bench: Bench) -> None:

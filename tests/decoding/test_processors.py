@@ -126,7 +126,10 @@ class TestScores:
 class TestRefusals:
     def test_under_a_decoder(self, llama: Bench) -> None:
         processor = CASES["icd-prompt"].processor(llama, 1)
-        with CASES["dola-high"].attached(llama, 1), pytest.raises(tk.AttachError, match=r"ICDLogitsProcessor.*`with DoLa"):
+        with (
+            CASES["dola-high"].attached(llama, 1),
+            pytest.raises(tk.AttachError, match=r"ICDLogitsProcessor.*`with DoLa"),
+        ):
             decode(llama.model, llama.rows(1), logits_processor=[processor])
 
     def test_active_adapter_as_amateur(self, llama: Bench) -> None:

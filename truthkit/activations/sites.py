@@ -13,14 +13,24 @@ from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
 
-_FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm")
+_FINAL_NORMS = (
+    "norm",
+    "ln_f",
+    "final_layernorm",
+    "final_layer_norm",
+    "norm_f",
+    "final_norm",
+    "layer_norm",
+    "layernorm",
+)
 
 
 def decoder_blocks(model: Any) -> nn.ModuleList:
     """The text decoder's blocks, found from `get_decoder()` and checked against the text config's layer count.
 
     Raises:
-        ModelError: no list of that many blocks is a child of the decoder, or several are; the message lists the lists found.
+        ModelError: no list of that many blocks is a child of the decoder, or several are; the message lists the lists
+            found.
     """
     decoder, count = model.get_decoder(), model.config.get_text_config(decoder=True).num_hidden_layers
     found = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)}
@@ -28,7 +38,8 @@ def decoder_blocks(model: Any) -> nn.ModuleList:
     if len(matching) != 1:
         lists = ", ".join(f"{name} ({len(child)})" for name, child in found.items()) or "none"
         raise ModelError(
-            f"cannot tell the decoder blocks of {type(model).__name__}: its text config says num_hidden_layers={count}, "
+            f"cannot tell the decoder blocks of {type(model).__name__}: its text config says "
+            f"num_hidden_layers={count}, "
             f"and {type(decoder).__name__} holds these module lists: {lists}. Expected exactly one of that length."
         )
     return matching[0]
@@ -54,11 +65,14 @@ def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
 def final_norm(model: Any, *, norm: bool = True) -> Callable[[torch.Tensor], torch.Tensor]:
     """What the model does between its last block and its output head, as a function of hidden states (..., hidden).
 
-    This is the decoder's final norm, followed by the output projection that some OPT models have. Models without a final
-    norm (post-norm architectures) give the identity. With `norm=False` the projection alone.
+    This is the decoder's final norm, followed by the output projection that some OPT models have. Models without a
+    final norm (post-norm architectures) give the identity. With `norm=False` the projection alone.
     """
-    decoder, names = model.get_decoder(), (*(_FINAL_NORMS if norm else ()), "project_out")
-    steps = [module for name in names if (module := getattr(decoder, name, None)) is not None]
+    decoder = model.get_decoder()
+    norms = [getattr(decoder, name, None) for name in _FINAL_NORMS if norm]
+    steps = [module for module in norms if module is not None][:1]
+    if (projection := getattr(decoder, "project_out", None)) is not None:
+        steps.append(projection)
 
     def apply(hidden_states: torch.Tensor) -> torch.Tensor:
         for step in steps:

@@ -1,7 +1,7 @@
 """A LoRA adapter that is on for some rows of the batch and off for the others.
 
-Its low-rank update is added by a hook on each adapted layer, to the amateur's rows alone. The base model's weights, modules
-and PEFT state stay as they are, so the base rows are the unmodified model to the last bit.
+Its low-rank update is added by a hook on each adapted layer, to the amateur's rows alone. The base model's weights,
+modules and PEFT state stay as they are, so the base rows are the unmodified model to the last bit.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def _updates_in_model(layers: list[Any], name: str) -> list[LowRank]:
         if name in getattr(layer, "lora_variant", {}):
             raise ModelError(f"adapter {name!r} is a LoRA variant ({layer.lora_variant[name]}). {_WAY_OUT}")
         if name not in layer.lora_A or _features(layer.get_base_layer()) is None:
-            raise ModelError(f"adapter {name!r} adapts a layer that is not linear: {layer.get_base_layer()}. {_WAY_OUT}")
+            raise ModelError(
+                f"adapter {name!r} adapts a layer that is not linear: {layer.get_base_layer()}. {_WAY_OUT}"
+            )
         updates.append(LowRank(layer, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]))
     return updates
 
@@ -167,8 +169,10 @@ def _adapter_folder(adapter: str) -> Path:
         return Path(snapshot_download(adapter, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
     except (OSError, HFValidationError, ValueError) as error:
         raise NotAvailableError(
-            f"amateur={adapter!r} is neither an adapter loaded in this model, nor a PEFT folder, nor a hub id that can be "
-            f"reached ({type(error).__name__}). Pass a folder with adapter_config.json and adapter_model.safetensors, or "
+            f"amateur={adapter!r} is neither an adapter loaded in this model, nor a PEFT folder, nor a hub id that "
+            "can be "
+            f"reached ({type(error).__name__}). Pass a folder with adapter_config.json and "
+            "adapter_model.safetensors, or "
             "leave amateur out for the prompt-only amateur."
         ) from error
 
@@ -187,7 +191,9 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     _check_plain_lora(config, adapter)
     if not (folder / "adapter_model.safetensors").is_file():
-        raise NotAvailableError(f"adapter {adapter!r} has no adapter_model.safetensors; save it again with safetensors.")
+        raise NotAvailableError(
+            f"adapter {adapter!r} has no adapter_model.safetensors; save it again with safetensors."
+        )
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(folder / "adapter_model.safetensors").items():
         if not (match := _LORA_KEY.match(key)):
@@ -204,7 +210,8 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
             raise ModelError(f"adapter {adapter!r} adapts {name!r}, which is not a linear layer. {_WAY_OUT}")
         if (found := (pair["A"].shape[1], pair["B"].shape[0])) != features:
             raise ModelError(
-                f"adapter {adapter!r} was trained for another model: {name!r} maps {found[0]} to {found[1]} features there, "
+                f"adapter {adapter!r} was trained for another model: {name!r} maps {found[0]} to {found[1]} features "
+                "there, "
                 f"{features[0]} to {features[1]} here."
             )
         rank = pair["A"].shape[0]
@@ -212,5 +219,6 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
         scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         weight = next(module.parameters())
         dtype = weight.dtype if weight.dtype.is_floating_point else model.dtype
-        updates.append(LowRank(module, *(pair[side].to(weight.device, dtype) for side in "AB"), scaling))
+        down, up = (pair[side].to(weight.device, dtype) for side in "AB")
+        updates.append(LowRank(module, down, up, scaling))
     return updates

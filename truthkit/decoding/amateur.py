@@ -22,10 +22,11 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
     Args:
         model: the expert.
         processor: the expert's tokenizer or processor; needed for a prompt-only amateur.
-        amateur: a LoRA adapter that makes the model hallucinate (a name loaded in the model, a PEFT folder, a hub id), or
-            another model with the same tokenizer, alone or as the pair that `tk.load` returns. None: the prompt alone.
-        amateur_prompt: a system instruction for the amateur; None is `DISHONEST_PROMPT` where `amateur` is None too, and no
-            instruction otherwise.
+        amateur: a LoRA adapter that makes the model hallucinate (a name loaded in the model, a PEFT folder, a hub id),
+            or another model with the same tokenizer, alone or as the pair that `tk.load` returns. None: the prompt
+            alone.
+        amateur_prompt: a system instruction for the amateur; None is `DISHONEST_PROMPT` where `amateur` is None too,
+            and no instruction otherwise.
         exits: whether early exits are read in the amateur.
 
     Raises:
@@ -36,11 +37,12 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
         amateur_prompt = DISHONEST_PROMPT
     prompt = with_instruction(processor, amateur_prompt) if amateur_prompt is not None else None
     if amateur is None or isinstance(amateur, str):
-        return View(prompt=prompt, adapter=amateur, exits=exits)
+        return View("amateur", prompt=prompt, adapter=amateur, exits=exits)
     other, other_processor = amateur if isinstance(amateur, tuple) and len(amateur) == 2 else (amateur, None)
     if not hasattr(other, "generate"):
         raise ArgumentError(
-            f"amateur is a {type(amateur).__name__}; expected an adapter's name or path, a model, or the pair from tk.load."
+            f"amateur is a {type(amateur).__name__}; expected an adapter's name or path, a model, or the pair from "
+            "tk.load."
         )
     if plain_model(other) is plain_model(model):
         raise ArgumentError(
@@ -51,7 +53,8 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
         mine, theirs = (text_tokenizer(p, "amateur").get_vocab() for p in (processor, other_processor))
         if mine != theirs:
             raise ModelError(
-                f"the amateur's tokenizer differs from the model's ({len(theirs)} and {len(mine)} tokens): their logits cannot "
+                f"the amateur's tokenizer differs from the model's ({len(theirs)} and {len(mine)} tokens): their "
+                "logits cannot "
                 "be compared. Use an amateur with the same tokenizer."
             )
-    return View(prompt=prompt, model=other, exits=exits)
+    return View("amateur", prompt=prompt, model=other, exits=exits)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from truthkit.errors import AttachError
@@ -47,7 +49,9 @@ def sole_owner(model: nn.Module, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def replaced_method(module: nn.Module, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def replaced_method(
+    module: nn.Module, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
     """Shadow the method `name` on this one instance by `make(original)`, and restore what was there before."""
     missing = object()
     before = module.__dict__.get(name, missing)
@@ -59,3 +63,25 @@ def replaced_method(module: nn.Module, name: str, make: Callable[[Callable[..., 
             module.__dict__.pop(name, None)
         else:
             module.__dict__[name] = before
+
+
+@contextmanager
+def uncompiled(model: Any, wrapped: bool = False) -> Iterator[None]:
+    """Run a compiled model eagerly: code compiled before the hooks came on would pass them by in silence.
+
+    Args:
+        model: the plain model.
+        wrapped: whether a `torch.compile` wrapper stands around it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(
+            replaced_method(model, "get_compiled_call", lambda _original: lambda _config: model.__call__)
+        )
+        if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            warnings.warn(
+                "this model is compiled; it runs eagerly while a truthkit decoder is attached, and compiled again "
+                "afterwards.",
+                stacklevel=4,
+            )
+        yield

@@ -15,7 +15,7 @@ from truthkit.decoding.views import View, ViewLogits
 
 
 class CAD(Decoder):
-    """Amplify what the context in the prompt changes.
+    r"""Amplify what the context in the prompt changes.
 
         s = (1 + alpha) · l(context, x) − alpha · l(x)
 
@@ -24,20 +24,21 @@ class CAD(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: its tokenizer or processor.
-        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, or one each.
+        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, or one
+            each.
         alpha: strength of the contrast; 0 is the model itself.
         beta: plausibility cut-off in (0, 1]; 0, the default, turns it off.
 
     Example:
         >>> with tk.CAD(model, tokenizer, context=passage):
-        ...     model.generate(**tokenizer(f"{passage}\\n\\n{question}", return_tensors="pt"), max_new_tokens=64)
+        ...     model.generate(**tokenizer(f"{passage}\n\n{question}", return_tensors="pt"), max_new_tokens=64)
     """
 
     def __init__(
         self, model: Any, processor: Any, *, context: str | Sequence[str], alpha: float = 0.5, beta: float = 0.0
     ):
         self.alpha = check_finite("alpha", alpha)
-        super().__init__(model, [View(prompt=without_context(processor, context))], beta=beta)
+        super().__init__(model, [View("without context", prompt=without_context(processor, context))], beta=beta)
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         (without,) = views

@@ -11,7 +11,6 @@ from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.views import RowGroup, ViewLogits
 from truthkit.errors import ModelError
 
-
 _MOST_PAST = 256
 """For how many tokens a sliding window keeps what it has left behind, in case they are taken back."""
 
@@ -31,10 +30,13 @@ class Companion:
 
     def reset(self) -> None:
         """Forget the cache and the prompt."""
-        self.cache, self.length, self._cropped_to, self.group.prompt = None, 0, 0, None
+        self.cache, self.length, self._cropped_to = None, 0, 0
+        self.group.end()
 
     def can_go_back_to(self, past: int) -> bool:
-        """Whether the cache can be cut back to its first `past` tokens: sliding windows forget, recurrent states merge."""
+        """Whether the cache can be cut back to its first `past` tokens: sliding windows forget, recurrent states
+        merge.
+        """
         if self.cache is None or past >= self.length:
             return True
         if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
@@ -61,13 +63,13 @@ class Companion:
         Args:
             ids: the tokens after the first `past`, shape (batch, new).
             mask: 2-D mask over all tokens, shape (batch, past + new), or None for no padding.
-            position_ids: the main view's positions of the new tokens, shape (batch, new), or None to leave them to the model.
+            position_ids: the main view's positions of the new tokens, shape (batch, new), or None to leave them to the
+                model.
             past: how many tokens of the loop's rows stay in the cache; 0 starts it anew.
             keep: for how many last tokens logits are wanted, or their indices in `ids`.
             use_cache: False runs all tokens again each time.
         """
         group = self.group
-        assert group.prompt is not None
         if past == 0:
             config = group.model.config.get_text_config(decoder=True)
             self.cache = GrowingCache(config=config) if use_cache else None
@@ -75,7 +77,8 @@ class Companion:
                 self.cache.activate_past_recording()
         elif not self.can_go_back_to(past):
             raise ModelError(
-                f"{type(group.model).__name__} cannot take back tokens, which this mode of generate (assisted decoding) "
+                f"{type(group.model).__name__} cannot take back tokens, which this mode of generate (assisted "
+                "decoding) "
                 "asks of it; use greedy search, sampling or beams."
             )
         elif past < self.length or past - self._cropped_to > _MOST_PAST:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from truthkit.decoding.attach import plain_model, replaced_method, sole_owner
+from truthkit.decoding.attach import plain_model, replaced_method, sole_owner, uncompiled
 from truthkit.decoding.candidates import Layout, prepare_cache, text_decoder
 from truthkit.decoding.contrastive_processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_ranking import ContrastiveRanking, check_settings, top_candidates
@@ -192,7 +192,7 @@ class _Search:
         pad_token = generation_config._pad_token_tensor
         unfinished = torch.ones(len(input_ids), dtype=torch.long, device=input_ids.device)
 
-        with _uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
+        with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
             layout.start(model_kwargs["cache"])
             while unfinished.any():
@@ -285,16 +285,6 @@ def _hidden_states(model: Any, replace: Callable[[torch.Tensor], torch.Tensor]) 
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _uncompiled(model: nn.Module) -> Iterator[None]:
-    """Run modules compiled in place (`model.compile()`) as plain Python: their graphs would not see hooks."""
-    if any(module._compiled_call_impl is not None for module in model.modules()):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield
 
 
 def _check_call(model: Any, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any]) -> None:

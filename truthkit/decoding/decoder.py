@@ -1,16 +1,15 @@
 """The engine: all views in the batch of one forward, their logits combined before `generate` sees them.
 
 A forward pre-hook widens the batch from B rows to n·B, a forward hook writes the combined logits of B rows into
-`outputs.logits`. Hugging Face's `generate` runs unmodified between them, so every mode of it comes out right: the combination
-is upstream of beams, warpers, streamers and assisted verification. A decoding method is a subclass of `Decoder` that names
-its views and combines their logits.
+`outputs.logits`. Hugging Face's `generate` runs unmodified between them, so every mode of it comes out right: the
+combination is upstream of beams, warpers, streamers and assisted verification. A decoding method is a subclass of
+`Decoder` that names its views and combines their logits.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.attach import plain_model, replaced_method, sole_owner
+from truthkit.decoding.attach import plain_model, replaced_method, sole_owner, uncompiled
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.kernel import check_beta, plausible
@@ -34,7 +33,8 @@ class Decoder(ABC):
     """A decoding method, attached to a model for the length of a `with` block.
 
     Args:
-        model: the model whose `generate` (or forward) is to be changed; PEFT and `torch.compile` wrappers are looked through.
+        model: the model whose `generate` (or forward) is to be changed; PEFT and `torch.compile` wrappers are looked
+            through.
         views: the auxiliary views, in the order in which `combine` takes them after the main one.
         layers: early exits to read in the main view and in every view with `exits=True`.
         beta: adaptive plausibility constraint by the main view, in (0, 1]; 0 turns it off.
@@ -45,15 +45,25 @@ class Decoder(ABC):
     """
 
     def __init__(
-        self, model: Any, views: Sequence[View] = (), *, layers: Sequence[int] = (), beta: float = 0.0, norm: bool = True
+        self,
+        model: Any,
+        views: Sequence[View] = (),
+        *,
+        layers: Sequence[int] = (),
+        beta: float = 0.0,
+        norm: bool = True,
     ):
         self.model, self._compiled = plain_model(model), hasattr(model, "_orig_mod")
         if getattr(self.model.config, "is_encoder_decoder", False):
-            raise ModelError(f"{type(self.model).__name__} is an encoder-decoder; truthkit decodes decoder-only models.")
+            raise ModelError(
+                f"{type(self.model).__name__} is an encoder-decoder; truthkit decodes decoder-only models."
+            )
         self.beta = check_beta(beta)
-        self.views = (View(exits=bool(layers)), *views)
+        self.views = (View("main", exits=bool(layers)), *views)
         self.layers, self.norm = tuple(layers), norm
         self.observers: list[Observer] = []
+        # BLOOM makes its position bias from the mask, which must then be as long as a static cache.
+        self._alibi_from_mask = hasattr(self.model.get_decoder(), "build_alibi_tensor")
         self._positional = list(inspect.signature(self.model.forward).parameters)
         self._main = RowGroup(self.model, [view for view in self.views if view.model is None], layers, norm=norm)
         self._companions = self.separate_models()
@@ -83,7 +93,7 @@ class Decoder(ABC):
             stack.callback(self.model.register_forward_hook(self._narrow, with_kwargs=True).remove)
             stack.enter_context(replaced_method(self.model, "generate", self._guard_generate))
             stack.enter_context(replaced_method(self.model, "generate_batch", _refuse_continuous_batching))
-            stack.enter_context(_uncompiled(self.model, self._compiled))
+            stack.enter_context(uncompiled(self.model, self._compiled))
             stack.callback(self._forget)
             self._stack = stack.pop_all()
         return self
@@ -126,13 +136,16 @@ class Decoder(ABC):
     def _check_request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
         if isinstance(ids, torch.Tensor) and ids.numel() == 0:
-            raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
+            raise ArgumentError(
+                f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token."
+            )
         config = kwargs.get("generation_config") or self.model.generation_config
         chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
         groups = [self._main, *(companion.group for companion in self._companions)]
         if chunk is not None and (self._companions or not all(group.same_prompt for group in groups)):
             raise ArgumentError(
-                f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs from the "
+                f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs "
+                "from the "
                 "main one or runs in another model, so its chunks would not line up. Leave prefill_chunk_size out."
             )
 
@@ -142,26 +155,29 @@ class Decoder(ABC):
             return
         cache.__dict__.pop("reorder_cache", None)
         cache.__dict__.pop("crop", None)
-        if wanted and self._main.rows > 1 and self._main.prompt is not None:
+        if wanted and self._main.rows > 1 and self._main.laid_out:
             keep_main_view(cache, self._main.prompt.batch, self._main.prompt.extra)
         self._cache = None
 
     def _forget(self, *, cache_is_wanted: bool = True) -> None:
         self._release_cache(wanted=cache_is_wanted)
         self._past, self._nan = 0, None
-        self._main.prompt = None
-        self._main.aim(0, 0)
+        self._main.end()
         for companion in self._companions:
             companion.reset()
 
     # -- forward -------------------------------------------------------------------------------------------------------
 
-    def _widen(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]] | None:
+    def _widen(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]] | None:
         if self._inert:
             return None
         kwargs = {**dict(zip(self._positional, args, strict=False)), **kwargs}
         if kwargs.get("labels") is not None:
-            raise ArgumentError(f"labels cannot be given under {type(self).__name__}: its logits are for decoding, not loss.")
+            raise ArgumentError(
+                f"labels cannot be given under {type(self).__name__}: its logits are for decoding, not loss."
+            )
         if "past_key_values" in kwargs:
             kwargs["cache"] = kwargs.pop("past_key_values")
         cache = kwargs.get("cache")
@@ -177,8 +193,7 @@ class Decoder(ABC):
             "as_tuple": not kwargs.get("return_dict", self.model.config.return_dict),
         }
         wide = self._main.widen(kwargs, past)
-        if cache is not None and is_static(cache) and wide["attention_mask"] is not None:
-            # Most models do this themselves; BLOOM expects it of `generate`.
+        if self._alibi_from_mask and cache is not None and is_static(cache) and wide["attention_mask"] is not None:
             room = static_length(cache) - wide["attention_mask"].shape[1]
             wide["attention_mask"] = torch.nn.functional.pad(wide["attention_mask"], (0, max(room, 0)))
         if isinstance(keep, torch.Tensor) and past == 0:
@@ -190,9 +205,14 @@ class Decoder(ABC):
     def _start(self, cache: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> int:
         """Begin a session where this forward is the first of one; how many main tokens the cache holds."""
         held = self._held(cache)
-        prompt = self._main.prompt
-        goes_on = prompt is not None and (self._generating or (cache is not None and cache is self._cache and held))
-        if goes_on:
+        going_on = self._generating or (cache is not None and cache is self._cache and held)
+        if self._main.laid_out and going_on:
+            prompt = self._main.prompt
+            if not held and ids.shape[1] < prompt.length and self._main.rows > 1:
+                raise ModelError(
+                    f"{type(self.model).__name__} keeps its state outside of generate's cache, where it cannot follow "
+                    "several views; pass use_cache=False to generate."
+                )
             return max(held - prompt.extra, 0) if held else 0
         if held and (self._main.rows > 1 or self._companions):
             raise ArgumentError(
@@ -216,6 +236,9 @@ class Decoder(ABC):
     def _held(self, cache: Any) -> int:
         if cache is None:
             return 0
+        if all(getattr(cache, "is_linear", [False])):  # recurrent states do not know how much went into them
+            known = any(any(layer.is_conv_states_initialized.values()) for layer in cache.layers)
+            return self._past + self._main.prompt.extra if cache is self._cache else int(known)
         if cache is self._cache and is_static(cache):  # a static cache's own count is a tensor: no sync per token
             return self._past + self._main.prompt.extra if self._past else 0
         return int(cache.get_seq_length())
@@ -298,7 +321,8 @@ class Decoder(ABC):
     def _raise_if_nan(self) -> None:
         if self._nan is not None and bool(self._nan):
             raise ModelError(
-                f"{type(self).__name__} met NaN logits from {type(self.model).__name__} in {self.model.dtype}. Check the "
+                f"{type(self).__name__} met NaN logits from {type(self.model).__name__} in {self.model.dtype}. Check "
+                "the "
                 "model's weights, or load it in another dtype (dtype=torch.float32 or torch.bfloat16)."
             )
 
@@ -313,7 +337,9 @@ class Decoder(ABC):
 
 
 def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`prepare_inputs_for_generation` that leaves the mask 2-D: a 4-D one is for the narrow batch, and the model makes its own."""
+    """`prepare_inputs_for_generation` that leaves the mask 2-D: a 4-D one is for the narrow batch, and the model makes
+    its own.
+    """
 
     @functools.wraps(original)
     def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
@@ -333,17 +359,3 @@ def _refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., A
         )
 
     return generate_batch
-
-
-@contextmanager
-def _uncompiled(model: Any, wrapped: bool) -> Iterator[None]:
-    """Run a compiled model eagerly: code from before the hooks came on would pass them by in silence."""
-    with ExitStack() as stack:
-        stack.enter_context(replaced_method(model, "get_compiled_call", lambda _original: lambda _config: model.__call__))
-        if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            warnings.warn(
-                "this model is compiled; it runs eagerly while a truthkit decoder is attached, and compiled again afterwards.",
-                stacklevel=4,
-            )
-        yield

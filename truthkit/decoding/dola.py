@@ -21,15 +21,16 @@ class DoLa(Decoder):
 
         s = log p_N − log p_M,   M = argmax_j JSD(p_N, p_j) over `layers`,   then the plausibility constraint
 
-    Source: the paper, section 2, and the authors' released code (beta 0.1 for generation, 0 for TruthfulQA multiple choice).
-    The published runs generate with `repetition_penalty=1.2`, which is an argument of `generate`.
+    Source: the paper, section 2, and the authors' released code (beta 0.1 for generation, 0 for TruthfulQA multiple
+    choice). The published runs generate with `repetition_penalty=1.2`, which is an argument of `generate`.
 
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: not used; there so that all decoders are called alike.
-        layers: candidate layer numbers, or "low" or "high" for every second block of the lower or upper half: the blocks of
-            transformers 4's `dola_layers`, which counted the embeddings as layer 0, and so named each one higher. The
-            embeddings themselves, which it had among "low" where the head is not tied to them, are no block and left out.
+        layers: candidate layer numbers, or "low" or "high" for every second block of the lower or upper half: the
+            blocks of transformers 4's `dola_layers`, which counted the embeddings as layer 0, and so named each one
+            higher. The embeddings themselves, which it had among "low" where the head is not tied to them, are no block
+            and left out.
         beta: plausibility cut-off in (0, 1]; 0 turns it off.
         norm: pass early exits through the model's final norm. False is what transformers 4 and the released code did.
 

@@ -1,7 +1,7 @@
 """Early exits read inside the one forward: a block's output, through the model's own final norm and output head.
 
-The exits ride through the head as extra rows, behind the rows of the last layer. So the head's weights are read once for all
-layers, and whatever the model does after its head (soft-capping, scaling) happens to the exits too.
+The exits ride through the head as extra rows, behind the rows of the last layer. So the head's weights are read once
+for all layers, and whatever the model does after its head (soft-capping, scaling) happens to the exits too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class EarlyExits:
     def reading(self, rows: list[slice], keep: int | torch.Tensor) -> Iterator[None]:
         """Read exits in the forwards of this block.
 
-        The logits of such a forward carry, behind its own rows, for each layer in order the rows of each slice in order.
+        The logits of such a forward carry, behind its own rows, for each layer in order the rows of each slice in
+        order.
 
         Args:
             rows: which rows of the batch to read.
@@ -68,7 +69,7 @@ class EarlyExits:
     def _tap(self, layer: int) -> Any:
         def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
             if self._rows:
-                hidden = output[0] if isinstance(output, tuple) else output
+                hidden = output[0] if isinstance(output, tuple | list) else output
                 keep = slice(-self._keep, None) if isinstance(self._keep, int) and self._keep else self._keep
                 self._taken[layer] = hidden if isinstance(keep, int) else hidden[:, keep].clone()
 

@@ -15,19 +15,10 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from truthkit.decoding.cad import CAD
 from truthkit.decoding.decoder import Decoder
-from truthkit.decoding.icd import ICD
-from truthkit.decoding.lol import LOL
 from truthkit.decoding.views import ViewLogits
 
 MAIN = "main"
-
-_VIEW_NAMES: dict[type[Decoder], tuple[str, ...]] = {
-    CAD: ("without context",),
-    ICD: ("amateur",),
-    LOL: ("amateur", "refocus"),
-}
 
 
 @dataclass(frozen=True)
@@ -156,10 +147,7 @@ class TraceProcessor(LogitsProcessor):
 
 def view_names(decoder: Decoder | None) -> list[str]:
     """A name for each view of `decoder`, main first."""
-    if decoder is None:
-        return [MAIN]
-    named = next((names for kind, names in _VIEW_NAMES.items() if isinstance(decoder, kind)), ())
-    return [MAIN, *(named[i] if i < len(named) else f"view {i + 1}" for i in range(len(decoder.views) - 1))]
+    return [view.name for view in decoder.views] if decoder else [MAIN]
 
 
 def _leaf(tensor: Any) -> Any:

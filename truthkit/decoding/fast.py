@@ -1,4 +1,6 @@
-"""Faster decoding steps on a CPU, the same arithmetic in another layout; used by every decoder, and open to plain `generate`."""
+"""Faster decoding steps on a CPU, the same arithmetic in another layout; used by every decoder, and open to plain
+`generate`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ from truthkit.decoding.packed_attention import packed_attention
 
 @contextmanager
 def fast_decoding(model: Any) -> Iterator[None]:
-    """Run `model` in its fastest layout for a few rows: linear layers (`fast_linear`) and attention (`packed_attention`).
+    """Run `model` in its fastest layout for a few rows: linear layers (`fast_linear`) and attention
+    (`packed_attention`).
 
-    Decoders do this by themselves; around a plain `generate`, greedy or sampling gains as much. Logits may differ in the
-    last bits, as with any change of batch size. Afterwards the model is as it was.
+    Decoders do this by themselves; around a plain `generate`, greedy or sampling gains as much. Logits may differ in
+    the last bits, as with any change of batch size. Afterwards the model is as it was.
 
     Example:
         >>> with tk.fast_decoding(model):

@@ -1,12 +1,13 @@
 """Linear layers for a handful of rows on a CPU, in float32.
 
-Decoding multiplies every weight matrix by 1 to 8 rows. The matrix libraries are tuned for more: on many CPUs two or three rows
-cost far more than one, and four cost less than three. The same product can be laid out in other ways without copying a weight:
-as a batched product over blocks of output features, or with the rows padded to four. Which is fastest depends on the CPU, the
-shape and the number of rows, so it is measured once for each, in a few hundredths of a second, and kept for the process.
+Decoding multiplies every weight matrix by 1 to 8 rows. The matrix libraries are tuned for more: on many CPUs two or
+three rows cost far more than one, and four cost less than three. The same product can be laid out in other ways without
+copying a weight: as a batched product over blocks of output features, or with the rows padded to four. Which is fastest
+depends on the CPU, the shape and the number of rows, so it is measured once for each, in a few hundredths of a second,
+and kept for the process.
 
-The arithmetic is the same float32 sum of products in another order, so logits may differ in the last bits, as they do with any
-change of batch size.
+The arithmetic is the same float32 sum of products in another order, so logits may differ in the last bits, as they do
+with any change of batch size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -76,23 +77,23 @@ def _fastest(rows: int, weights: list[torch.Tensor]) -> Kernel:
 def _forward(module: nn.Linear, alike: list[torch.Tensor], original: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     outputs, inputs = module.weight.shape
 
-    def forward(input: torch.Tensor) -> torch.Tensor:
-        count = input.numel() // inputs
-        if not 0 < count <= MAX_ROWS or input.dtype != torch.float32 or torch.is_grad_enabled():
-            return original(input)
+    def forward(rows: torch.Tensor) -> torch.Tensor:
+        count = rows.numel() // inputs
+        if not 0 < count <= MAX_ROWS or rows.dtype != torch.float32 or torch.is_grad_enabled():
+            return original(rows)
         key = (outputs, inputs, count, torch.get_num_threads())
         kernel = _chosen.get(key)
         if kernel is None:
             kernel = _chosen[key] = _fastest(count, alike)
-        output = kernel(input.reshape(count, inputs), module.weight)
+        output = kernel(rows.reshape(count, inputs), module.weight)
         if module.bias is not None:
             output = output + module.bias
-        return output.reshape(*input.shape[:-1], outputs)
+        return output.reshape(*rows.shape[:-1], outputs)
 
     return forward
 
 
-def _eligible(module: nn.Module) -> bool:
+def _eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
     if type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
     weight = module.weight
@@ -106,10 +107,11 @@ def _eligible(module: nn.Module) -> bool:
 
 @contextmanager
 def fast_linear(model: nn.Module) -> Iterator[None]:
-    """Run the linear layers of `model` in their fastest layout for few rows; nothing happens off the CPU or off float32.
+    """Run the linear layers of `model` in their fastest layout for few rows; nothing happens off the CPU or off
+    float32.
 
-    Forwards with gradients, or with more than `MAX_ROWS` rows times positions, take the ordinary path. On exit every layer is
-    as it was.
+    Forwards with gradients, or with more than `MAX_ROWS` rows times positions, take the ordinary path. On exit every
+    layer is as it was.
     """
     linears = [module for module in model.modules() if _eligible(module)]
     samples: dict[torch.Size, list[torch.Tensor]] = {}

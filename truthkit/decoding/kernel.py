@@ -40,8 +40,8 @@ def check_finite(name: str, value: float) -> float:
 def plausible(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.Tensor:
     """Adaptive plausibility constraint: `scores` with −inf wherever `p_main < beta * max p_main`.
 
-    Source: Li et al., *Contrastive Decoding* (arXiv 2210.15097), eq. 2, in the equivalent logit form. A token that the main
-    view rules out altogether (−inf) stays so with any beta, whatever infinities its score was made of.
+    Source: Li et al., *Contrastive Decoding* (arXiv 2210.15097), eq. 2, in the equivalent logit form. A token that the
+    main view rules out altogether (−inf) stays so with any beta, whatever infinities its score was made of.
 
     Args:
         scores: combined scores, shape (..., vocabulary).

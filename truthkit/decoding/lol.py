@@ -29,8 +29,8 @@ class LOL(Decoder):
         c_j = log p_j − lam · log p_j^amateur                                   each early exit j in `layers`
         s   = c_N + omega · mean_j c_j + gamma · (log p_N(y | refocus, x) − log p_N(y | x)),   then the constraint
 
-    The paper establishes the three parts; it gives no equations that are public, and no code was released. The form above and
-    all defaults are our reading. lam = 1, omega = 0, gamma = 0 is ICD exactly.
+    The paper establishes the three parts; it gives no equations that are public, and no code was released. The form
+    above and all defaults are our reading. lam = 1, omega = 0, gamma = 0 is ICD exactly.
 
     Args:
         model: the model, plain or PEFT-wrapped.
@@ -38,8 +38,8 @@ class LOL(Decoder):
         amateur: adapter, model, or None for a prompt-only amateur; see `amateur_view`.
         amateur_prompt: a system instruction for the amateur; None is a dishonest one where `amateur` is None.
         layers: lower layers to contrast at: layer numbers, "low" or "high" (as in `DoLa`).
-        dynamic: contrast at one of `layers` only, the one farthest from the final layer by Jensen–Shannon divergence, chosen
-            per row and token as in DoLa, instead of at all of them.
+        dynamic: contrast at one of `layers` only, the one farthest from the final layer by Jensen–Shannon divergence,
+            chosen per row and token as in DoLa, instead of at all of them.
         refocus: the truthfulness instruction, True for `REFOCUS_PROMPT`, or None for no refocus.
         omega: weight of the lower layers.
         lam: weight of the amateur.
@@ -73,7 +73,9 @@ class LOL(Decoder):
         exits = named_layers(plain_model(model), layers) if self.omega else ()
         views = [amateur_view(model, processor, amateur, amateur_prompt, exits=bool(exits))]
         if refocus and self.gamma:
-            views.append(View(prompt=with_instruction(processor, REFOCUS_PROMPT if refocus is True else refocus)))
+            views.append(
+                View("refocus", prompt=with_instruction(processor, REFOCUS_PROMPT if refocus is True else refocus))
+            )
         super().__init__(model, views, layers=exits, beta=beta)
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Grouped-query attention that keeps the heads of a group together as query rows.
 
 The heads that share keys become further query rows: (batch, heads, queries, dim) is read as
-(batch, key heads, group * queries, dim). transformers' `sdpa` copies keys and values once per query head for several masked
-query positions; for a single one it asks torch for grouped heads, which on a CPU in bfloat16 takes up to eight times as
-long as the same rows packed.
+(batch, key heads, group * queries, dim). transformers' `sdpa` copies keys and values once per query head for several
+masked query positions; for a single one it asks torch for grouped heads, which on a CPU in bfloat16 takes up to eight
+times as long as the same rows packed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The drop-in form: a decoder as one entry of an existing `logits_processor=[...]` list.
 
-A processor first speaks after the model's own forward, so it runs its views in forwards of its own, all in one batch, with a
-cache of its own. Two things make it right in every mode of `generate`: rows are matched to their cached parents by their
-tokens, so beams, rejected assistant tokens and a new prompt need no notice; and it returns `log_softmax` of the combination,
-which changes nothing for sampling and keeps beam scores normalised.
+A processor first speaks after the model's own forward, so it runs its views in forwards of its own, all in one batch,
+with a cache of its own. Two things make it right in every mode of `generate`: rows are matched to their cached parents
+by their tokens, so beams, rejected assistant tokens and a new prompt need no notice; and it returns `log_softmax` of
+the combination, which changes nothing for sampling and keeps beam scores normalised.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class PrefixMatch:
             given = self._prompt_mask.to(ids.device).long()
             if len(ids) % len(given) or given.shape[1] != self._length:
                 raise ArgumentError(
-                    f"attention_mask has shape {tuple(given.shape)}, but the prompt has {len(ids)} rows of {self._length} "
+                    f"attention_mask has shape {tuple(given.shape)}, but the prompt has {len(ids)} rows of "
+                    f"{self._length} "
                     "tokens; pass the mask that goes with generate's input_ids."
                 )
             given = given.repeat_interleave(len(ids) // len(given), dim=0)
@@ -89,11 +90,12 @@ class PrefixMatch:
 
 
 class DecoderLogitsProcessor(LogitsProcessor):
-    """Base of the `*LogitsProcessor` classes; a subclass names its decoder: `class X(DecoderLogitsProcessor, decoder=Y)`.
+    """Base of the `*LogitsProcessor` classes; a subclass names its decoder: `class X(DecoderLogitsProcessor,
+    decoder=Y)`.
 
-    The main view is what the processor receives, so entries of the list before it act on the main view alone. It costs a
-    forward of its own views per token beside the model's, where the context manager costs a few more rows of the same forward.
-    `benchmarks/overhead.py` measures both.
+    The main view is what the processor receives, so entries of the list before it act on the main view alone. It costs
+    a forward of its own views per token beside the model's, where the context manager costs a few more rows of the same
+    forward. `benchmarks/overhead.py` measures both.
 
     Args:
         model, processor, **options: the arguments of the decoder.
@@ -124,13 +126,15 @@ class DecoderLogitsProcessor(LogitsProcessor):
         """Combined and normalised scores; `input_ids` (batch, length), `scores` (batch, vocabulary)."""
         if (owner := owner_of(self.decoder.model)) is not None:
             raise AttachError(
-                f"{type(self).__name__} runs forwards of its own, but the model is under `with {owner}(...)`, which would "
+                f"{type(self).__name__} runs forwards of its own, but the model is under `with {owner}(...)`, which "
+                "would "
                 "rewrite them; use one or the other."
             )
         for _, adapter in (pair for companion in self._companions for pair in companion.group.adapters):
             if adapter.active:
                 raise ModelError(
-                    f"adapter {adapter.name!r} is active in the model, so the scores given to {type(self).__name__} are the "
+                    f"adapter {adapter.name!r} is active in the model, so the scores given to {type(self).__name__} "
+                    "are the "
                     "amateur's already; switch it off (`with model.disable_adapter():`), or use the context manager."
                 )
         logits = [view for group in self._match.advance(input_ids) for view in group]
@@ -140,4 +144,3 @@ class DecoderLogitsProcessor(LogitsProcessor):
         others = [next(own) if view.model is None else next(separate) for view in self.decoder.views[1:]]
         combined = self.decoder.combine(main, *others)
         return plausible(combined, main.logits, self.decoder.beta)[:, 0].log_softmax(dim=-1)  # type: ignore[return-value]
-

@@ -61,9 +61,9 @@ def _end_of(pattern: list[int], ids: list[int]) -> int | None:
 def with_instruction(processor: Any, instruction: str) -> PromptRewrite:
     """A view of each prompt under another system instruction (our reading of how an instruction is put in front).
 
-    In a chat prompt the instruction becomes the system message, through the tokenizer's chat template, in place of the one
-    that is there; templates without a system role get it at the top of the first user message. A prompt that was not made by
-    the template gets it in front, after the beginning-of-sequence token, with an empty line between.
+    In a chat prompt the instruction becomes the system message, through the tokenizer's chat template, in place of the
+    one that is there; templates without a system role get it at the top of the first user message. A prompt that was
+    not made by the template gets it in front, after the beginning-of-sequence token, with an empty line between.
     """
     tokenizer = text_tokenizer(processor, "an instruction")
     if not instruction.strip():
@@ -94,8 +94,8 @@ def without_context(processor: Any, context: str | Sequence[str]) -> PromptRewri
     The prompt is decoded, the passage removed and the rest encoded again.
 
     Raises:
-        ArgumentError: when called, a prompt does not contain its passage word for word, or the number of passages does not
-            fit the number of prompts.
+        ArgumentError: when called, a prompt does not contain its passage word for word, or the number of passages does
+            not fit the number of prompts.
     """
     tokenizer = text_tokenizer(processor, "context")
     passages = [context] if isinstance(context, str) else list(context)

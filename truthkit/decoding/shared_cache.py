@@ -1,4 +1,6 @@
-"""The generation loop's own cache, while it carries the rows of all views: room for the longest view, and the way back."""
+"""The generation loop's own cache, while it carries the rows of all views: room for the longest view, and the way
+back.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +40,8 @@ def _drop_first(layer: Any, extra: int) -> None:
     filled = min(seen, layer.keys.shape[-2])
     drop = filled - min(filled, seen - extra)
     if isinstance(layer, StaticLayer):
+        assert layer.keys is not None
+        assert layer.values is not None
         layer.keys, layer.values = layer.keys.roll(-drop, dims=-2), layer.values.roll(-drop, dims=-2)
         layer.crop(-extra)
         layer.cumulative_length.fill_(filled - drop)

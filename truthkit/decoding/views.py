@@ -1,8 +1,8 @@
 """Views of a batch: what may differ, and the rows in which they run side by side.
 
 `RowGroup` is one model with the views that run in its batch: `n` views of `batch` rows each, view-major. It widens the
-inputs of a forward from `batch` to `n * batch` rows, keeps the padding and the position offsets of views whose prompts differ
-in length, and cuts the logits apart again.
+inputs of a forward from `batch` to `n * batch` rows, keeps the padding and the position offsets of views whose prompts
+differ in length, and cuts the logits apart again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ class View:
     """What one auxiliary view changes; everything left at None is as in the main view.
 
     Attributes:
+        name: what people call it, in explanations.
         prompt: rewrites the prompt's token ids.
         adapter: a LoRA adapter that is on in this view: a name loaded in the model, a PEFT folder or a hub id.
         model: another model, with its own forward and cache.
         exits: whether the decoder's early exits are read in this view too.
     """
 
+    name: str
     prompt: PromptRewrite | None = None
     adapter: str | None = None
     model: Any | None = None
@@ -53,7 +55,7 @@ class ViewLogits:
 
 
 @dataclass(frozen=True)
-class _Prompt:
+class Prompt:
     """The prompt of every row of a group, left-padded to one length."""
 
     batch: int
@@ -74,7 +76,7 @@ class RowGroup:
 
     Args:
         model: the plain model.
-        views: the views; for the group of the decoder's own model the first one is the main view, `View(exits=...)`.
+        views: the views; in the group of the decoder's own model the first one is the main view.
         layers: early exits to read in the views with `exits=True`.
         norm: see `EarlyExits`.
     """
@@ -87,8 +89,14 @@ class RowGroup:
         self.same_prompt = all(view.prompt is None for view in views)
         parameters = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in parameters
+        if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
+            raise ModelError(
+                f"{type(model).__name__} takes no position_ids, so views whose prompts differ in length cannot be "
+                "lined up; "
+                "use views with the same prompt (an adapter, early exits)."
+            )
         self.takes_logits_to_keep = "logits_to_keep" in parameters
-        self.prompt: _Prompt | None = None
+        self._prompt: Prompt | None = None
         self._width = 0
         if self.exits and any(self.exits.head in adapter.modules for _, adapter in self.adapters):
             raise ModelError(
@@ -100,9 +108,25 @@ class RowGroup:
     def rows(self) -> int:
         return len(self.views)
 
+    @property
+    def laid_out(self) -> bool:
+        """Whether there is a prompt, from `begin` to `end`."""
+        return self._prompt is not None
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt's layout, while there is one."""
+        assert self._prompt is not None
+        return self._prompt
+
+    def end(self) -> None:
+        """Forget the prompt."""
+        self._prompt = None
+        self.aim(0, 0)
+
     def wide_index(self, index: torch.Tensor) -> torch.Tensor:
         """A row index of the main view, shape (batch,), as one of all views, shape (rows * batch,)."""
-        batch = self.prompt.batch if self.prompt else len(index)
+        batch = self.prompt.batch if self.laid_out else len(index)
         return torch.cat([index + view * batch for view in range(self.rows)])
 
     def attach(self, stack: ExitStack) -> None:
@@ -125,7 +149,9 @@ class RowGroup:
         """Lay out the prompts: `ids` (batch, length), or embeddings (batch, length, hidden), and 2-D `mask` or None."""
         batch, length = ids.shape[:2]
         if length == 0 or batch == 0:
-            raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
+            raise ArgumentError(
+                f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token."
+            )
         mask = torch.ones(batch, length, dtype=torch.long, device=ids.device) if mask is None else mask.long()
         if self.same_prompt:
             wide_ids, wide_mask, offsets = None, mask.repeat(self.rows, 1), None
@@ -144,10 +170,11 @@ class RowGroup:
         longest = int(wide_mask.sum(dim=1).max())
         if limit and longest > limit:
             raise ArgumentError(
-                f"a prompt has {longest} tokens (the longest of {self.rows} views), but {type(self.model).__name__} has room "
+                f"a prompt has {longest} tokens (the longest of {self.rows} views), but {type(self.model).__name__} "
+                "has room "
                 f"for {limit} (max_position_embeddings); shorten it."
             )
-        self.prompt = _Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()))
+        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()))
 
     def _pad(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         plain = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
@@ -166,13 +193,16 @@ class RowGroup:
             kwargs: `input_ids` or `inputs_embeds`, `attention_mask` (2-D or None), `position_ids` and the rest.
             past: how many of the main view's tokens the cache holds already; 0 also without a cache.
         """
-        prompt = self.prompt
-        assert prompt is not None
-        n, wide = self.rows, dict(kwargs)
+        prompt, n, wide = self.prompt, self.rows, dict(kwargs)
         ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
         width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
         for name, value in kwargs.items():
-            if isinstance(value, torch.Tensor) and name not in _NOT_PER_ROW and value.dim() and len(value) == prompt.batch:
+            if (
+                isinstance(value, torch.Tensor)
+                and name not in _NOT_PER_ROW
+                and value.dim()
+                and len(value) == prompt.batch
+            ):
                 wide[name] = _fit(value.repeat(n, *[1] * (value.dim() - 1)), name, prompt, past)
         if ids is not None:
             wide["input_ids"] = ids.repeat(n, 1)
@@ -197,8 +227,9 @@ class RowGroup:
         return wide
 
     def split(self, logits: torch.Tensor, positions: int) -> list[ViewLogits]:
-        """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the exits'."""
-        assert self.prompt is not None
+        """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the
+        exits'.
+        """
         batch, vocabulary = self.prompt.batch, logits.shape[-1]
         logits = logits[:, -positions:]
         logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -208,14 +239,17 @@ class RowGroup:
             shape = (len(self.exits.layers), len(self._exit_views), batch, positions, vocabulary)
             for view, layers in zip(self._exit_views, behind.view(shape).unbind(1), strict=True):
                 exits[view] = layers
-        return [ViewLogits(view, exit) for view, exit in zip(own.split(batch), exits, strict=True)]
+        return [ViewLogits(view, lower) for view, lower in zip(own.split(batch), exits, strict=True)]
 
+
+_PLACES_BY_MASK = {"bloom", "mpt", "mamba", "mamba2", "falcon_mamba"}
+"""Model types without position ids in which padding on the left moves nothing."""
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
 _TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 
 
-def _fit(value: torch.Tensor, name: str, prompt: _Prompt, past: int) -> torch.Tensor:
+def _fit(value: torch.Tensor, name: str, prompt: Prompt, past: int) -> torch.Tensor:
     """Left-pad what runs along the prompt's tokens to the wide prompt's length."""
     if name in _TOKEN_TYPES and past == 0 and prompt.extra:
         return torch.nn.functional.pad(value, (prompt.extra, 0))
@@ -231,6 +265,7 @@ def check_same_vocabulary(main: Any, other: Any) -> None:
     sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (main, other)]
     if sizes[0] != sizes[1]:
         raise ModelError(
-            f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be compared. "
+            f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be "
+            "compared. "
             "Use an amateur with the same tokenizer."
         )
