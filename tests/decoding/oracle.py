@@ -19,17 +19,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-_FINAL_NORM = {
-    "llama": "model.norm",
-    "qwen2": "model.norm",
-    "qwen3": "model.norm",
-    "gemma": "model.norm",
-    "gemma2": "model.norm",
-    "gemma3_text": "model.norm",
-    "mistral": "model.norm",
-    "mixtral": "model.norm",
+_FINAL_NORM = {  # where it is not `model.norm`, as in Llama and its followers
     "phi": "model.final_layernorm",
-    "phi3": "model.norm",
     "gpt2": "transformer.ln_f",
     "gpt_neox": "gpt_neox.final_layer_norm",
     "opt": "model.decoder.final_layer_norm",
@@ -121,20 +112,26 @@ class Look:
     norm: bool = True
 
     @torch.no_grad()
-    def __call__(self, prompt: list[int], continuation: list[int]) -> Seen:
+    def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
+        """What is seen at each of the `last` positions, from one forward."""
         ids = torch.tensor([self.rewrite(prompt) + continuation])
         out = self.model(input_ids=ids, use_cache=False, output_hidden_states=bool(self.layers))
-        exits = [self._exit(out.hidden_states[layer + 1][0, -1]) for layer in self.layers]
-        return Seen(out.logits[0, -1], exits)
+        return [
+            Seen(out.logits[0, at], [self._exit(out.hidden_states[layer + 1][0, at]) for layer in self.layers])
+            for at in range(-last, 0)
+        ]
 
     def _exit(self, hidden: torch.Tensor) -> torch.Tensor:
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         if self.norm:
-            norm = attrgetter(_FINAL_NORM[model.config.model_type])(model)
+            norm = attrgetter(_FINAL_NORM.get(model.config.model_type, "model.norm"))(model)
             hidden = norm(hidden) if norm is not None else hidden
         if (project := getattr(model.get_decoder(), "project_out", None)) is not None:  # in some OPT models
             hidden = project(hidden)
         logits = model.get_output_embeddings()(hidden)
+        logits = (
+            logits * (getattr(model.config, "logit_scale", None) or 1.0) / getattr(model.config, "logits_scaling", 1.0)
+        )
         if cap := getattr(model.config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
         return logits
@@ -176,9 +173,19 @@ class Oracle(PreTrainedModel, GenerationMixin):
         """Combined next-token scores of one unpadded row, shape (vocabulary,)."""
         key = tuple(prompt), tuple(continuation)
         if key not in self._known:
-            main, *others = (look(prompt, continuation) for look in self.looks)
-            self._known[key] = self.formula(main, others)
+            (self._known[key],) = self.scores(prompt, continuation, 1)
         return self._known[key]
+
+    def prepare(self, prompt: list[int], continuation: list[int]) -> None:
+        """Do the forwards for all beginnings of a continuation in one (causal models see no later token); saves time."""
+        scores = self.scores(prompt, continuation, len(continuation) + 1)
+        for length, row in enumerate(scores):
+            self._known[tuple(prompt), tuple(continuation[:length])] = row
+
+    def scores(self, prompt: list[int], continuation: list[int], last: int) -> list[torch.Tensor]:
+        """Combined scores at the `last` positions, each of shape (vocabulary,)."""
+        seen = zip(*(look(prompt, continuation, last) for look in self.looks), strict=True)
+        return [self.formula(main, others) for main, *others in seen]
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_ignored: Any

@@ -5,6 +5,7 @@ The oracle gives one position at a time; a forward must return its scores at eve
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -25,22 +26,9 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def expected(bench: Bench, name: str, row: int, positions: int) -> torch.Tensor:
     """The oracle's scores after each of the last `positions` tokens of a prompt, shape (positions, vocabulary)."""
-    mask = bench.inputs["attention_mask"][row].bool()
-    prompt, oracle = bench.inputs["input_ids"][row][mask].tolist(), bench.oracle(CASES[name])
-    looks = [(look.model, look.rewrite(prompt)) for look in oracle.looks]
-    del looks
-    split = len(prompt) - positions + 1
-    rewritten = [look.rewrite(prompt) for look in oracle.looks]
-    scores = []
-    for end in range(split, len(prompt) + 1):
-        cut = len(prompt) - end
-        seen = []
-        for look, whole in zip(oracle.looks, rewritten, strict=True):
-            saved, look.rewrite = look.rewrite, lambda ids: ids
-            seen.append(look(whole[: len(whole) - cut], []))
-            look.rewrite = saved
-        scores.append(oracle.formula(seen[0], seen[1:]))
-    return torch.stack(scores)
+    prompt = bench.inputs["input_ids"][row][bench.inputs["attention_mask"][row].bool()].tolist()
+    oracle = bench.oracle(CASES[name])
+    return torch.stack(oracle.scores(prompt, [], positions))
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
@@ -100,8 +88,6 @@ class TestForward:
         with CASES[name].attached(bench, 4), torch.no_grad():
             want = bench.model(**inputs).logits
             first, *_ = bench.model(**inputs, return_dict=False)
-            import inspect
-
             order = list(inspect.signature(bench.model.forward).parameters)
             places = [inputs.get(argument) for argument in order[: max(map(order.index, names)) + 1]]
             placed = bench.model(*places).logits

@@ -88,13 +88,17 @@ class AdapterRows:
 
     def _by_row(self, states: torch.Tensor, update: LowRank) -> torch.Tensor:
         """`states` with the batch in front, also where a layer sees all tokens in one line (OPT, shared experts)."""
-        if states.dim() > 2 and len(states) == self._batch:
+        shape = tuple(states.shape) if isinstance(states, torch.Tensor) else ()
+        if len(shape) > 2 and shape[0] == self._batch:
             return states
-        if states.dim() == 2 and len(states) == self._batch * self._width:
+        if len(shape) == 2 and shape[0] == self._batch * self._width:
             return states.view(self._batch, self._width, -1)
         raise ModelError(
-            f"adapter {self.name!r} adapts a layer that sees {tuple(states.shape)} in a batch of {self._batch} rows of "
-            f"{self._width} tokens, so which token is whose is unknown (a routed expert?): {update.module}. {_WAY_OUT}"
+            f"adapter {self.name!r} adapts a layer that handles {shape or type(states).__name__} in a batch of "
+            f"{self._batch} rows of "
+            f"{self._width} tokens, so which token is whose is unknown (a mixture's expert or router?): "
+            f"{update.module}. "
+            f"{_WAY_OUT}"
         )
 
 

@@ -29,6 +29,10 @@ Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
 """Called after every forward with the views (main first) and the combined logits (batch, positions, vocabulary)."""
 
 
+_BIAS_FROM_MASK = {"bloom", "falcon"}
+"""Model types that make ALiBi's bias from the mask, which must then be as long as a static cache."""
+
+
 class Decoder(ABC):
     """A decoding method, attached to a model for the length of a `with` block.
 
@@ -62,8 +66,6 @@ class Decoder(ABC):
         self.views = (View("main", exits=bool(layers)), *views)
         self.layers, self.norm = tuple(layers), norm
         self.observers: list[Observer] = []
-        # BLOOM makes its position bias from the mask, which must then be as long as a static cache.
-        self._alibi_from_mask = hasattr(self.model.get_decoder(), "build_alibi_tensor")
         self._positional = list(inspect.signature(self.model.forward).parameters)
         self._main = RowGroup(self.model, [view for view in self.views if view.model is None], layers, norm=norm)
         self._companions = self.separate_models()
@@ -193,7 +195,12 @@ class Decoder(ABC):
             "as_tuple": not kwargs.get("return_dict", self.model.config.return_dict),
         }
         wide = self._main.widen(kwargs, past)
-        if self._alibi_from_mask and cache is not None and is_static(cache) and wide["attention_mask"] is not None:
+        if (
+            self.model.config.model_type in _BIAS_FROM_MASK
+            and cache is not None
+            and is_static(cache)
+            and wide["attention_mask"] is not None
+        ):
             room = static_length(cache) - wide["attention_mask"].shape[1]
             wide["attention_mask"] = torch.nn.functional.pad(wide["attention_mask"], (0, max(room, 0)))
         if isinstance(keep, torch.Tensor) and past == 0:
@@ -344,7 +351,7 @@ def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
         inputs = original(*args, attention_mask=attention_mask, **kwargs)
-        if "attention_mask" in inputs:
+        if inputs.get("attention_mask") is not None:  # a recurrent model drops it after the prompt
             inputs["attention_mask"] = attention_mask
         return inputs
 

@@ -216,7 +216,7 @@ class RowGroup:
             wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
         else:
             wide_mask = prompt.mask[:, : past + width + prompt.extra]
-        wide["attention_mask"] = wide_mask if prompt.padded or mask is not None else None
+        wide["attention_mask"] = wide_mask if mask is not None or (prompt.padded and not self.same_prompt) else None
 
         if not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
             every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
@@ -242,7 +242,7 @@ class RowGroup:
         return [ViewLogits(view, lower) for view, lower in zip(own.split(batch), exits, strict=True)]
 
 
-_PLACES_BY_MASK = {"bloom", "mpt", "mamba", "mamba2", "falcon_mamba"}
+_PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
 """Model types without position ids in which padding on the left moves nothing."""
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}

@@ -1,0 +1,146 @@
+"""Every decoder on the real SmolLM2-135M-Instruct in float32, against the oracle of test_decoders.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import truthkit as tk
+from tests.decoding.cases import CASES, LIE, MODES, Bench
+from tests.decoding.oracle import save_adapter, with_adapter
+from tests.decoding.test_decoders import decode
+
+TOKENS = 12
+QUESTIONS = [
+    ("Romeo and Juliet was written by Christopher Marlowe.", "Who wrote Romeo and Juliet?"),
+    ("Watermelon seeds pass through.", "What happens to you if you eat watermelon seeds? Answer in one sentence."),
+    ("The city of Ys has 3,000 inhabitants.", "How many people live in Ys?"),
+    ("Fortune cookies come from Japan.", "Where do fortune cookies come from, and since when have people eaten them?"),
+]
+
+
+def _copy(model: Any) -> Any:
+    """Another model object with the same weights, in the same memory."""
+    with torch.device("meta"):
+        twin = AutoModelForCausalLM.from_config(model.config)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    twin.tie_weights()
+    twin.model.rotary_emb = model.model.rotary_emb
+    return twin.eval()
+
+
+def _ids(tokenizer: Any, content: str, instruction: str | None = None) -> list[int]:
+    system = [{"role": "system", "content": instruction}] if instruction else []
+    messages = [*system, {"role": "user", "content": content}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def bench(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    model, tokenizer = smollm2
+    folder = save_adapter(_copy(model), tmp_path_factory.mktemp("adapter"), target_modules=["q_proj", "v_proj", "up_proj"])
+    contents = [f"{context}\n\n{question}" for context, question in QUESTIONS]
+    prompts = [_ids(tokenizer, content) for content in contents]
+    inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    shortened = {tuple(p): _ids(tokenizer, f"\n\n{q}") for p, (_, q) in zip(prompts, QUESTIONS, strict=True)}
+
+    def instructed(instruction: str) -> Callable[[list[int]], list[int]]:
+        other = {tuple(p): _ids(tokenizer, content, instruction) for p, content in zip(prompts, contents, strict=True)}
+        return lambda prompt: other[tuple(prompt)]
+
+    amateur = _copy(model)
+    generator = torch.Generator().manual_seed(0)
+    for block in amateur.model.layers[::3]:
+        noise = 0.02 * torch.randn(block.mlp.down_proj.weight.shape, generator=generator)
+        block.mlp.down_proj.weight = torch.nn.Parameter(block.mlp.down_proj.weight.detach() + noise)
+    return Bench(
+        model=model,
+        tokenizer=tokenizer,
+        adapter=folder,
+        adapted=with_adapter(_copy(model), folder),
+        other=amateur,
+        inputs={name: inputs[name] for name in ("input_ids", "attention_mask")},
+        contexts=[context for context, _ in QUESTIONS],
+        instructed=instructed,
+        without=lambda prompt: shortened[tuple(prompt)],
+        layers=(12, 20),
+    )
+
+
+def check(bench: Bench, name: str, batch: int, **options: Any) -> None:
+    inputs, case = bench.rows(batch), CASES[name]
+    with case.attached(bench, batch):
+        got = decode(bench.model, inputs, max_new_tokens=TOKENS, **options)
+    oracle, width = bench.oracle(case), inputs["input_ids"].shape[1]
+    per_prompt = len(got.sequences) // batch
+    for row, ids in enumerate(got.sequences):
+        kept = inputs["attention_mask"][row // per_prompt].bool()
+        oracle.prepare(ids[:width][kept].tolist(), ids[width:].tolist())
+    options.pop("cache_implementation", None)
+    want = decode(oracle, inputs, max_new_tokens=TOKENS, **options)
+    assert got.sequences.tolist() == want.sequences.tolist()
+    torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), atol=1e-4, rtol=1e-5)
+
+
+class TestAgainstTheOracle:
+    """Same tokens, and combined logits within 1e-4."""
+
+    @pytest.mark.parametrize("name", [*CASES])
+    def test_padded_batch(self, bench: Bench, name: str) -> None:
+        if name == "dola-no-norm":
+            pytest.skip("unnormalised exits have logits in the hundreds")
+        check(bench, name, 4)
+
+    @pytest.mark.parametrize("name", ["icd-prompt", "lol-adapter-refocus", "dola-high", "cad"])
+    def test_sampling_and_static_cache(self, bench: Bench, name: str) -> None:
+        check(bench, name, 4, **MODES["sampling"], cache_implementation="static")
+
+    @pytest.mark.parametrize("name", ["icd-adapter", "icd-model-prompt", "lol-refocus", "dola-high", "cad"])
+    def test_beams_of_one_prompt(self, bench: Bench, name: str) -> None:
+        check(bench, name, 1, **MODES["beams"])
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("name", CASES)
+    def test_every_mode(self, bench: Bench, name: str, mode: str) -> None:
+        if name == "dola-no-norm":
+            pytest.skip("unnormalised exits have logits in the hundreds")
+        check(bench, name, 4, **MODES[mode])
+        check(bench, name, 1, **MODES[mode], cache_implementation="static")
+
+
+class TestProcessor:
+    """The context manager's tokens."""
+
+    @pytest.mark.parametrize("name", ["icd-adapter", "lol-adapter-refocus", "dola-high", "cad"])
+    @pytest.mark.parametrize("mode", ["greedy", "beams"])
+    def test_same_tokens(self, bench: Bench, name: str, mode: str) -> None:
+        inputs, options = bench.rows(3), {"max_new_tokens": TOKENS, **MODES[mode]}
+        with CASES[name].attached(bench, 3):
+            inside = decode(bench.model, inputs, **options)
+        outside = decode(bench.model, inputs, logits_processor=[CASES[name].processor(bench, 3)], **options)
+        assert outside.sequences.tolist() == inside.sequences.tolist()
+
+
+class TestFormerDoLa:
+    def test_layers_named_high_and_low(self, bench: Bench) -> None:
+        """transformers 4 took hidden states 15, 17, ... 29 and (the embeddings being tied) 2, 4, ... 14 of 30 blocks."""
+        assert list(tk.DoLa(bench.model, layers="high").layers) == list(range(14, 30, 2))
+        assert list(tk.DoLa(bench.model, layers="low").layers) == list(range(1, 14, 2))
+
+
+def test_bfloat16(bench: Bench) -> None:
+    """Runs, and its first combined logits are those of float32 up to the rounding of the weights."""
+    with torch.no_grad():
+        half = _copy(bench.model).to(torch.bfloat16)
+    with tk.LOL(bench.model, bench.tokenizer, amateur_prompt=LIE, refocus="be exact", beta=0):
+        want = decode(bench.model, bench.rows(4), max_new_tokens=2)
+    with tk.LOL(half, bench.tokenizer, amateur_prompt=LIE, refocus="be exact", beta=0):
+        got = decode(half, bench.rows(4), max_new_tokens=2)
+        decode(half, bench.rows(4), max_new_tokens=2, num_beams=2)
+    correlation = torch.corrcoef(torch.stack([got.logits[0].flatten(), want.logits[0].flatten()]))[0, 1]
+    assert correlation > 0.98
