@@ -18,6 +18,7 @@ from truthkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from truthkit.activations.capture import Capture
     from truthkit.decoding import (
         CAD,
         ICD,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         contrastive_search,
     )
     from truthkit.models import load
+    from truthkit.steering import Steering, SteeringVector, extract
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,10 @@ _HOME = {
     "ICDLogitsProcessor": "truthkit.decoding",
     "LOLLogitsProcessor": "truthkit.decoding",
     "contrastive_search": "truthkit.decoding",
+    "Capture": "truthkit.activations.capture",
+    "Steering": "truthkit.steering",
+    "SteeringVector": "truthkit.steering",
+    "extract": "truthkit.steering",
 }
 
 __all__ = [
@@ -59,6 +65,7 @@ __all__ = [
     "ArgumentError",
     "AttachError",
     "CADLogitsProcessor",
+    "Capture",
     "ContrastiveSearch",
     "ContrastiveSearchLogitsProcessor",
     "DoLa",
@@ -69,9 +76,12 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "NotAvailableError",
+    "Steering",
+    "SteeringVector",
     "TruthkitError",
     "__version__",
     "contrastive_search",
+    "extract",
     "load",
 ]
 
