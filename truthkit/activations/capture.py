@@ -149,13 +149,14 @@ class Capture:
 
     def _take(self, layer: int, hidden: torch.Tensor) -> None:
         chosen = self._chosen.to(hidden.device)
+        hidden = hidden.detach().view(*chosen.shape, -1)  # OPT's MLP sees one long row
         if self.reduce == "mean":
             rows = chosen.any(dim=1)
-            self._values[layer].append(mean_of_selected(hidden.detach(), chosen)[rows])
+            self._values[layer].append(mean_of_selected(hidden, chosen)[rows])
         elif self.reduce == "keep":
-            self._values[layer].append(hidden.detach()[chosen])
+            self._values[layer].append(hidden[chosen])
         else:
-            self._collect(layer, hidden.detach()[chosen])
+            self._collect(layer, hidden[chosen])
 
     def _collect(self, layer: int, states: torch.Tensor) -> None:
         assert isinstance(self.reduce, Moments)
@@ -233,7 +234,7 @@ def read_texts(
     chosen = chosen.to(device)
 
     def take(layer: int, hidden: torch.Tensor) -> None:
-        read[layer] = mean_of_selected(hidden, chosen.to(hidden.device))
+        read[layer] = mean_of_selected(hidden.view(*chosen.shape, -1), chosen.to(hidden.device))
 
     with ExitStack() as stack, torch.no_grad():
         taps.attach(stack, take)

@@ -159,16 +159,17 @@ class Steering:
             self._ready[layer] = vector.to(hidden.device, hidden.dtype)
         return self._ready[layer]
 
-    def _change(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+    def _change(self, layer: int, given: torch.Tensor) -> torch.Tensor:
+        hidden = given if given.dim() == 3 else given.view(*self._tracker.tokens.real.shape, -1)  # OPT's MLP sees one long row
         if self.features is not None:
             part = hidden[..., self.features]
             changed = hidden.clone()
             changed[..., self.features] = self._changed(layer, part)
         else:
             changed = self._changed(layer, hidden)
-        if self._chosen is None:
-            return changed
-        return torch.where(self._chosen.to(hidden.device), changed, hidden)
+        if self._chosen is not None:
+            changed = torch.where(self._chosen.to(hidden.device), changed, hidden)
+        return changed.view_as(given)
 
     def _changed(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         vector = self._vector(layer, hidden)
