@@ -32,9 +32,7 @@ def block_list(model: Any) -> Any:
 
 def unpadded(batch: dict[str, torch.Tensor]) -> list[list[int]]:
     """Each row's token ids."""
-    return [
-        ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-    ]
+    return [ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
 
 
 def states(model: Any, ids: list[int], layer: int) -> torch.Tensor:

@@ -67,7 +67,9 @@ def test_last_layer_is_the_block_output_not_the_normed_one() -> None:
     torch.testing.assert_close(model.model.norm(capture[-1]), normed)
 
 
-@pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}, {"use_cache": False}, {"prefill_chunk_size": 4}])
+@pytest.mark.parametrize(
+    "options", [{}, {"cache_implementation": "static"}, {"use_cache": False}, {"prefill_chunk_size": 4}]
+)
 def test_generated_tokens_under_generate(options: dict[str, Any]) -> None:
     model, batch = tiny("llama"), padded_batch(5, 9)
     with Capture(model, [2], positions="generated", reduce="keep") as capture:
@@ -127,7 +129,9 @@ def test_heads_are_what_the_output_projection_reads(family: str) -> None:
 
 def test_nothing_is_left_behind() -> None:
     model = tiny("llama")
-    before = {name: len(module._forward_hooks) + len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    before = {
+        name: len(module._forward_hooks) + len(module._forward_pre_hooks) for name, module in model.named_modules()
+    }
     with pytest.raises(KeyboardInterrupt), Capture(model):
         raise KeyboardInterrupt
     assert before == {n: len(m._forward_hooks) + len(m._forward_pre_hooks) for n, m in model.named_modules()}

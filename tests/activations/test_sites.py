@@ -48,7 +48,10 @@ _VISION: dict[str, Any] = {
 
 def llava() -> Any:
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**_VISION), text_config=LlamaConfig(**_TEXT), image_token_index=5, image_seq_length=4
+        vision_config=CLIPVisionConfig(**_VISION),
+        text_config=LlamaConfig(**_TEXT),
+        image_token_index=5,
+        image_seq_length=4,
     )
     return LlavaForConditionalGeneration(config).eval()
 
@@ -58,7 +61,14 @@ def qwen2_vl() -> Any:
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     config = Qwen2VLConfig(
         text_config={**_TEXT, "rope_parameters": rope},
-        vision_config={"depth": 3, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 14, "mlp_ratio": 2},
+        vision_config={
+            "depth": 3,
+            "embed_dim": 16,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 14,
+            "mlp_ratio": 2,
+        },
         image_token_id=5,
         video_token_id=6,
         vision_start_token_id=7,
@@ -68,7 +78,13 @@ def qwen2_vl() -> Any:
 
 
 def instructblip() -> Any:
-    qformer = {**_VISION, "num_hidden_layers": 2, "vocab_size": 128, "encoder_hidden_size": 16, "cross_attention_frequency": 1}
+    qformer = {
+        **_VISION,
+        "num_hidden_layers": 2,
+        "vocab_size": 128,
+        "encoder_hidden_size": 16,
+        "cross_attention_frequency": 1,
+    }
     text = OPTConfig(**_TEXT, ffn_dim=48, word_embed_proj_dim=32).to_dict()
     config = InstructBlipConfig(
         vision_config=_VISION, qformer_config=qformer, text_config=text, num_query_tokens=4, image_token_index=5

@@ -90,7 +90,12 @@ def test_on_the_real_model(smollm2: Any) -> None:
     model, tokenizer = smollm2
     pairs = [
         Pair(f"{a} is the capital of {b}, that is true.", f"{a} is not the capital of {b}!")
-        for a, b in [("Paris", "France"), ("Rome", "Italy"), ("Oslo", "Norway"), ("Athens", "the Hellenic Republic, also known as Greece")]
+        for a, b in [
+            ("Paris", "France"),
+            ("Rome", "Italy"),
+            ("Oslo", "Norway"),
+            ("Athens", "the Hellenic Republic, also known as Greece"),
+        ]
     ]
     vector = tk.extract(model, tokenizer, pairs, held_out=0, layers=[3, 15, 29])
     for layer in vector:
@@ -115,7 +120,9 @@ def test_held_out_scores_are_those_of_a_vector_that_has_not_seen_them() -> None:
 def test_provenance(tmp_path: Path) -> None:
     model = tiny("llama")
     model.config._name_or_path = "/somewhere/on/this/machine/tiny"
-    vector = tk.extract(model, ToyTokenizer(), toy_pairs(), layers=[1, 2], positions=("last", -2), method="logistic", l2=2.0)
+    vector = tk.extract(
+        model, ToyTokenizer(), toy_pairs(), layers=[1, 2], positions=("last", -2), method="logistic", l2=2.0
+    )
     about = vector.provenance
     assert about["model"] == {"id": "tiny", "revision": None, "type": "llama", "dtype": "float32", "adapters": []}
     assert (about["layers"], about["positions"], about["method"]) == ([1, 2], "last + -2", "logistic")
@@ -218,8 +225,8 @@ import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
 from tests.steering.test_extract import toy_pairs
 from tests.tiny import tiny
-vector = tk.extract(tiny("llama", dtype=torch.float64), ToyTokenizer(), toy_pairs(24), method=sys.argv[1], token_budget=100)
-import os
+vector = tk.extract(tiny("llama", dtype=torch.float64), ToyTokenizer(), toy_pairs(24), method=sys.argv[1],
+token_budget=100) import os
 vector.save(f"{sys.argv[2]}/{os.environ.get('RANK', 'alone')}.safetensors")
 """
 
@@ -232,7 +239,9 @@ def test_two_processes_give_the_same_vector(method: str, tmp_path: Path) -> None
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for prefix in (launch, []):
-        subprocess.run([sys.executable, *prefix, str(script), method, str(tmp_path)], check=True, env=environment, cwd=ROOT)
+        subprocess.run(
+            [sys.executable, *prefix, str(script), method, str(tmp_path)], check=True, env=environment, cwd=ROOT
+        )
     alone, first, second = (tk.SteeringVector.load(tmp_path / f"{name}.safetensors") for name in ("alone", "0", "1"))
     assert all(torch.equal(first[layer], second[layer]) for layer in first)
     assert all(distance(first[layer], alone[layer].double()) < 1e-6 for layer in alone)

@@ -69,7 +69,8 @@ def test_numpy(vector: SteeringVector, tmp_path: Path) -> None:
 
 
 def test_lm_eval(vector: SteeringVector, tmp_path: Path) -> None:
-    """Oracle: the harness' own rule, written out: find the module by name and add coefficient times vector to its output."""
+    """Oracle: the harness' own rule, written out: find the module by name and add coefficient times vector to its
+    output."""
     model, path = tiny("gpt2"), tmp_path / "v.pt"
     to_lm_eval(vector.at(3), path, model, strength=1.5)
     entries = torch.load(path, weights_only=True)

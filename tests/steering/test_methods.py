@@ -44,7 +44,10 @@ def test_mean() -> None:
 def test_pca_of_signed_and_of_centred_differences() -> None:
     known, positive, negative = data()
     differences = positive - negative
-    for centred, rows in ((False, np.concatenate([differences, -differences])), (True, differences - differences.mean(0))):
+    for centred, rows in (
+        (False, np.concatenate([differences, -differences])),
+        (True, differences - differences.mean(0)),
+    ):
         expected = np.linalg.svd(rows)[2][0]
         found = METHODS["pca"].fit(known, centred=centred)
         assert abs(parallel(found, expected)) == pytest.approx(1, abs=1e-9)
@@ -59,8 +62,13 @@ def test_logistic_weights_are_optimal(pairs: int, features: int, l2: float) -> N
     assert known.rows is not None
     x = (known.rows - known.rows.mean(0)) / known.rows.std(0, correction=0)
     target = torch.tensor([1.0, 0.0], dtype=torch.float64).repeat(pairs)
-    w, b = torch.zeros(features, dtype=torch.float64, requires_grad=True), torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([w, b], max_iter=2000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe")
+    w, b = (
+        torch.zeros(features, dtype=torch.float64, requires_grad=True),
+        torch.zeros((), dtype=torch.float64, requires_grad=True),
+    )
+    optimiser = torch.optim.LBFGS(
+        [w, b], max_iter=2000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()

@@ -77,7 +77,14 @@ def test_tokens_of_texts_and_answers() -> None:
 
 
 def test_groups_follow_the_prompt() -> None:
-    pairs = [Pair("a", "b", "q"), Pair("c", "d", "q"), Pair("a", "b"), Pair("a", "b"), Pair("a", "b", group="x"), Pair("c", "d", group="x")]
+    pairs = [
+        Pair("a", "b", "q"),
+        Pair("c", "d", "q"),
+        Pair("a", "b"),
+        Pair("a", "b"),
+        Pair("a", "b", group="x"),
+        Pair("c", "d", group="x"),
+    ]
     assert encode_pairs(pairs, ToyTokenizer()).groups == [0, 0, 1, 2, 3, 3]
 
 

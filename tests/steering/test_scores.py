@@ -31,7 +31,9 @@ def test_a_direction_that_means_nothing_is_not_significant_and_one_that_does_is(
 def test_false_alarms_are_as_rare_as_promised() -> None:
     generator = torch.Generator().manual_seed(1)
     p = [
-        held_out_scores(torch.randn(8, 20, 2, generator=generator, dtype=torch.float64), list(range(20)), seed=i)[0].p_any
+        held_out_scores(torch.randn(8, 20, 2, generator=generator, dtype=torch.float64), list(range(20)), seed=i)[
+            0
+        ].p_any
         for i in range(12)
     ]
     assert sum(value < 0.1 for value in p) <= 4

@@ -123,7 +123,8 @@ def test_norms_are_kept_if_asked() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_heads_and_mlp_move_the_block_output(family: str) -> None:
-    """A vector added to the MLP's output reaches the block's; one added to the heads reaches it through the projection."""
+    """A vector added to the MLP's output reaches the block's; one added to the heads reaches it through the
+    projection."""
     model, ids, vector = tiny(family), torch.arange(2, 12)[None], vectors(1)[1]
     post_norm = family in ("gemma2", "gemma3_text")
     for site in ("mlp", "heads"):
@@ -137,16 +138,17 @@ def test_heads_and_mlp_move_the_block_output(family: str) -> None:
 
 
 def test_patching_one_head_from_another_run() -> None:
-    """Run A with all heads of a layer from run B is A with B's attention output; one head alone changes that head only."""
+    """Run A with all heads of a layer from run B is A with B's attention output; one head alone changes that head
+    only."""
     model = tiny("llama")
     run_a, run_b = torch.arange(2, 10)[None], torch.arange(30, 38)[None]
     with Capture(model, [1], site="heads") as recorded, torch.no_grad():
         model(input_ids=run_b)
     features = head_features(model, 2)
     patch = {1: recorded[1][None, :, features]}
-    with tk.Steering(model, patch, mode="patch", site="heads", features=features):
-        with Capture(model, [1], site="heads") as after, torch.no_grad():
-            patched = model(input_ids=run_a).logits
+    steering = tk.Steering(model, patch, mode="patch", site="heads", features=features)
+    with steering, Capture(model, [1], site="heads") as after, torch.no_grad():
+        patched = model(input_ids=run_a).logits
     with Capture(model, [1], site="heads") as before, torch.no_grad():
         plain = model(input_ids=run_a).logits
     expected = before[1].clone()
@@ -157,7 +159,11 @@ def test_patching_one_head_from_another_run() -> None:
 
 def test_right_padding_and_prompt_lengths_of_a_scoring_forward() -> None:
     model, batch, vector = tiny("llama"), right_padded(padded_batch(5, 9)), vectors(1)[1]
-    with tk.Steering(model, {1: vector}, positions="generated") as steering, Capture(model, [1]) as after, torch.no_grad():
+    with (
+        tk.Steering(model, {1: vector}, positions="generated") as steering,
+        Capture(model, [1]) as after,
+        torch.no_grad(),
+    ):
         steering.prompt_lengths = [3, 4]
         model(**batch)
     for row, (ids, prompt) in enumerate(zip(unpadded(batch), (3, 4), strict=True)):
@@ -201,7 +207,8 @@ def test_roles_under_generate(smollm2: Any) -> None:
 @pytest.mark.parametrize("order", ["decoder first", "steering first"])
 @pytest.mark.parametrize("positions", ["all", "generated", "last"])
 def test_every_view_of_a_decoder_is_steered(positions: str, order: str) -> None:
-    """Oracle: ICD's formula over two steered models run apart, each with its own prompt; the amateur's prompt is longer."""
+    """Oracle: ICD's formula over two steered models run apart, each with its own prompt; the amateur's prompt is
+    longer."""
     model, batch, steered, lie = tiny("llama"), padded_batch(5, 9), vectors(1), "lie now"
     decoder = tk.ICD(model, ToyTokenizer(), amateur_prompt=lie, beta=0.1)
     steering = tk.Steering(model, steered, positions=positions)
@@ -326,8 +333,9 @@ def test_the_model_is_as_it_was() -> None:
     model, batch = tiny("llama"), padded_batch(5)
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     before, attributes = greedy(model, batch), set(vars(model))
-    with pytest.raises(KeyboardInterrupt), tk.Steering(model, vectors(1)), tk.Steering(model, vectors(2)):
-        greedy(model, batch)
+    with tk.Steering(model, vectors(1)), tk.Steering(model, vectors(2)):
+        assert greedy(model, batch) != before
+    with pytest.raises(KeyboardInterrupt), tk.Steering(model, vectors(1)):
         raise KeyboardInterrupt
     assert greedy(model, batch) == before
     assert set(vars(model)) == attributes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, Tokens, check_positions, selected
-from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module, site_width
+from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module
 from truthkit.activations.tracking import Tracker
 from truthkit.decoding.attach import plain_model
 from truthkit.errors import ArgumentError
@@ -19,7 +19,7 @@ from truthkit.errors import ArgumentError
 Reducer = Literal["keep", "mean"]
 
 
-class ReachedDeepestLayer(Exception):  # noqa: N818 -- a signal, not an error
+class ReachedDeepestLayer(Exception):
     """Raised inside a forward whose further layers nobody needs."""
 
 
@@ -77,8 +77,8 @@ class Capture:
         layers: layer numbers; None is all.
         positions: which tokens; see `truthkit.activations.positions`.
         site: "block" (block outputs, never the final norm's), "heads" or "mlp".
-        reduce: "keep" every selected token; "mean" over each row's selected tokens; or `Moments` of as many layers, which is
-            updated by every selected token and keeps nothing.
+        reduce: "keep" every selected token; "mean" over each row's selected tokens; or `Moments` of as many layers,
+            which is updated by every selected token and keeps nothing.
         processor: tokenizer or processor, for positions that look at characters.
 
     Attributes:
@@ -131,7 +131,7 @@ class Capture:
         self._stack.close()
 
     def __getitem__(self, layer: int) -> torch.Tensor:
-        """What was read at a layer: (tokens, features), or (rows, features) under "mean"; forwards one after the other."""
+        """What was read at a layer: (tokens, features), or (rows, features) under "mean"; one forward after another."""
         (layer,) = resolve_layers([layer], len(decoder_blocks(self.model)))
         if not self._values.get(layer):
             raise ArgumentError(f"nothing was captured at layer {layer}; captured layers are {list(self.layers)}.")
@@ -168,8 +168,8 @@ class Capture:
 def mean_of_selected(hidden: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """The mean over each row's chosen tokens; (rows, width, features) and (rows, width) to (rows, features).
 
-    Computed in float32, or float64 for float64 activations. A row with one chosen token gets exactly that token's state; a row
-    with none gets zeros.
+    Computed in float32, or float64 for float64 activations. A row with one chosen token gets exactly that token's
+    state; a row with none gets zeros.
     """
     counts = chosen.sum(dim=1)
     if bool((counts <= 1).all()):
@@ -197,15 +197,17 @@ def read_texts(
 ) -> torch.Tensor:
     """One forward over a batch of texts: per layer and text the mean state of its selected tokens.
 
-    There is no output head in it, and nothing after the deepest layer. Texts are padded on the right, where a causal model
-    needs no mask, so the fast attention path is taken.
+    There is no output head in it, and nothing after the deepest layer. Texts are padded on the right, where a causal
+    model needs no mask, so the fast attention path is taken.
 
     Args:
         model: the plain model.
         texts: token ids of each text.
         prompts: how many tokens of each text are prompt.
         layers: layer numbers.
-        positions, site, processor: as in `Capture`.
+        positions: which tokens; see `truthkit.activations.positions`.
+        site: "block", "heads" or "mlp".
+        processor: tokenizer or processor, for positions that look at characters.
 
     Returns:
         (layers, texts, features), float32 (float64 for a float64 model), on the model's device.
@@ -227,7 +229,8 @@ def read_texts(
     if not bool(chosen.any(dim=1).all()):
         row = int(chosen.any(dim=1).long().argmin())
         raise ArgumentError(
-            f"positions={positions!r} selects no token in a text of {len(texts[row])} tokens, {prompts[row]} of them prompt."
+            f"positions={positions!r} selects no token in a text of {len(texts[row])} tokens, of which {prompts[row]} "
+            "are prompt."
         )
     taps = Taps(model, layers, site, stop=True)
     read: dict[int, torch.Tensor] = {}
@@ -238,10 +241,8 @@ def read_texts(
 
     with ExitStack() as stack, torch.no_grad():
         taps.attach(stack, take)
-        try:
+        with suppress(ReachedDeepestLayer):
             model(input_ids=ids.to(device), use_cache=False)
-        except ReachedDeepestLayer:
-            pass
     return torch.stack([read[layer].to(device) for layer in taps.layers])
 
 

@@ -1,7 +1,7 @@
 """Streaming moments in float64: mean and scatter of any number of rows in constant memory, and exact merging of parts.
 
-Source of the update: Chan, Golub and LeVeque, *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances*
-(1979); it loses no digits where raw sums of squares would.
+Source of the update: Chan, Golub and LeVeque, *Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances* (1979); it loses no digits where raw sums of squares would.
 """
 
 from __future__ import annotations

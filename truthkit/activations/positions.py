@@ -1,7 +1,7 @@
 """Which tokens: one vocabulary for reading activations and for steering.
 
-A *text* is what the model is given at once: prompt and answer when activations are read, the prompt when `generate` starts.
-Its first `prompt` tokens are the prompt. Padding is never selected, on whichever side it stands.
+A *text* is what the model is given at once: prompt and answer when activations are read, the prompt when `generate`
+starts. Its first `prompt` tokens are the prompt. Padding is never selected, on whichever side it stands.
 
 | position | selects |
 | --- | --- |
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any, TypeAlias
 
 import torch
@@ -42,8 +41,8 @@ class Tokens:
         prompt: how many tokens of the row are prompt; (rows, 1), int64.
         given: how many tokens the row's text has; (rows, 1), int64.
         ids: token ids (rows, width), or None where the model was given embeddings only.
-        text: the text's token ids so far, one list per row, for positions that look at characters; None outside a text's
-            first forward.
+        text: the text's token ids so far, one list per row, for positions that look at characters; None outside a
+            text's first forward.
         processor: tokenizer or processor, or None.
         image_token: id of the image placeholder, or None.
         memory: results that a position wants to keep until the next text begins.
@@ -77,7 +76,7 @@ class Characters:
 
 @dataclass(frozen=True)
 class Role:
-    """The content of all chat messages of one role ("system", "user", "assistant"), by the tokenizer's chat template."""
+    """The content of all chat messages of one role ("system", "user", "assistant"), by the chat template."""
 
     name: str
 
@@ -95,11 +94,13 @@ def check_positions(positions: Positions, processor: Any = None) -> Positions:
         ArgumentError: they don't, or they need a tokenizer and there is none.
     """
     for position in positions if isinstance(positions, tuple) else (positions,):
-        known = position in _NAMES if isinstance(position, str) else isinstance(position, slice | Text | Characters | Role)
+        known = (
+            position in _NAMES if isinstance(position, str) else isinstance(position, slice | Text | Characters | Role)
+        )
         if not known and not callable(position) and (isinstance(position, bool) or not isinstance(position, int)):
             raise ArgumentError(
-                f"positions contains {position!r}; expected one of {', '.join(map(repr, _NAMES))}, an integer, a slice, "
-                "Text, Characters, Role, a callable, or a tuple of these."
+                f"positions contains {position!r}; expected one of {', '.join(map(repr, _NAMES))}, an integer, "
+                "a slice, Text, Characters, Role, a callable, or a tuple of these."
             )
         if isinstance(position, Text | Characters | Role) and processor is None:
             raise ArgumentError(f"positions contains {position!r}, which needs the tokenizer; pass processor=.")
@@ -246,5 +247,12 @@ def _around_role(tokenizer: Any, role: str) -> tuple[str, str]:
         before.append(ahead)
     after = [*before[1:], rest]
     mine = [i for i, turn in enumerate(turns) if turn == role]
-    header = commonprefix([before[i][::-1] for i in mine])[::-1]
-    return header.lstrip("\n") if role != "system" else header, commonprefix([after[i] for i in mine]).rstrip()
+    header = _common_start([before[i][::-1] for i in mine])[::-1]
+    return header.lstrip("\n") if role != "system" else header, _common_start([after[i] for i in mine]).rstrip()
+
+
+def _common_start(texts: list[str]) -> str:
+    same = 0
+    while same < min(map(len, texts)) and len({text[same] for text in texts}) == 1:
+        same += 1
+    return texts[0][:same]

@@ -18,8 +18,8 @@ _FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f",
 
 
 SITES = ("block", "heads", "mlp")
-"""What can be read and changed in a decoder block: its output, the attention heads' outputs side by side (the input of the
-output projection), or the MLP's output before it joins the residual stream."""
+"""What can be read and changed in a decoder block: its output, the attention heads' outputs side by side (the input of
+the output projection), or the MLP's output before it joins the residual stream."""
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _PROJECTION = ("o_proj", "out_proj", "c_proj", "dense", "wo")
@@ -78,7 +78,7 @@ def site_width(model: Any, site: str) -> int:
     config = model.config.get_text_config(decoder=True)
     if site != "heads":
         return int(config.hidden_size)
-    projection = site_module(decoder_blocks(model)[0], site)
+    projection: Any = site_module(decoder_blocks(model)[0], site)
     projection = getattr(projection, "base_layer", projection)
     width = getattr(projection, "in_features", None) or getattr(projection, "nx", None)
     return int(width if width is not None else projection.weight.shape[0])

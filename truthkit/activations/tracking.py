@@ -1,9 +1,10 @@
-"""Which tokens each forward holds, whoever calls it: `generate` in any mode, a decoder that widens the batch, or user code.
+"""Which tokens each forward holds, whoever calls it: `generate` in any mode, a decoder that widens the batch, or user
+code.
 
-A hook on the text decoder sees the rows that really run, so the views of a decoder are counted too; a hook on the model sees
-the rows as the caller has them. Between them every row is traced to the item of the batch that it belongs to: rows are
-view-major (all rows of the first view, then all of the second), and within a view the beams or samples of an item lie side by
-side.
+A hook on the text decoder sees the rows that really run, so the views of a decoder are counted too; a hook on the model
+sees the rows as the caller has them. Between them every row is traced to the item of the batch that it belongs to: rows
+are view-major (all rows of the first view, then all of the second), and within a view the beams or samples of an item
+lie side by side.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Tracker:
     def _follow_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if self._generating:  # an assistant made of the model's own early layers drafts a continuation of the same text
+            if (
+                self._generating
+            ):  # an assistant made of the model's own early layers drafts a continuation of the same text
                 return original(*args, **kwargs)
             given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
             given = given if given is not None else kwargs.get("inputs_embeds")
@@ -106,9 +109,15 @@ class Tracker:
         self.item = self._items(narrow["rows"], rows, given.device)
         real, number = _numbers(mask, kwargs.get("position_ids"), past, rows, width, given.device)
         repeats = rows // len(start["given"])
-        counts = [start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name] for name in ("prompt", "given")]
+        counts = [
+            start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name]
+            for name in ("prompt", "given")
+        ]
         text = start.pop("text", None)
-        self.tokens = Tokens(number, real, *counts, ids, text, self.processor, self._image_token, start["memory"])
+        prompt, given_count = counts
+        self.tokens = Tokens(
+            number, real, prompt, given_count, ids, text, self.processor, self._image_token, start["memory"]
+        )
         if self.observer is not None:
             self.observer()
 
@@ -121,7 +130,13 @@ class Tracker:
         return int(cache.get_seq_length())
 
     def _begin(
-        self, narrow: dict[str, Any], rows: int, width: int, device: Any, mask: torch.Tensor | None, ids: torch.Tensor | None
+        self,
+        narrow: dict[str, Any],
+        rows: int,
+        width: int,
+        device: Any,
+        mask: torch.Tensor | None,
+        ids: torch.Tensor | None,
     ) -> None:
         """Note what holds for a whole text: where its prompt ends, and how long it is without padding."""
         extra = width - narrow["width"]
@@ -175,7 +190,9 @@ def _numbers(
 
 
 def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`prepare_inputs_for_generation` that leaves the mask 2-D, so that padding stays visible; the model makes its own 4-D one."""
+    """`prepare_inputs_for_generation` that leaves the mask 2-D, so that padding stays visible; the model makes its own
+    4-D one.
+    """
 
     @functools.wraps(original)
     def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:

@@ -1,7 +1,8 @@
 """A constant vector folded into a bias: steering at no cost at all, and exactly undone.
 
-A decoder block's output is the residual stream plus what its last projection adds, so a vector added to that projection's bias
-is added to the block's output, at every token. For attention heads the vector goes through the output projection first.
+A decoder block's output is the residual stream plus what its last projection adds, so a vector added to that
+projection's bias is added to the block's output, at every token. For attention heads the vector goes through the output
+projection first.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Baked:
 
     def __init__(self, model: Any):
         self.model = model
-        self._before: list[tuple[nn.Module, nn.Parameter | None, torch.Tensor | None]] = []
+        self._before: list[tuple[Any, nn.Parameter | None, torch.Tensor | None]] = []
         self._flag: tuple[Any, str, bool] | None = None
 
-    def add(self, projection: nn.Module, shift: torch.Tensor) -> None:
+    def add(self, projection: Any, shift: torch.Tensor) -> None:
         """Add `shift` to the bias of `projection`, or make it the bias where there is none."""
         bias = projection.bias
         self._before.append((projection, bias, None if bias is None else bias.detach().clone()))
@@ -70,9 +71,10 @@ def bake(
 ) -> Baked:
     """Fold vectors into the biases of `model`, as steering with mode "add" at all positions would add them.
 
-    The result is compared with real steering on a probe, so a block that treats its projections otherwise (a norm behind the
-    MLP, as in Gemma 2 and 3) is refused and left as it was. `model.save_pretrained` then writes an ordinary checkpoint: where
-    the architecture has biases by a switch of its config, the switch is set, and the other layers get biases of zero.
+    The result is compared with real steering on a probe, so a block that treats its projections otherwise (a norm
+    behind the MLP, as in Gemma 2 and 3) is refused and left as it was. `model.save_pretrained` then writes an ordinary
+    checkpoint: where the architecture has biases by a switch of its config, the switch is set, and the other layers get
+        biases of zero.
 
     Args:
         model: a text or image-text model.
@@ -106,7 +108,9 @@ def _projection(block: nn.Module, site: str) -> Any:
     if site == "heads":
         return site_module(block, "heads")
     mlp = site_module(block, "mlp")
-    found = mlp if hasattr(mlp, "weight") else next((getattr(mlp, n) for n in _LAST_PROJECTION if hasattr(mlp, n)), None)
+    found = (
+        mlp if hasattr(mlp, "weight") else next((getattr(mlp, n) for n in _LAST_PROJECTION if hasattr(mlp, n)), None)
+    )
     if found is None or not hasattr(found, "bias"):
         raise ModelError(
             f"{type(block).__name__} has no single last projection whose bias could hold the vector (its MLP is "
@@ -129,18 +133,17 @@ def _allow_biases(baked: Baked, model: Any, blocks: nn.ModuleList, site: str, ke
     """Make room for biases in an architecture that has none, in every layer if a switch of the config says so."""
     config = model.config.get_text_config(decoder=True)
     flag = _CONFIG_FLAGS["heads" if site == "heads" else "mlp"]
-    part = site_module(blocks[0], "mlp") if site != "heads" else getattr(blocks[0], "self_attn", None)
-    if hasattr(config, flag) and part is not None:
+    parts: list[Any] = [getattr(block, "self_attn" if site == "heads" else "mlp", None) for block in blocks]
+    if hasattr(config, flag) and None not in parts:
         baked.set_flag(config, flag)
-        for block in blocks:
-            owner = site_module(block, "mlp") if site != "heads" else block.self_attn
-            for linear in owner.children():
-                if isinstance(linear, nn.Linear) and linear.bias is None:
+        for part in parts:
+            for linear in part.children():
+                if isinstance(linear, nn.Linear) and getattr(linear, "bias", None) is None:
                     baked.add(linear, torch.zeros(linear.out_features))
     elif not keep_in_memory:
         raise ModelError(
-            f"{type(model).__name__} has no biases there and no switch for them in its config, so a saved checkpoint would "
-            "lose the vector; pass keep_in_memory=True to bake it into this model only."
+            f"{type(model).__name__} has no biases there and no switch for them in its config, so a saved checkpoint "
+            "would lose the vector; pass keep_in_memory=True to bake it into this model only."
         )
 
 
@@ -167,6 +170,6 @@ def _compare(
     for before, wanted, found in zip(plain, steered, baked, strict=True):
         if (wanted - found).norm() > 0.01 * (wanted - before).norm() + rounding * wanted.norm():
             raise ModelError(
-                f"{block} does something with its projection's output before it joins the residual stream, so the vector "
-                "cannot be baked there; steer it instead."
+                f"{block} does something with its projection's output before it joins the residual stream, so the "
+                "vector cannot be baked there; steer it instead."
             )

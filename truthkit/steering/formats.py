@@ -45,9 +45,12 @@ def read_vector(path: str | PathLike[str], *, layer_count: int | None = None) ->
 def to_gguf(vector: SteeringVector, path: str | PathLike[str], *, model_type: str | None = None) -> None:
     """Write a llama.cpp control vector, as repeng writes them.
 
-    llama.cpp has no direction for block 0 and adds the vectors to block outputs, so only site "block" fits, without layer 0.
+    llama.cpp has no direction for block 0 and adds the vectors to block outputs, so only site "block" fits, without
+    layer 0.
 
     Args:
+        vector: what to write.
+        path: the `.gguf` file.
         model_type: the architecture's name in llama.cpp, for its records. None takes it from the provenance.
     """
     _need_gguf()
@@ -75,7 +78,9 @@ def from_gguf(path: str | PathLike[str], *, layer_count: int | None = None) -> S
     """Read a control vector made by repeng, llama.cpp or `to_gguf`.
 
     Args:
-        layer_count: how many decoder blocks the model has. The file does not say; None takes the highest layer plus one.
+        path: the `.gguf` file.
+        layer_count: how many decoder blocks the model has. The file does not say; None takes the highest layer plus
+            one.
     """
     _need_gguf()
     import gguf
@@ -98,18 +103,20 @@ def from_gguf(path: str | PathLike[str], *, layer_count: int | None = None) -> S
 def to_lm_eval(vector: SteeringVector, path: str | PathLike[str], model: Any, *, strength: float = 1.0) -> None:
     """Write the `.pt` file that lm-evaluation-harness' `--model steered` takes as `steer_path`.
 
-    The harness reads it with `weights_only=True`. As of release 0.4.12 its "add" applies the last listed vector at every
-    layer (a closure over the loop variable), so a vector of several layers is refused here.
+    The harness reads it with `weights_only=True`. As of release 0.4.12 its "add" applies the last listed vector at
+    every layer (a closure over the loop variable), so a vector of several layers is refused here.
 
     Args:
+        vector: what to write.
+        path: the `.pt` file.
         model: the model that will be steered; its module names go into the file.
         strength: the coefficient.
     """
     _only_block(vector, "an lm-evaluation-harness file")
     if len(vector) != 1:
         raise ArgumentError(
-            f"the vector has {len(vector)} layers, but lm-evaluation-harness would add one of them at all; choose a layer, "
-            "for example vector.at(vector.best_layer())."
+            f"the vector has {len(vector)} layers, but lm-evaluation-harness would add one of them at all; choose a "
+            "layer, for example vector.at(vector.best_layer())."
         )
     vector.check_model(model)
     plain = plain_model(model)
@@ -165,9 +172,7 @@ def from_numpy(path: str | PathLike[str]) -> SteeringVector:
         raise ArgumentError(f"{str(path)!r} is not a vector written by to_numpy: {error}") from error
 
 
-def _imported(
-    directions: dict[int, torch.Tensor], layer_count: int | None, source: dict[str, Any]
-) -> SteeringVector:
+def _imported(directions: dict[int, torch.Tensor], layer_count: int | None, source: dict[str, Any]) -> SteeringVector:
     if not directions:
         raise ArgumentError("the file holds no direction.")
     return SteeringVector(directions, layer_count or max(directions) + 1, "block", source)

@@ -1,7 +1,8 @@
 """How a direction is found from the activations of positive and negative texts.
 
-Every method returns a vector with a natural scale: it points from negative to positive, and adding it once moves a state as far
-along its direction as the means of the two classes are apart [our choice, for the methods that only give a direction].
+Every method returns a vector with a natural scale: it points from negative to positive, and adding it once moves a
+state as far along its direction as the means of the two classes are apart [our choice, for the methods that only give a
+direction].
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Method:
 
 
 def mean_difference(data: LayerData) -> torch.Tensor:
-    """Difference of the class means (Rimsky et al., *Steering Llama 2 via Contrastive Activation Addition*, 2312.06681)."""
+    """Difference of the class means (Rimsky et al., *Steering Llama 2 via Contrastive Activation Addition*,
+    2312.06681).
+    """
     return data.mean_difference
 
 
@@ -63,8 +66,9 @@ def principal_component(data: LayerData, *, centred: bool = False) -> torch.Tens
     """First principal component of the pairs' differences (Zou et al., *Representation Engineering*, 2310.01405).
 
     Args:
-        centred: subtract the mean difference first. False looks at differences in both directions, which is what random signs
-            do in the paper; True is what repeng's "pca_diff" does.
+        data: the layer.
+        centred: subtract the mean difference first. False looks at differences in both directions, which is what
+            random signs do in the paper; True is what repeng's "pca_diff" does.
     """
     assert data.difference is not None
     moment = data.difference.covariance() if centred else data.difference.second_moment()
@@ -123,8 +127,9 @@ def shrinkage_lda(data: LayerData, *, shrinkage: float | None = None) -> torch.T
     """Fisher's linear discriminant with a shrunk within-class covariance.
 
     Args:
-        shrinkage: in [0, 1], towards a multiple of the identity. None is the oracle approximating shrinkage of Chen et al.
-            (*Shrinkage Algorithms for MMSE Covariance Estimation*, 0907.4698), which needs only the covariance itself.
+        data: the layer.
+        shrinkage: in [0, 1], towards a multiple of the identity. None is the oracle approximating shrinkage of Chen et
+            al. (*Shrinkage Algorithms for MMSE Covariance Estimation*, 0907.4698), which needs only the covariance.
     """
     assert data.positive.scatter is not None
     assert data.negative.scatter is not None
@@ -147,8 +152,8 @@ def shrinkage_lda(data: LayerData, *, shrinkage: float | None = None) -> torch.T
 def contrastive_component(data: LayerData, *, alpha: float = 1.0) -> torch.Tensor:
     """Contrastive PCA: what varies between the sides of a pair, but not from text to text.
 
-    The top eigenvector of E[d dᵀ] − alpha · Cov(negatives), where d are the pairs' differences (Abid et al., 1709.06716).
-    Target and background are our choice.
+    The top eigenvector of E[d dᵀ] − alpha · Cov(negatives), where d are the pairs' differences (Abid et al.,
+    1709.06716). Target and background are our choice.
     """
     assert data.difference is not None
     moment = data.difference.second_moment()[0] - alpha * data.negative.covariance()[0]

@@ -48,11 +48,13 @@ class Progress:
             tensors = load_file(self._path)
             plan = bytes(tensors["plan"].tolist()).hex()
         except (SafetensorError, KeyError) as error:
-            raise ArgumentError(f"the checkpoint {str(self._path.parent)!r} cannot be read ({error}); remove it.") from error
+            raise ArgumentError(
+                f"the checkpoint {str(self._path.parent)!r} cannot be read ({error}); remove it."
+            ) from error
         if plan != self._plan:
             raise ArgumentError(
-                f"the checkpoint {str(self._path.parent)!r} belongs to another extraction (other pairs, model, layers or "
-                "settings); remove it, or name another folder."
+                f"the checkpoint {str(self._path.parent)!r} belongs to another extraction (other pairs, model, "
+                "layers or settings); remove it, or name another folder."
             )
         for name, part in moments.items():
             part.restore(name, tensors)

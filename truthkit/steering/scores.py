@@ -63,10 +63,8 @@ def held_out_scores(projections: torch.Tensor, groups: list[int], *, seed: int) 
         null[i] = auc(torch.where(swap[None, :, None], flipped, projections))
     p = (1 + (null >= observed - 1e-12).sum(dim=0)) / (1 + RESAMPLES)
     p_any = (1 + (null.amax(dim=1)[:, None] >= observed - 1e-12).sum(dim=0)) / (1 + RESAMPLES)
-    return [
-        HeldOutScore(*(round(float(x[layer]), 6) for x in (observed, low, high, p, p_any)), pairs)
-        for layer in range(layers)
-    ]
+    columns = [[round(value, 6) for value in column.tolist()] for column in (observed, low, high, p, p_any)]
+    return [HeldOutScore(*values, pairs) for values in zip(*columns, strict=True)]
 
 
 def _group_draws(groups: list[int], generator: torch.Generator) -> list[torch.Tensor]:

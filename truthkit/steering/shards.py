@@ -1,4 +1,6 @@
-"""Several processes on one extraction, started by `accelerate launch` or torchrun: each reads its share of the batches."""
+"""Several processes on one extraction, started by `accelerate launch` or torchrun: each reads its share of the
+batches.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from truthkit.activations.spool import Spool
 
 
 class Shards:
-    """This process' place among its peers; alone, number 0 of 1."""
+    """The place of this process among its peers; alone, number 0 of 1."""
 
     def __init__(self) -> None:
         self.index, self.count = 0, 1

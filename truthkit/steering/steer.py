@@ -22,14 +22,15 @@ _BEFORE_PROMPT_ENDS = ("prompt", "last")
 class Steering:
     """Changes to the hidden states of `model` for the length of a `with` block.
 
-    Several may be active on one model: they act in the order in which they were entered. Under a truthkit decoder every view
-    is steered alike, each at its own tokens. Under `generate`, entry i of a per-item value belongs to prompt i, with all its
-    beams and samples.
+    Several may be active on one model: they act in the order in which they were entered. Under a truthkit decoder every
+        view
+    is steered alike, each at its own tokens. Under `generate`, entry i of a per-item value belongs to prompt i, with
+    all its beams and samples.
 
     Args:
         model: any text or image-text model; PEFT wrappers are looked through.
-        vectors: for each layer (block index) the vector (features,), or one per item (items, features); for mode "patch" also
-            one per token (items, tokens, features) of a whole forward.
+        vectors: for each layer (block index) the vector (features,), or one per item (items, features); for mode
+            "patch" also one per token (items, tokens, features) of a whole forward.
         strength: a number, or one per item.
         positions: which tokens; see `truthkit.activations.positions`.
         mode: what is done; see `truthkit.steering.edits`.
@@ -39,8 +40,8 @@ class Steering:
         processor: tokenizer or processor, for positions that look at characters.
 
     Attributes:
-        prompt_lengths: set this before a forward outside `generate` to say how many of each row's tokens are prompt, so that
-            "generated" selects the rest. None means all.
+        prompt_lengths: set this before a forward outside `generate` to say how many of each row's tokens are prompt, so
+            that "generated" selects the rest. None means all.
 
     Raises:
         ArgumentError: a value makes no sense, or the vectors' width is not the model's.
@@ -114,7 +115,9 @@ class Steering:
                     f"{type(self.model).__name__} has {wanted} features; was it made for another model?"
                 )
             if vector.dim() == 3 and self.mode != "patch":
-                raise ArgumentError(f'a vector per token (layer {layer}) goes with mode="patch" only, not {self.mode!r}.')
+                raise ArgumentError(
+                    f'a vector per token (layer {layer}) goes with mode="patch" only, not {self.mode!r}.'
+                )
             if vector.dim() > 1:
                 counts[f"vectors of layer {layer}"] = len(vector)
             if not bool(vector.isfinite().all()):
@@ -134,8 +137,8 @@ class Steering:
         tokens, item = tracker.tokens, tracker.item
         if self._items is not None and int(item[-1]) + 1 != self._items:
             raise ArgumentError(
-                f"strength or vectors are given for {self._items} items, but the batch has {int(item[-1]) + 1}; give one "
-                "per prompt, or a single one for all."
+                f"strength or vectors are given for {self._items} items, but the batch has {int(item[-1]) + 1}; give "
+                "one per prompt, or a single one for all."
             )
         self._ready.clear()
         self._row_strength = (
@@ -160,7 +163,9 @@ class Steering:
         return self._ready[layer]
 
     def _change(self, layer: int, given: torch.Tensor) -> torch.Tensor:
-        hidden = given if given.dim() == 3 else given.view(*self._tracker.tokens.real.shape, -1)  # OPT's MLP sees one long row
+        hidden = (
+            given if given.dim() == 3 else given.view(*self._tracker.tokens.real.shape, -1)
+        )  # OPT's MLP sees one long row
         if self.features is not None:
             part = hidden[..., self.features]
             changed = hidden.clone()
@@ -217,8 +222,9 @@ def refuse_compiled(given: Any, model: Any) -> None:
     compiled = given is not model and hasattr(given, "_orig_mod")
     if compiled or any(model.__dict__.get(name) is not None for name in ("_compiled_call_impl", "_compiled_call")):
         raise AttachError(
-            "this model is compiled already, and compiled code would pass the steering by in silence. Enter the steering "
-            "first and compile inside its block (torch.compile(model)), steer the uncompiled model, or bake the vector."
+            "this model is compiled already, and compiled code would pass the steering by in silence. Enter the "
+            "steering first and compile inside its block (torch.compile(model)), steer the uncompiled model, "
+            "or bake the vector."
         )
 
 

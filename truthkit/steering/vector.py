@@ -21,7 +21,8 @@ from truthkit.steering.steer import Steering
 class SteeringVector:
     """Directions in the activations of a model's decoder blocks.
 
-    `vector[i]` is the direction of layer `i`, a float32 tensor of shape (features,); negative numbers count from the end.
+    `vector[i]` is the direction of layer `i`, a float32 tensor of shape (features,); negative numbers count from the
+    end.
 
     Attributes:
         directions: layer (0-based block index) to direction.
@@ -30,7 +31,8 @@ class SteeringVector:
         provenance: where it comes from: JSON values only.
 
     Raises:
-        ArgumentError: no direction, or directions that are not finite vectors of one length, or a layer that does not exist.
+        ArgumentError: no direction, or directions that are not finite vectors of one length, or a layer that does not
+            exist.
     """
 
     directions: Mapping[int, torch.Tensor]
@@ -80,7 +82,8 @@ class SteeringVector:
 
     def __repr__(self) -> str:
         layers = f"{self.layers[0]}-{self.layers[-1]}" if len(self) > 1 else str(self.layers[0])
-        return f"SteeringVector({len(self)} layers ({layers} of {self.layer_count}), {self.features} features, {self.site!r})"
+        where = f"{len(self)} layers ({layers} of {self.layer_count})"
+        return f"SteeringVector({where}, {self.features} features, {self.site!r})"
 
     def at(self, layers: Sequence[int] | int) -> SteeringVector:
         """The same vector with these layers only."""
@@ -150,7 +153,7 @@ class SteeringVector:
         return self._with(parts, "projected on another vector")
 
     def orthogonalise(self, against: SteeringVector) -> SteeringVector:
-        """This vector without its part along `against`; layers that only this one has are unchanged."""
+        """The vector without its part along `against`; layers that only this one has are unchanged."""
         parts = self.project(against)
         rest = {
             layer: d.double() - parts.directions[layer].double() if layer in parts.directions else d
@@ -193,8 +196,8 @@ class SteeringVector:
         made_for, name = self.provenance.get("model", {}).get("id"), model_id(plain)
         if made_for and name and made_for != name and not allow_other_model:
             raise ModelError(
-                f"the vector was made from {made_for!r}, but this model is {name!r}. If they share their activations' space "
-                "(a fine-tuned copy, say), pass allow_other_model=True."
+                f"the vector was made from {made_for!r}, but this model is {name!r}. If they share their activations' "
+                "space (a fine-tuned copy, say), pass allow_other_model=True."
             )
 
     def steer(
@@ -212,6 +215,12 @@ class SteeringVector:
         """Steer `model` in a `with` block; see `Steering` for the arguments.
 
         Args:
+            model: a text or image-text model.
+            strength: a number, or one per prompt of the batch.
+            positions: which tokens; see `truthkit.activations.positions`.
+            mode: what is done; see `truthkit.steering.edits`.
+            keep_norm: rescale every changed state to the length it had.
+            processor: tokenizer or processor, for positions that look at characters.
             layers: the layers to steer. None is every layer of the vector: for one from all layers, choose, for example
                 `layers=vector.best_layer()`.
             allow_other_model: steer a model that has another name than the one the vector was made from.
@@ -251,9 +260,7 @@ class SteeringVector:
         write(self, path)
 
     @classmethod
-    def load(
-        cls, path: str | PathLike[str], *, model: Any = None, allow_other_model: bool = False
-    ) -> SteeringVector:
+    def load(cls, path: str | PathLike[str], *, model: Any = None, allow_other_model: bool = False) -> SteeringVector:
         """Read what `save` wrote, and check it against `model` if one is given.
 
         Raises:

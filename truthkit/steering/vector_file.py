@@ -71,8 +71,8 @@ def read(path: str | PathLike[str]) -> SteeringVector:
         site, count, version = header["site"], header["layer_count"], header["format"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{str(path)!r} is not a steering vector written by truthkit, or it was cut short ({error}). Other formats are "
-            "read by truthkit.steering.formats."
+            f"{str(path)!r} is not a steering vector written by truthkit, or it was cut short ({error}). Other formats "
+            "are read by truthkit.steering.formats."
         ) from error
     if version != _FORMAT:
         raise ArgumentError(f"{str(path)!r} has format {version}; this version of truthkit reads format {_FORMAT}.")

@@ -1,8 +1,8 @@
 """A steering vector for every layer, in one pass over the pairs.
 
-Texts are tokenised once, sorted by length and batched by a token budget. The forward has no output head and ends at the deepest
-layer needed; its hooks keep one state per text. What a method needs of them is streamed into float64 moments, or into a file
-where a method wants the states themselves, so memory does not grow with the number of pairs.
+Texts are tokenised once, sorted by length and batched by a token budget. The forward has no output head and ends at the
+deepest layer needed; its hooks keep one state per text. What a method needs of them is streamed into float64 moments,
+or into a file where a method wants the states themselves, so memory does not grow with the number of pairs.
 """
 
 from __future__ import annotations
@@ -58,26 +58,28 @@ def extract(
 ) -> SteeringVector:
     """A steering vector from contrast pairs.
 
-    The vector is fitted on all pairs. Its held-out scores are those of the same method fitted without the held-out pairs: per
-    layer an AUC with interval and permutation null, in `vector.scores`.
+    The vector is fitted on all pairs. Its held-out scores are those of the same method fitted without the held-out
+    pairs: per layer an AUC with interval and permutation null, in `vector.scores`.
 
     Args:
         model: a text or image-text model; PEFT wrappers are looked through.
         processor: its tokenizer or processor.
-        pairs: (positive, negative) tuples, dicts or `Pair`s, or the path of a JSON Lines file (see `read_pairs`; bad lines of a
-            file are skipped with a warning). A text may be a string or chat messages.
+        pairs: (positive, negative) tuples, dicts or `Pair`s, or the path of a JSON Lines file (see `read_pairs`; bad
+            lines of a file are skipped with a warning). A text may be a string or chat messages.
         layers: layer numbers; None is all, in the same one pass.
-        positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is the
-            answer and "last" the last token of all. See `truthkit.activations.positions`.
-        method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.methods` for their `options`.
+        positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is
+            the answer and "last" the last token of all. See `truthkit.activations.positions`.
+        method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.methods` for their
+            `options`.
         site: "block", "heads" or "mlp".
         held_out: the share of pairs to score on, in whole groups; 0 scores nothing.
         token_budget: how many tokens, padding included, run in one forward.
         seed: of the split and of the resampling.
-        against: read the negative sides from another model: a model with the same tokenizer, "base" for this one with its
-            adapters off, or the name of one of its adapters. With the same text on both sides this gives what the models
-            differ in. None reads both from `model`.
-        checkpoint: a folder for intermediate results; an extraction that was killed goes on from there, to the same vector.
+        against: read the negative sides from another model: a model with the same tokenizer, "base" for this one with
+            its adapters off, or the name of one of its adapters. With the same text on both sides this gives what the
+            models differ in. None reads both from `model`.
+        checkpoint: a folder for intermediate results; an extraction that was killed goes on from there, to the same
+            vector.
         progress: show a progress bar.
         **options: of the method.
 
@@ -87,14 +89,20 @@ def extract(
     plain = plain_model(model)
     fitting = find_method(method, options)
     blocks = len(decoder_blocks(plain))
-    wanted = resolve_layers([layers] if isinstance(layers, int) else list(range(blocks) if layers is None else layers), blocks)
+    wanted = resolve_layers(
+        [layers] if isinstance(layers, int) else list(range(blocks) if layers is None else layers), blocks
+    )
     wanted = tuple(sorted(set(wanted)))
     check_positions(positions, processor)
     if not 0 <= held_out < 1 or token_budget < 1:
-        raise ArgumentError(f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1.")
+        raise ArgumentError(
+            f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
+        )
     limit = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
     encoded = encode_pairs(_all_pairs(pairs), processor, limit)
-    fit_on, held = split_groups(encoded.groups, held_out, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
+    fit_on, held = (
+        split_groups(encoded.groups, held_out, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
+    )
     plan = {
         "model": {
             "id": model_id(plain),
@@ -107,7 +115,11 @@ def extract(
         "positions": describe_positions(positions),
         "method": method,
         "options": options,
-        "against": against if isinstance(against, str) else model_id(plain_model(against)) if against is not None else None,
+        "against": against
+        if isinstance(against, str)
+        else model_id(plain_model(against))
+        if against is not None
+        else None,
         "pairs": {"count": len(encoded.groups), "held_out": len(held), "groups": max(encoded.groups) + 1},
         "seed": seed,
         "hashes": {"pairs": encoded.digest(), "template": _template_digest(processor)},
@@ -174,7 +186,9 @@ class _Reading:
         if isinstance(against, str) and not hasattr(model, "peft_config"):
             raise ArgumentError(f"against={against!r} names an adapter, but this model has none; pass a model.")
         if isinstance(against, str) and against != "base" and against not in model.peft_config:
-            raise ArgumentError(f"against={against!r}; the model's adapters are {sorted(model.peft_config)}, or use 'base'.")
+            raise ArgumentError(
+                f"against={against!r}; the model's adapters are {sorted(model.peft_config)}, or use 'base'."
+            )
 
     def batches(self, texts: Sequence[int], budget: int, *, whole_pairs: bool) -> list[list[int]]:
         """Text numbers in batches of at most `budget` padded tokens, sorted by length; pairs kept together if asked."""
@@ -202,7 +216,8 @@ class _Reading:
     def _read(self, model: Any, texts: list[int]) -> torch.Tensor:
         if not texts:
             return torch.zeros(len(self._options["layers"]), 0, site_width(model, self._options["site"]))
-        ids, prompts = ([source[text] for text in texts] for source in (self.encoded.ids, self.encoded.prompts))
+        ids = [self.encoded.ids[text] for text in texts]
+        prompts = [self.encoded.prompts[text] for text in texts]
         return read_texts(model, ids, prompts, **self._options)
 
     def _read_against(self, texts: list[int]) -> torch.Tensor:
@@ -211,7 +226,9 @@ class _Reading:
         if self._against == "base":
             with self._model.disable_adapter():
                 return self._read(self._plain, texts)
-        active = self._model.active_adapters if hasattr(self._model, "active_adapters") else [self._model.active_adapter]
+        active = (
+            self._model.active_adapters if hasattr(self._model, "active_adapters") else [self._model.active_adapter]
+        )
         self._model.set_adapter(self._against)
         try:
             return self._read(self._plain, texts)
@@ -248,14 +265,19 @@ class _States:
         """Take in the states (layers, texts, features) of some texts."""
         values = values.cpu()
         fitted = [i for i, text in enumerate(texts) if text // 2 not in self._held]
-        self._update(self.moments, [texts[i] for i in fitted], values if len(fitted) == len(texts) else values[:, fitted])
+        self._update(
+            self.moments, [texts[i] for i in fitted], values if len(fitted) == len(texts) else values[:, fitted]
+        )
         kept = [i for i, text in enumerate(texts) if text // 2 in self._place]
         if kept:
             places = [self._place[texts[i] // 2] + texts[i] % 2 for i in kept]
             self.spool.write(places, values[:, kept])
 
     def _update(self, moments: dict[str, Moments], texts: list[int], values: torch.Tensor) -> None:
-        sides = {side: [i for i, text in enumerate(texts) if text % 2 == odd] for side, odd in (("positive", 0), ("negative", 1))}
+        sides = {
+            side: [i for i, text in enumerate(texts) if text % 2 == odd]
+            for side, odd in (("positive", 0), ("negative", 1))
+        }
         for side, picked in sides.items():
             moments[side].update(values[:, picked])
         if self.method.differences:
@@ -269,7 +291,9 @@ class _States:
         vectors, projections = [], []
         held = 2 * len(self.held)
         for layer in range(self.layers):
-            rows = self.spool.read(layer).double() if self.on_disk else torch.zeros(0, self.features, dtype=torch.float64)
+            rows = (
+                self.spool.read(layer).double() if self.on_disk else torch.zeros(0, self.features, dtype=torch.float64)
+            )
             first = {name: moments.layer(layer) for name, moments in self.moments.items()}
             data = LayerData(**first, rows=rows[held:] if method.rows else None)
             vector = method.fit(data, **options)
@@ -309,7 +333,9 @@ def _run(
     else:
         folder = Path(checkpoint) / (f"shard-{shards.index}" if shards.count > 1 else "")
         folder.mkdir(parents=True, exist_ok=True)
-    record = Progress(folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=checkpoint is not None)
+    record = Progress(
+        folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=checkpoint is not None
+    )
     done = record.resume(states.moments)
     states.open(folder)
     stack.callback(states.spool.close)
