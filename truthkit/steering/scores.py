@@ -63,8 +63,17 @@ def held_out_scores(projections: torch.Tensor, groups: list[int], *, seed: int) 
         null[i] = auc(torch.where(swap[None, :, None], flipped, projections))
     p = (1 + (null >= observed - 1e-12).sum(dim=0)) / (1 + RESAMPLES)
     p_any = (1 + (null.amax(dim=1)[:, None] >= observed - 1e-12).sum(dim=0)) / (1 + RESAMPLES)
-    columns = [[round(value, 6) for value in column.tolist()] for column in (observed, low, high, p, p_any)]
-    return [HeldOutScore(*values, pairs) for values in zip(*columns, strict=True)]
+    return [
+        HeldOutScore(
+            auc=round(float(observed[i]), 6),
+            low=round(float(low[i]), 6),
+            high=round(float(high[i]), 6),
+            p=round(float(p[i]), 6),
+            p_any=round(float(p_any[i]), 6),
+            pairs=pairs,
+        )
+        for i in range(layers)
+    ]
 
 
 def _group_draws(groups: list[int], generator: torch.Generator) -> list[torch.Tensor]:
