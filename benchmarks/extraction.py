@@ -3,13 +3,14 @@
     python benchmarks/extraction.py --pairs 512 --out extraction.json
 
 - *floor*: the decoder alone, over the same length-sorted batches: no output head, no hooks, nothing kept.
-- *usual way*: as the package steering-vectors does it, written out plainly: batches of 32 texts in dataset order, left-padded
-  with a mask, the whole model with its output head, the activations of all tokens and layers recorded, the last token of each
-  taken, all of them kept until the end.
+- *usual way*: as the package steering-vectors does it, written out plainly: batches of 32 texts in dataset order,
+left-padded
+  with a mask, the whole model with its output head, the activations of all tokens and layers recorded, the last token
+  of each taken, all of them kept until the end.
 
-Texts are of 8 to 128 tokens, seeded random words. Every way runs in a process of its own; times are CPU seconds on one thread,
-medians over interleaved rounds; memory is the growth of the process' peak resident set over what it was with the model loaded
-and warm. Decoding is greedy with a growing cache, per token.
+Texts are of 8 to 128 tokens, seeded random words. Every way runs in a process of its own; times are CPU seconds on one
+thread, medians over interleaved rounds; memory is the growth of the process' peak resident set over what it was with
+the model loaded and warm. Decoding is greedy with a growing cache, per token.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def texts(tokenizer: Any, count: int, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def floor(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], budget: int) -> None:
+    """The decoder over the batches, and nothing else."""
     encoded = encode_pairs(checked_pairs(pairs), tokenizer)
     reading = _Reading(model, model, tokenizer, encoded, (0,), "last", "block", None)
     decoder = model.get_decoder()
@@ -60,6 +62,7 @@ def floor(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], budget: int)
 
 
 def usual(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], size: int = 32) -> dict[int, torch.Tensor]:
+    """Mean differences the usual way."""
     tokenizer.padding_side = "left"
     blocks = decoder_blocks(model)
     kept: dict[int, list[list[torch.Tensor]]] = {layer: [[], []] for layer in range(len(blocks))}
@@ -101,6 +104,7 @@ def run(way: str, count: int, budget: int) -> dict[str, float]:
 
 
 def in_own_process(way: str, count: int, budget: int) -> dict[str, float]:
+    """One way, once, in a process of its own."""
     command = [sys.executable, __file__, "--run", way, "--pairs", str(count), "--budget", str(budget)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -149,6 +153,7 @@ def decoding(tokens: int, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--more-pairs", type=int, default=0, help="extract from so many pairs too, to compare memory")

@@ -1,12 +1,12 @@
-"""What steering by a truthful-minus-untruthful vector does to TruthfulQA, on questions that the vector has never seen.
+r"""What steering by a truthful-minus-untruthful vector does to TruthfulQA, on questions that the vector has never seen.
 
     python benchmarks/steering_truthfulqa.py mc_task.json --seed 0 --out steering_truthfulqa.json
 
-The questions of an `mc_task.json` are split in two. On the first half a vector is extracted for every layer (its answers stand
-in pairs; no question is on both sides of the held-out split), and layer and strength are chosen by MC2 on a part of it that the
-vector was not fitted on, under a guard on fluency. The second half is scored unsteered and steered: MC1 with McNemar's exact
-test, MC2 with a paired bootstrap over questions. A choice's score is the sum of its tokens' log-probabilities after
-"Q: ...\\nA:", without a primer, so the figures are not those of the six-shot protocol.
+The questions of an `mc_task.json` are split in two. On the first half a vector is extracted for every layer (its
+answers stand in pairs; no question is on both sides of the held-out split), and layer and strength are chosen by MC2 on
+a part of it that the vector was not fitted on, under a guard on fluency. The second half is scored unsteered and
+steered: MC1 with McNemar's exact test, MC2 with a paired bootstrap over questions. A choice's score is the sum of its
+tokens' log-probabilities after "Q: ...\nA:", without a primer, so the figures are not those of the six-shot protocol.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import truthkit as tk
 from truthkit.steering.select import choose
 
 FLUENT = [
-    "The train to the coast leaves at nine and arrives shortly before noon, so there is time for a walk along the beach.",
-    "To make the soup, cut the onions and carrots, fry them in butter, add water and salt, and let it simmer for an hour.",
+    "The train to the coast leaves at nine and arrives before noon, so there is time for a walk along the beach.",
+    "To make the soup, cut the onions and carrots, fry them in butter, add water and salt, and let it simmer.",
     "A tree grows a new ring of wood every year, which is why its age can be told from the stump.",
 ]
 
@@ -104,6 +104,7 @@ def bootstrap(differences: list[float], seed: int) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="an mc_task.json of TruthfulQA")
     parser.add_argument("--model", help="a hub id or folder (default: the bundled model)")
@@ -111,7 +112,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use so many questions only")
     parser.add_argument("--dev", type=int, default=60, help="questions to choose layer and strength on")
     parser.add_argument("--pairs", type=int, default=2, help="pairs per question")
-    parser.add_argument("--layers", type=int, nargs="+", help="layers to choose from (default: the three of highest AUC)")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", help="layers to choose from (default: the three of highest AUC)"
+    )
     parser.add_argument("--strengths", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
     parser.add_argument("--method", default="mean")
     parser.add_argument("--seed", type=int, default=0)

@@ -15,7 +15,7 @@ from importlib import import_module
 import truthkit
 from truthkit.errors import ArgumentError, TruthkitError
 
-COMMANDS = ("models",)
+COMMANDS = ("extract", "models", "vector")
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -1,7 +1,7 @@
 """Which layer and how strong: tried on held-out data, with a guard on fluency.
 
-The guard is the mean Kullback–Leibler divergence, per token of given texts, of the steered model's next-token distribution from
-the unsteered one's. All strengths of a layer run as rows of one batch.
+The guard is the mean Kullback–Leibler divergence, per token of given texts, of the steered model's next-token
+distribution from the unsteered one's. All strengths of a layer run as rows of one batch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def divergences(
     model: Any,
     processor: Any,
     vector: SteeringVector,
-    texts: Sequence[str],
+    texts: Sequence[str | Sequence[int]],
     *,
     layer: int,
     strengths: Sequence[float],
@@ -55,7 +55,7 @@ def divergences(
     device = plain.get_input_embeddings().weight.device
     total, tokens = torch.zeros(len(strengths), dtype=torch.float64), 0
     for text in texts:
-        ids = torch.tensor([tokenizer(text).input_ids], device=device)
+        ids = torch.tensor([tokenizer(text).input_ids if isinstance(text, str) else list(text)], device=device)
         rows = ids.expand(len(strengths), -1)
         with torch.no_grad():
             before = plain(input_ids=ids, use_cache=False).logits[0].float().log_softmax(dim=-1)
@@ -83,7 +83,7 @@ def choose(
     *,
     layers: Sequence[int],
     strengths: Sequence[float],
-    texts: Sequence[str],
+    texts: Sequence[str | Sequence[int]],
     max_divergence: float = 0.5,
     positions: Positions = "all",
 ) -> tuple[Trial, list[Trial]]:
@@ -96,7 +96,7 @@ def choose(
         effect: what to raise, measured on data that the vector was not fitted on; called while the steering is on.
         layers: the layers to try, one at a time.
         strengths: the strengths to try at each.
-        texts: ordinary texts for the fluency guard.
+        texts: ordinary texts, or their token ids, for the fluency guard.
         max_divergence: trials that move the model further than this, in nats per token, are not measured [our choice].
         positions: which tokens are steered.
 
@@ -105,14 +105,17 @@ def choose(
     """
     trials = []
     for layer in layers:
-        moved = divergences(
-            model, processor, vector, texts, layer=layer, strengths=strengths, positions=positions
-        )
+        moved = divergences(model, processor, vector, texts, layer=layer, strengths=strengths, positions=positions)
         for strength, divergence in zip(strengths, moved, strict=True):
             found = None
             if divergence <= max_divergence:
                 with vector.steer(
-                    model, layers=layer, strength=strength, positions=positions, processor=processor, allow_other_model=True
+                    model,
+                    layers=layer,
+                    strength=strength,
+                    positions=positions,
+                    processor=processor,
+                    allow_other_model=True,
                 ):
                     found = effect()
             trials.append(Trial(layer % vector.layer_count, float(strength), found, divergence))
