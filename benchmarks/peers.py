@@ -95,7 +95,12 @@ def compare(model_folder: str, out: str, count: int) -> None:
             cosines[layer] = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         *before, last = vector.layers
         print(
-            f"{name:22} {min(cosines[layer] for layer in before):.8f} (layers 0-{before[-1]})  {cosines[last]:+.8f} (last)"
+        least = min(abs(cosines[layer]) for layer in before)
+        signs = sum(cosine > 0 for cosine in cosines.values())
+        print(
+            f"{name:22} |cosine| at least {least:.8f} in layers 0-{before[-1]}, {abs(cosines[last]):.6f} in the last; "
+            f"same sign in {signs} of {len(cosines)} layers"
+        )
         )
 
 

@@ -5,7 +5,8 @@ r"""What steering by a truthful-minus-untruthful vector does to TruthfulQA, on q
 The questions of an `mc_task.json` are split in two. On the first half a vector is extracted for every layer (its
 answers stand in pairs; no question is on both sides of the held-out split), and layer and strength are chosen by MC2 on
 a part of it that the vector was not fitted on, under a guard on fluency. The second half is scored unsteered and
-steered: MC1 with McNemar's exact test, MC2 with a paired bootstrap over questions. A choice's score is the sum of its
+steered: MC1 with McNemar's exact test, MC2 with a paired bootstrap over questions; a random direction of the same
+length stands beside it. A choice's score is the sum of its
 tokens' log-probabilities after "Q: ...\nA:", without a primer, so the figures are not those of the six-shot protocol.
 """
 
@@ -103,6 +104,28 @@ def bootstrap(differences: list[float], seed: int) -> tuple[float, float]:
     return low, high
 
 
+def compared(
+    mc1_before: list[int], mc2_before: list[float], mc1: list[int], mc2: list[float], seed: int
+) -> dict[str, Any]:
+    """Scores with their paired tests against the unsteered ones."""
+    gained, lost, p = mcnemar(mc1_before, mc1)
+    changes = [b - a for a, b in zip(mc2_before, mc2, strict=True)]
+    low, high = bootstrap(changes, seed)
+    return {
+        "mc1": round(sum(mc1) / len(mc1), 4),
+        "mcnemar": {"gained": gained, "lost": lost, "p": round(p, 4)},
+        "mc2": round(sum(mc2) / len(mc2), 4),
+        "mc2_difference": [round(value, 4) for value in (sum(changes) / len(changes), low, high)],
+    }
+
+
+def random_direction(vector: tk.SteeringVector, seed: int) -> tk.SteeringVector:
+    """A control: a random direction as long as the vector's."""
+    (layer,) = vector.layers
+    noise = torch.randn(vector.features, generator=torch.Generator().manual_seed(seed))
+    return tk.SteeringVector({layer: noise / noise.norm() * vector[layer].norm()}, vector.layer_count)
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,16 +181,19 @@ def main() -> None:
     mc1_before, mc2_before = on_test.mc(on_test.score(model))
     with vector.steer(model, layers=chosen.layer, strength=chosen.strength):
         mc1_after, mc2_after = on_test.mc(on_test.score(model))
-    gained, lost, p = mcnemar(mc1_before, mc1_after)
-    changes = [b - a for a, b in zip(mc2_before, mc2_after, strict=True)]
-    low, high = bootstrap(changes, args.seed)
+    random_vector = random_direction(vector.at(chosen.layer), args.seed)
+    with random_vector.steer(model, strength=chosen.strength):
+        mc1_random, mc2_random = on_test.mc(on_test.score(model))
     count = len(test)
-    print(f"held-out questions: {count}")
-    print(f"MC1 {sum(mc1_before) / count:.4f} -> {sum(mc1_after) / count:.4f} (+{gained} -{lost}, McNemar p {p:.3f})")
+    results = {
+        "steered": compared(mc1_before, mc2_before, mc1_after, mc2_after, args.seed),
+        "random direction": compared(mc1_before, mc2_before, mc1_random, mc2_random, args.seed),
+    }
     print(
-        f"MC2 {sum(mc2_before) / count:.4f} -> {sum(mc2_after) / count:.4f} "
-        f"(difference {sum(changes) / count:+.4f} [{low:+.4f}, {high:+.4f}])"
+        f"held-out questions: {count}; unsteered MC1 {sum(mc1_before) / count:.4f}, MC2 {sum(mc2_before) / count:.4f}"
     )
+    for name, result in results.items():
+        print(f"{name}: {json.dumps(result)}")
     if args.out:
         figures = {
             "questions": {"train": len(train), "dev": len(dev), "test": count},
@@ -176,10 +202,8 @@ def main() -> None:
             "dev_mc2": plain_dev,
             "trials": [trial.as_dict() for trial in trials],
             "chosen": chosen.as_dict(),
-            "mc1": [sum(mc1_before) / count, sum(mc1_after) / count],
-            "mcnemar": {"gained": gained, "lost": lost, "p": p},
-            "mc2": [sum(mc2_before) / count, sum(mc2_after) / count],
-            "mc2_difference": [sum(changes) / count, low, high],
+            "unsteered": {"mc1": sum(mc1_before) / count, "mc2": sum(mc2_before) / count},
+            **results,
             "provenance": vector.provenance,
         }
         args.out.write_text(json.dumps(figures, indent=2))
