@@ -9,7 +9,9 @@ truthkit nor the peers before it knows which step it is:
 
 MODEL is a folder that both can load. What is compared: the mean difference with steering-vectors' mean; our uncentred
 PCA with its PCA; our centred PCA with repeng's "pca_diff". repeng reads `hidden_states[-1]` for the last block, which
-is after the final norm, so the last layer is shown apart.
+is after the final norm, so the last layer is shown apart. A centred component may be nearly square to the mean
+difference, and signs follow different rules (ours the mean difference, repeng's the majority of pairs): they are
+counted apart.
 """
 
 from __future__ import annotations
@@ -94,13 +96,11 @@ def compare(model_folder: str, out: str, count: int) -> None:
             a, b = vector[layer].double().numpy(), theirs[f"{name} {layer}"].astype(float)
             cosines[layer] = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         *before, last = vector.layers
-        print(
         least = min(abs(cosines[layer]) for layer in before)
         signs = sum(cosine > 0 for cosine in cosines.values())
         print(
             f"{name:22} |cosine| at least {least:.8f} in layers 0-{before[-1]}, {abs(cosines[last]):.6f} in the last; "
             f"same sign in {signs} of {len(cosines)} layers"
-        )
         )
 
 
