@@ -22,7 +22,7 @@ from transformers import (
 import truthkit as tk
 from tests.tiny import padded_batch, tiny
 from truthkit.activations.capture import Capture
-from truthkit.activations.sites import decoder_blocks, head_features, site_module
+from truthkit.activations.sites import decoder_blocks, head_features, name_blocks, site_module
 
 _TEXT: dict[str, Any] = {
     "hidden_size": 32,
@@ -160,3 +160,43 @@ def test_unknown_parts_are_listed() -> None:
     block = torch.nn.ModuleDict({"mixer": torch.nn.Linear(2, 2), "norm": torch.nn.LayerNorm(2)})
     with pytest.raises(tk.ModelError, match="mixer, norm"):
         site_module(block, "heads")
+
+
+def test_blocks_named_by_hand() -> None:
+    """A list of another length than the config says is refused, with what was found; then it is named."""
+    model = tiny("llama")
+    model.config.num_hidden_layers = 5
+    with pytest.raises(tk.ModelError, match=r"num_hidden_layers=5.*layers \(4\).*name_blocks"):
+        decoder_blocks(model)
+    for path, message in (("model.blocks", "no module"), ("model.norm", "expected a list of blocks")):
+        with pytest.raises(tk.ModelError, match=message):
+            name_blocks(model, path)
+    name_blocks(model, "model.layers")
+    assert decoder_blocks(model) is model.model.layers
+
+
+@pytest.mark.parametrize("quantization", ["8bit", "4bit"])
+def test_quantised_models_are_read_and_steered(quantization: Any, tmp_path: Any) -> None:
+    """Oracle: a hook of one's own on the quantised model."""
+    pytest.importorskip("bitsandbytes", reason="the extra quantization is not installed")
+    from transformers import AutoModelForCausalLM
+
+    from truthkit.models.quantization import quantization_config
+
+    tiny("llama", hidden_size=64, intermediate_size=128, head_dim=16).save_pretrained(tmp_path)
+    config = quantization_config(quantization, torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config, dtype=torch.float32).eval()
+    ids, vector = torch.arange(2, 10)[None], 3 * torch.randn(64)
+
+    def edit(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + vector
+
+    with torch.no_grad():
+        handle = model.model.layers[1].register_forward_hook(edit)
+        expected = model(input_ids=ids).logits
+        handle.remove()
+        with tk.Steering(model, {1: vector}):
+            torch.testing.assert_close(model(input_ids=ids).logits, expected)
+        baked = tk.SteeringVector({1: vector}, 4).bake(model, keep_in_memory=True)
+        torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=1e-3, atol=1e-3)
+        baked.undo()

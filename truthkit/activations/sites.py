@@ -6,6 +6,7 @@ A *layer number* is the 0-based index of a decoder block, negative from the end,
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,12 +28,38 @@ _MLP = ("mlp", "ffn", "feed_forward", "block_sparse_moe", "fc2")
 _DOWN = ("dense_4h_to_h", "down_proj")
 
 
+_NAMED_BLOCKS: weakref.WeakKeyDictionary[nn.Module, nn.ModuleList] = weakref.WeakKeyDictionary()
+
+
+def name_blocks(model: nn.Module, path: str) -> None:
+    """Say where the decoder blocks of an unusual model are, for everything that truthkit does with it from now on.
+
+    Args:
+        model: the plain model.
+        path: attribute names from the model to a `ModuleList`, as "transformer.layers".
+
+    Raises:
+        ModelError: there is no such list.
+    """
+    try:
+        found = model.get_submodule(path)
+    except AttributeError as error:
+        raise ModelError(f"{type(model).__name__} has no module {path!r}: {error}.") from error
+    if not isinstance(found, nn.ModuleList) or not len(found):
+        raise ModelError(f"{path!r} of {type(model).__name__} is a {type(found).__name__}; expected a list of blocks.")
+    _NAMED_BLOCKS[model] = found
+
+
 def decoder_blocks(model: Any) -> nn.ModuleList:
     """The text decoder's blocks, found from `get_decoder()` and checked against the text config's layer count.
+
+    What `name_blocks` was told comes first.
 
     Raises:
         ModelError: no list of that many blocks is a child of the decoder, or several are; the message lists the lists found.
     """
+    if (named := _NAMED_BLOCKS.get(model)) is not None:
+        return named
     decoder, count = model.get_decoder(), model.config.get_text_config(decoder=True).num_hidden_layers
     found = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)}
     matching = [child for child in found.values() if len(child) == count]
@@ -40,7 +67,8 @@ def decoder_blocks(model: Any) -> nn.ModuleList:
         lists = ", ".join(f"{name} ({len(child)})" for name, child in found.items()) or "none"
         raise ModelError(
             f"cannot tell the decoder blocks of {type(model).__name__}: its text config says num_hidden_layers={count}, "
-            f"and {type(decoder).__name__} holds these module lists: {lists}. Expected exactly one of that length."
+            f"and {type(decoder).__name__} holds these module lists: {lists}. Expected exactly one of that length. "
+            "truthkit.activations.sites.name_blocks(model, path) names them by hand."
         )
     return matching[0]
 

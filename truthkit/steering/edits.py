@@ -41,7 +41,7 @@ def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | 
         mode: one of `MODES`.
     """
     if mode == "add":
-        return hidden + strength * vector
+        return hidden + strength * vector if isinstance(strength, torch.Tensor) else hidden.add(vector, alpha=strength)
     if mode == "patch":
         return hidden + strength * (vector - hidden)
     length = vector.norm(dim=-1, keepdim=True)

@@ -69,6 +69,7 @@ class Steering:
         layers = resolve_layers(list(vectors), len(blocks))
         self._modules = {layer: site_module(blocks[layer], site) for layer in layers}
         self._vectors = dict(zip(layers, vectors.values(), strict=True))
+        self._per_item = [layer for layer, vector in self._vectors.items() if vector.dim() > 1]
         self._strength = _checked_strength(strength)
         self._items = self._check_widths(site_width(self.model, site))
         self._ready: dict[int, torch.Tensor] = {}
@@ -140,7 +141,8 @@ class Steering:
                 f"strength or vectors are given for {self._items} items, but the batch has {int(item[-1]) + 1}; give "
                 "one per prompt, or a single one for all."
             )
-        self._ready.clear()
+        for layer in self._per_item:
+            self._ready.pop(layer, None)
         self._row_strength = (
             self._strength[item.cpu()][:, None, None] if isinstance(self._strength, torch.Tensor) else self._strength
         )
