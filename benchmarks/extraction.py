@@ -37,14 +37,14 @@ WAYS = ("floor", "extract", "usual")
 DECODING = ("unsteered", "steered", "steered-one-layer", "baked")
 
 
-def texts(tokenizer: Any, count: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Pairs of random words, 8 to 128 tokens on each side."""
+def texts(tokenizer: Any, count: int, longest: int = 128, seed: int = 0) -> list[tuple[str, str]]:
+    """Pairs of random words, 8 to `longest` tokens on each side."""
     draw = random.Random(seed)
     words = [word for word in (tokenizer.decode([i]) for i in range(1000, 6000)) if word.strip().isalpha()]
 
     def text() -> str:
-        ids = tokenizer("".join(draw.choice(words) for _ in range(140))).input_ids
-        return tokenizer.decode(ids[: draw.randint(8, 128)])
+        ids = tokenizer("".join(draw.choice(words) for _ in range(longest + 12))).input_ids
+        return tokenizer.decode(ids[: draw.randint(8, longest)])
 
     return [(text(), text()) for _ in range(count)]
 
@@ -84,11 +84,11 @@ def usual(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], size: int = 
     return {layer: torch.cat(a).mean(0) - torch.cat(b).mean(0) for layer, (a, b) in kept.items()}
 
 
-def run(way: str, count: int, budget: int) -> dict[str, float]:
+def run(way: str, count: int, budget: int, longest: int) -> dict[str, float]:
     """One way, once, in this process."""
     torch.set_num_threads(1)
     model, tokenizer = tk.load()
-    pairs = texts(tokenizer, count)
+    pairs = texts(tokenizer, count, longest)
     warm = pairs[:2]
     does = {
         "floor": lambda pairs: floor(model, tokenizer, pairs, budget),
@@ -103,9 +103,10 @@ def run(way: str, count: int, budget: int) -> dict[str, float]:
     return {"seconds": seconds, "extra_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
 
 
-def in_own_process(way: str, count: int, budget: int) -> dict[str, float]:
+def in_own_process(way: str, count: int, budget: int, longest: int) -> dict[str, float]:
     """One way, once, in a process of its own."""
-    command = [sys.executable, __file__, "--run", way, "--pairs", str(count), "--budget", str(budget)]
+    command = [sys.executable, __file__, "--run", way]
+    command += ["--pairs", str(count), "--budget", str(budget), "--longest", str(longest)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--more-pairs", type=int, default=0, help="extract from so many pairs too, to compare memory")
     parser.add_argument("--budget", type=int, default=2048, help="tokens per forward (default: %(default)s)")
+    parser.add_argument("--longest", type=int, default=128, help="tokens of the longest text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32, help="decoded tokens per round")
     parser.add_argument("--run", choices=WAYS, help=argparse.SUPPRESS)
@@ -165,20 +167,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.run:
-        print(json.dumps(run(args.run, args.pairs, args.budget)))
+        print(json.dumps(run(args.run, args.pairs, args.budget, args.longest)))
         return
     figures: dict[str, Any] = {"pairs": args.pairs, "token_budget": args.budget}
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(args.rounds):
         for way in WAYS:
-            runs[way].append(in_own_process(way, args.pairs, args.budget))
+            runs[way].append(in_own_process(way, args.pairs, args.budget, args.longest))
     base = statistics.median(one["seconds"] for one in runs["floor"])
     for way, ones in runs.items():
         seconds, memory = (statistics.median(one[key] for one in ones) for key in ("seconds", "extra_mb"))
         figures[way] = {"seconds": seconds, "ratio": seconds / base, "extra_mb": memory, "runs": ones}
         print(f"{way:10} {seconds:8.1f} s  {seconds / base:5.2f} x floor  {memory:8.0f} MB")
     if args.more_pairs:
-        more = in_own_process("extract", args.more_pairs, args.budget)
+        more = in_own_process("extract", args.more_pairs, args.budget, args.longest)
         figures["extract, more pairs"] = {"pairs": args.more_pairs, **more}
         print(f"extract from {args.more_pairs} pairs: {more['seconds']:.1f} s, {more['extra_mb']:.0f} MB")
     if args.tokens:
