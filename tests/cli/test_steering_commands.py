@@ -24,7 +24,8 @@ def _tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     lines = [
-        json.dumps({"positive": pair.positive, "negative": pair.negative, "prompt": pair.prompt}) for pair in toy_pairs(24)
+        json.dumps({"positive": pair.positive, "negative": pair.negative, "prompt": pair.prompt})
+        for pair in toy_pairs(24)
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join([*lines[:3], '{"positive": "x"}', *lines[3:]]))
@@ -40,16 +41,16 @@ def test_extract(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "3 layers (1-3 of 4)" in captured.out
     assert "best held-out AUC: layer" in captured.out
     vector = tk.SteeringVector.load(out)
-    expected = tk.extract(
-        tiny("llama"), ToyTokenizer(), toy_pairs(24), layers=[1, 2, 3], positions=("answer", 0), method="logistic", l2=2.0
-    )
+    options: dict[str, Any] = {"layers": [1, 2, 3], "positions": ("answer", 0), "method": "logistic", "l2": 2.0}
+    expected = tk.extract(tiny("llama"), ToyTokenizer(), toy_pairs(24), **options)
     assert all(torch.equal(vector[layer], expected[layer]) for layer in expected)
     assert not (tmp_path / "v.safetensors.partial").exists()
 
 
 def test_select(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "v.safetensors"
-    assert cli.main(["extract", "--pairs", str(pairs), "--out", str(out), "--select", "--strengths", "0.01+0.05", "--json"]) == 0
+    arguments = ["--select", "--strengths", "0.01+0.05", "--json"]
+    assert cli.main(["extract", "--pairs", str(pairs), "--out", str(out), *arguments]) == 0
     about = json.loads(capsys.readouterr().out)
     selection = about["selection"]
     assert len(selection["trials"]) == 6

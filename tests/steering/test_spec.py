@@ -78,7 +78,9 @@ def test_bad_steer(text: str, message: str) -> None:
 
 def test_a_spec_steers_as_the_vector_does(tmp_path: Path) -> None:
     model, batch = tiny("llama"), padded_batch(6)
-    vector = SteeringVector({1: 3 * torch.randn(48), 2: torch.randn(48)}, 4, provenance={"selection": {"strength": 2.0}})
+    vector = SteeringVector(
+        {1: 3 * torch.randn(48), 2: torch.randn(48)}, 4, provenance={"selection": {"strength": 2.0}}
+    )
     vector.save(tmp_path / "v.safetensors")
 
     def tokens(steering: Any) -> list[list[int]]:

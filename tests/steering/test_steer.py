@@ -257,6 +257,16 @@ def test_with_contrastive_search() -> None:
     assert greedy(model, batch, **options) != steered
 
 
+@pytest.mark.parametrize("positions", ["generated", "last", "prompt"])
+def test_candidates_of_contrastive_search_are_steered_as_the_tokens_they_may_become(positions: str) -> None:
+    """The tree of candidates in one row, against the processor form, which runs one row for each."""
+    model, batch = tiny("llama"), padded_batch(5, 9)
+    processor = tk.ContrastiveSearchLogitsProcessor(model, top_k=4, attention_mask=batch["attention_mask"])
+    with tk.Steering(model, vectors(1), positions=positions):
+        tree = greedy(model, batch, custom_generate=tk.contrastive_search, penalty_alpha=0.6, top_k=4)
+        assert greedy(model, batch, logits_processor=[processor]) == tree
+
+
 # -- compiled models ---------------------------------------------------------------------------------------------------
 
 
