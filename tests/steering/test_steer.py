@@ -289,7 +289,7 @@ def test_compiled_inside_the_block_steers_and_stops_steering_after_it() -> None:
         torch.testing.assert_close(compiled(input_ids=ids).logits, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("how", ["wrapped", "in place", "by generate"])
+@pytest.mark.parametrize("how", ["wrapped", "in place", "one block", "by generate"])
 @pytest.mark.usefixtures("_fresh_dynamo")
 def test_a_compiled_model_is_refused(how: str) -> None:
     model: Any = tiny("llama")
@@ -297,9 +297,13 @@ def test_a_compiled_model_is_refused(how: str) -> None:
         model = torch.compile(model, backend="eager")
     elif how == "in place":
         model.compile(backend="eager")
+    elif how == "one block":
+        model.model.layers[1].compile(backend="eager")
     else:
         model._compiled_call = model.__call__
     with pytest.raises(tk.AttachError, match="compiled already"), tk.Steering(model, vectors(1)):
+        pass
+    with pytest.raises(tk.AttachError, match="compiled already"), Capture(model):
         pass
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from truthkit.activations.compiled import guarded_compilation, refuse_compiled
 from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, Tokens, check_positions, selected
 from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module
@@ -95,7 +96,7 @@ class Capture:
         reduce: Reducer | Moments = "keep",
         processor: Any = None,
     ):
-        self.model = plain_model(model)
+        self._given, self.model = model, plain_model(model)
         if layers is None:
             layers = range(len(decoder_blocks(self.model)))
         if not isinstance(reduce, Moments) and reduce not in ("keep", "mean"):
@@ -118,12 +119,11 @@ class Capture:
         self._tracker.prompt_lengths = lengths
 
     def __enter__(self) -> Capture:
-        from truthkit.steering.steer import refuse_compiled
-
-        refuse_compiled(self.model, self.model)
+        refuse_compiled(self._given, self.model)
         with ExitStack() as stack:
             self._tracker.attach(stack)
             self._taps.attach(stack, self._take)
+            stack.enter_context(guarded_compilation())
             self._stack = stack.pop_all()
         return self
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 
+from truthkit.activations.compiled import guarded_compilation, refuse_compiled
 from truthkit.activations.positions import Positions, check_positions, selected
 from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module, site_width
 from truthkit.activations.tracking import Tracker
 from truthkit.decoding.attach import plain_model
-from truthkit.errors import ArgumentError, AttachError
+from truthkit.errors import ArgumentError
 from truthkit.steering.edits import check_mode, edited, with_norm_of
 
 _BEFORE_PROMPT_ENDS = ("prompt", "last")
@@ -213,27 +214,3 @@ def _checked_strength(strength: Any) -> float | torch.Tensor:
     if values.dim() > 1 or values.numel() == 0 or not bool(values.isfinite().all()):
         raise ArgumentError(f"strength is {strength!r}; expected a finite number, or one per prompt.")
     return float(values) if values.dim() == 0 else values.detach().cpu()
-
-
-def refuse_compiled(given: Any, model: Any) -> None:
-    """Raise if compiled code of `model` may exist already.
-
-    Raises:
-        AttachError: it does.
-    """
-    compiled = given is not model and hasattr(given, "_orig_mod")
-    if compiled or any(model.__dict__.get(name) is not None for name in ("_compiled_call_impl", "_compiled_call")):
-        raise AttachError(
-            "this model is compiled already, and compiled code would pass the steering by in silence. Enter the "
-            "steering first and compile inside its block (torch.compile(model)), steer the uncompiled model, "
-            "or bake the vector."
-        )
-
-
-@contextmanager
-def guarded_compilation() -> Iterator[None]:
-    """Code that `torch.compile` makes in this block notices when hooks come off later, and is made anew then."""
-    import torch._dynamo.config as config
-
-    with config.patch(skip_nnmodule_hook_guards=False):
-        yield
