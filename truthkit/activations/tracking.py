@@ -1,5 +1,4 @@
-"""Which tokens each forward holds, whoever calls it: `generate` in any mode, a decoder that widens the batch, or user
-code.
+"""Which tokens each forward holds, whoever calls it: `generate` in any mode, a decoder, or user code.
 
 A hook on the text decoder sees the rows that really run, so the views of a decoder are counted too; a hook on the model
 sees the rows as the caller has them. Between them every row is traced to the item of the batch that it belongs to: rows

@@ -23,10 +23,9 @@ _BEFORE_PROMPT_ENDS = ("prompt", "last")
 class Steering:
     """Changes to the hidden states of `model` for the length of a `with` block.
 
-    Several may be active on one model: they act in the order in which they were entered. Under a truthkit decoder every
-        view
-    is steered alike, each at its own tokens. Under `generate`, entry i of a per-item value belongs to prompt i, with
-    all its beams and samples.
+    Several may be active on one model: they act in the order in which they were entered. Under a truthkit decoder
+    every view is steered alike, each at its own tokens. Under `generate`, entry i of a per-item value belongs to prompt
+    i, with all its beams and samples.
 
     Args:
         model: any text or image-text model; PEFT wrappers are looked through.
