@@ -35,6 +35,9 @@ from truthkit.steering.scores import held_out_scores, split_groups
 from truthkit.steering.shards import Shards
 from truthkit.steering.vector import SteeringVector, model_id
 
+MOST_HELD_OUT = 256
+"""No more pairs than this are held out: the interval is narrow by then, and memory stays the same [our choice]."""
+
 Other = Any
 """The model of the negative sides: a model, "base" (adapters off), or the name of a loaded adapter."""
 
@@ -72,7 +75,7 @@ def extract(
         method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.methods` for their
             `options`.
         site: "block", "heads" or "mlp".
-        held_out: the share of pairs to score on, in whole groups; 0 scores nothing.
+        held_out: the share of pairs to score on, in whole groups, up to `MOST_HELD_OUT` pairs; 0 scores nothing.
         token_budget: how many tokens, padding included, run in one forward.
         seed: of the split and of the resampling.
         against: read the negative sides from another model: a model with the same tokenizer, "base" for this one with
@@ -100,8 +103,9 @@ def extract(
         )
     limit = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
     encoded = encode_pairs(_all_pairs(pairs), processor, limit)
+    share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
     fit_on, held = (
-        split_groups(encoded.groups, held_out, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
+        split_groups(encoded.groups, share, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
     )
     plan = {
         "model": {

@@ -1,5 +1,4 @@
-"""Several processes on one extraction, started by `accelerate launch` or torchrun: each reads some of the batches.
-"""
+"""Several processes on one extraction, started by `accelerate launch` or torchrun: each reads some of the batches."""
 
 from __future__ import annotations
 
