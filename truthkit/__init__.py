@@ -18,6 +18,7 @@ from truthkit.errors import (
 )
 
 if TYPE_CHECKING:
+    from truthkit.activations.capture import Capture
     from truthkit.decoding import (
         CAD,
         ICD,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         fast_decoding,
     )
     from truthkit.models import load
+    from truthkit.steering import Steering, SteeringVector, extract
 
 __version__ = "0.1.0"
 
@@ -58,6 +60,10 @@ _HOME = {
     "ViewLogits": "truthkit.decoding",
     "contrastive_search": "truthkit.decoding",
     "fast_decoding": "truthkit.decoding",
+    "Capture": "truthkit.activations.capture",
+    "Steering": "truthkit.steering",
+    "SteeringVector": "truthkit.steering",
+    "extract": "truthkit.steering",
 }
 
 __all__ = [
@@ -67,6 +73,7 @@ __all__ = [
     "ArgumentError",
     "AttachError",
     "CADLogitsProcessor",
+    "Capture",
     "ContrastiveSearch",
     "ContrastiveSearchLogitsProcessor",
     "Decoder",
@@ -78,11 +85,14 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "NotAvailableError",
+    "Steering",
+    "SteeringVector",
     "TruthkitError",
     "View",
     "ViewLogits",
     "__version__",
     "contrastive_search",
+    "extract",
     "fast_decoding",
     "load",
 ]

@@ -177,7 +177,8 @@ class Oracle(PreTrainedModel, GenerationMixin):
         return self._known[key]
 
     def prepare(self, prompt: list[int], continuation: list[int]) -> None:
-        """Do the forwards for all beginnings of a continuation in one (causal models see no later token); saves time."""
+        """Do the forwards for all beginnings of a continuation in one (causal models see no later token); saves
+        time."""
         scores = self.scores(prompt, continuation, len(continuation) + 1)
         for length, row in enumerate(scores):
             self._known[tuple(prompt), tuple(continuation[:length])] = row

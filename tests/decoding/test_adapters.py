@@ -130,7 +130,7 @@ class TestLoaded:
         ids=str,
     )
     @pytest.mark.parametrize("loaded", [True, False])
-    @pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers", "ignore:.lora_bias=True.")
+    @pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers", "ignore::peft.utils.warning.PeftWarning")
     def test_more_than_plain_lora(self, options: dict[str, Any], message: str, loaded: bool, tmp_path: Path) -> None:
         """Loaded or from its folder: refused, with the way that works."""
         config = LoraConfig(**{"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options})
@@ -142,7 +142,7 @@ class TestLoaded:
         with pytest.raises(tk.ModelError, match=f"(?s){message}.*amateur=tk.load"):
             tk.ICD(given, amateur=name)
 
-    @pytest.mark.filterwarnings("ignore:The following rank_pattern keys")
+    @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
     def test_experts(self, tmp_path: Path) -> None:
         """transformers keeps a mixture's experts in one parameter, which peft adapts as a whole."""
         for given, name in (

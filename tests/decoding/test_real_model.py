@@ -42,7 +42,9 @@ def _ids(tokenizer: Any, content: str, instruction: str | None = None) -> list[i
 @pytest.fixture(scope="module")
 def bench(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Bench:
     model, tokenizer = smollm2
-    folder = save_adapter(_copy(model), tmp_path_factory.mktemp("adapter"), target_modules=["q_proj", "v_proj", "up_proj"])
+    folder = save_adapter(
+        _copy(model), tmp_path_factory.mktemp("adapter"), target_modules=["q_proj", "v_proj", "up_proj"]
+    )
     contents = [f"{context}\n\n{question}" for context, question in QUESTIONS]
     prompts = [_ids(tokenizer, content) for content in contents]
     inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
@@ -73,62 +75,73 @@ def bench(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) ->
 
 def check(bench: Bench, name: str, batch: int, **options: Any) -> None:
     inputs, case = bench.rows(batch), CASES[name]
+    options.setdefault("max_new_tokens", TOKENS)
     with case.attached(bench, batch):
-        got = decode(bench.model, inputs, max_new_tokens=TOKENS, **options)
+        got = decode(bench.model, inputs, **options)
     oracle, width = bench.oracle(case), inputs["input_ids"].shape[1]
     per_prompt = len(got.sequences) // batch
     for row, ids in enumerate(got.sequences):
         kept = inputs["attention_mask"][row // per_prompt].bool()
         oracle.prepare(ids[:width][kept].tolist(), ids[width:].tolist())
     options.pop("cache_implementation", None)
-    want = decode(oracle, inputs, max_new_tokens=TOKENS, **options)
+    want = decode(oracle, inputs, **options)
     assert got.sequences.tolist() == want.sequences.tolist()
     torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), atol=1e-4, rtol=1e-5)
 
 
 class TestAgainstTheOracle:
-    """Same tokens, and combined logits within 1e-4."""
+    """Same tokens, and combined logits within 1e-4; unnormalised exits, with logits in the hundreds, are left out."""
 
-    @pytest.mark.parametrize("name", [*CASES])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "icd-adapter",
+            "icd-prompt",
+            "icd-model",
+            "lol-dynamic",
+            "lol-adapter-refocus",
+            "lol-model",
+            "dola-high",
+            "cad",
+        ],
+    )
     def test_padded_batch(self, bench: Bench, name: str) -> None:
-        if name == "dola-no-norm":
-            pytest.skip("unnormalised exits have logits in the hundreds")
         check(bench, name, 4)
 
-    @pytest.mark.parametrize("name", ["icd-prompt", "lol-adapter-refocus", "dola-high", "cad"])
+    @pytest.mark.parametrize("name", ["icd-adapter-prompt", "lol-refocus"])
     def test_sampling_and_static_cache(self, bench: Bench, name: str) -> None:
-        check(bench, name, 4, **MODES["sampling"], cache_implementation="static")
+        check(bench, name, 3, **MODES["sampling"], cache_implementation="static")
 
-    @pytest.mark.parametrize("name", ["icd-adapter", "icd-model-prompt", "lol-refocus", "dola-high", "cad"])
+    @pytest.mark.parametrize("name", ["icd-prompt", "lol-static", "dola-list"])
     def test_beams_of_one_prompt(self, bench: Bench, name: str) -> None:
-        check(bench, name, 1, **MODES["beams"])
+        check(bench, name, 1, **MODES["beams"], max_new_tokens=8)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", [name for name in CASES if name != "dola-no-norm"])
     def test_every_mode(self, bench: Bench, name: str, mode: str) -> None:
-        if name == "dola-no-norm":
-            pytest.skip("unnormalised exits have logits in the hundreds")
-        check(bench, name, 4, **MODES[mode])
-        check(bench, name, 1, **MODES[mode], cache_implementation="static")
+        check(bench, name, 4, **MODES[mode], max_new_tokens=8)
+        check(bench, name, 1, **MODES[mode], max_new_tokens=8, cache_implementation="static")
 
 
 class TestProcessor:
     """The context manager's tokens."""
 
-    @pytest.mark.parametrize("name", ["icd-adapter", "lol-adapter-refocus", "dola-high", "cad"])
-    @pytest.mark.parametrize("mode", ["greedy", "beams"])
+    @pytest.mark.parametrize(
+        ("name", "mode"), [("icd-adapter", "beams"), ("lol-refocus", "greedy"), ("dola-high", "beams")]
+    )
     def test_same_tokens(self, bench: Bench, name: str, mode: str) -> None:
-        inputs, options = bench.rows(3), {"max_new_tokens": TOKENS, **MODES[mode]}
-        with CASES[name].attached(bench, 3):
+        inputs, options = bench.rows(2), {"max_new_tokens": 8, **MODES[mode]}
+        with CASES[name].attached(bench, 2):
             inside = decode(bench.model, inputs, **options)
-        outside = decode(bench.model, inputs, logits_processor=[CASES[name].processor(bench, 3)], **options)
+        outside = decode(bench.model, inputs, logits_processor=[CASES[name].processor(bench, 2)], **options)
         assert outside.sequences.tolist() == inside.sequences.tolist()
 
 
 class TestFormerDoLa:
     def test_layers_named_high_and_low(self, bench: Bench) -> None:
-        """transformers 4 took hidden states 15, 17, ... 29 and (the embeddings being tied) 2, 4, ... 14 of 30 blocks."""
+        """transformers 4 took hidden states 15, 17, ... 29 and (the embeddings being tied) 2, 4, ... 14 of 30
+        blocks."""
         assert list(tk.DoLa(bench.model, layers="high").layers) == list(range(14, 30, 2))
         assert list(tk.DoLa(bench.model, layers="low").layers) == list(range(1, 14, 2))
 

@@ -28,20 +28,26 @@ def text_tokenizer(processor: Any, needed_for: str) -> Any:
     return getattr(processor, "tokenizer", processor)
 
 
-def _before_content(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def _before_content(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
+    """What the template puts before the user's words; None where these words do not come out as they went in."""
     rendered = tokenizer.apply_chat_template([*messages, {"role": "user", "content": _MARK}], tokenize=False)
-    return rendered.partition(_MARK)[0].rstrip()
+    before, mark, _ = rendered.partition(_MARK)
+    return before.rstrip() if mark else None
 
 
 def _chat_prefixes(tokenizer: Any, instruction: str) -> tuple[str, str] | None:
-    """The text before the first user message, without and with the instruction; None without a chat template."""
+    """The text before the first user message, without and with the instruction; None without a usable chat template."""
     if not getattr(tokenizer, "chat_template", None):
         return None
-    plain = _before_content(tokenizer, [])
+    if (plain := _before_content(tokenizer, [])) is None:
+        return None
     try:
-        return plain, _before_content(tokenizer, [{"role": "system", "content": instruction}])
+        instructed = _before_content(tokenizer, [{"role": "system", "content": instruction}])
     except Exception:  # templates refuse a system role with whatever their author chose to raise
-        return plain, f"{plain}\n{instruction}\n"
+        instructed = None
+    if instructed is None or instruction.strip() not in instructed:  # refused, or left out in silence
+        instructed = f"{plain}\n{instruction}\n"
+    return plain, instructed
 
 
 def _common_suffix(a: Sequence[int], b: Sequence[int]) -> list[int]:

@@ -1,0 +1,356 @@
+"""Oracle: greedy decoding of each prompt alone, without cache or padding, with the change written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import truthkit as tk
+from tests.activations.oracle import WHERE, block_list, right_padded, states, steered_tokens, unpadded
+from tests.decoding import oracle as decoders
+from tests.decoding.cases import ToyTokenizer
+from tests.tiny import FAMILIES, padded_batch, tiny
+from truthkit.activations.capture import Capture
+from truthkit.activations.positions import Role
+from truthkit.activations.sites import head_features
+from truthkit.steering import SteeringVector, stacked
+
+COUNT = 10
+CACHES: dict[str, dict[str, Any]] = {
+    "dynamic": {},
+    "static": {"cache_implementation": "static"},
+    "none": {"use_cache": False},
+    "chunked prefill": {"prefill_chunk_size": 4},
+}
+
+
+def vectors(*layers: int, scale: float = 2.0) -> dict[int, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {layer: scale * torch.randn(48, generator=generator) for layer in layers}
+
+
+def greedy(model: Any, batch: dict[str, torch.Tensor], **options: Any) -> list[list[int]]:
+    output = model.generate(**batch, max_new_tokens=COUNT, do_sample=False, **options)
+    return output[:, batch["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("positions", sorted(WHERE))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_tokens_as_by_hand(family: str, positions: str) -> None:
+    model, batch, steered = tiny(family), padded_batch(5, 9, 3), vectors(1, 2, scale=6.0)
+    expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
+    with tk.Steering(model, steered, positions=positions):
+        assert greedy(model, batch) == expected
+    assert greedy(model, batch) != expected
+
+
+@pytest.mark.parametrize("cache", sorted(CACHES))
+@pytest.mark.parametrize("positions", sorted(WHERE))
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_every_cache(family: str, positions: str, cache: str) -> None:
+    model, batch, steered = tiny(family), padded_batch(5, 9), vectors(1, 2)
+    expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
+    with tk.Steering(model, steered, positions=positions):
+        assert greedy(model, batch, **CACHES[cache]) == expected
+
+
+@pytest.mark.parametrize("positions", ["generated", "last"])
+def test_prompt_lookup(positions: str) -> None:
+    model, batch, steered = tiny("llama"), padded_batch(9), vectors(1)
+    expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
+    with tk.Steering(model, steered, positions=positions):
+        assert greedy(model, batch, prompt_lookup_num_tokens=3) == expected
+
+
+@pytest.mark.parametrize("positions", ["generated", "prompt", "all"])
+def test_beams_and_per_row_values(positions: str) -> None:
+    """Row i of a batch with its own vector and strength equals a run of its own, with all its beams."""
+    model, batch = tiny("qwen2"), padded_batch(5, 9, 3)
+    given = [SteeringVector(vectors(1), 4), None, SteeringVector(vectors(0, 2, scale=3.0), 4)]
+    strength = [1.5, 1.0, -0.7]
+    options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 8, "do_sample": False}
+    with tk.Steering(model, stacked(given), strength=strength, positions=positions):
+        together = model.generate(**batch, **options)[:, 9:]
+    for row, (vector, s) in enumerate(zip(given, strength, strict=True)):
+        ids = torch.tensor([unpadded(batch)[row]])
+        if vector is None:
+            alone = model.generate(ids, **options)
+        else:
+            with vector.steer(model, strength=s, positions=positions):
+                alone = model.generate(ids, **options)
+        assert together[2 * row : 2 * row + 2].tolist() == alone[:, ids.shape[1] :].tolist()
+
+
+def test_a_sweep_of_strengths_is_one_batch() -> None:
+    model, prompt = tiny("llama"), padded_batch(6)
+    steered, sweep = vectors(1), [0.0, 0.5, 1.0, 2.0]
+    batch = {name: value.repeat(len(sweep), 1) for name, value in prompt.items()}
+    with tk.Steering(model, steered, strength=sweep):
+        rows = greedy(model, batch)
+    for strength, row in zip(sweep, rows, strict=True):
+        scaled = {layer: strength * v for layer, v in steered.items()}
+        assert row == steered_tokens(model, unpadded(prompt)[0], scaled, WHERE["all"], COUNT)
+
+
+MODES = {
+    "project_out": lambda h, v: h - (h @ v) / (v @ v) * v,
+    "scale": lambda h, v: h + (2.5 - 1) * (h @ v) / (v @ v) * v,
+    "clamp": lambda h, v: h - (h @ v) / (v @ v) * v + 2.5 * v,
+    "patch": lambda h, v: v,
+}
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_modes(mode: str) -> None:
+    model, batch, steered = tiny("mistral"), padded_batch(5, 9), vectors(1, 2)
+    expected = [steered_tokens(model, ids, steered, WHERE["all"], COUNT, MODES[mode]) for ids in unpadded(batch)]
+    strength = 2.5 if mode in ("scale", "clamp") else 1.0
+    with tk.Steering(model, steered, mode=mode, strength=strength):
+        assert greedy(model, batch) == expected
+
+
+def test_norms_are_kept_if_asked() -> None:
+    model, batch, steered = tiny("llama"), padded_batch(5, 9), vectors(1)
+    by_hand = [
+        steered_tokens(model, ids, steered, WHERE["all"], COUNT, lambda h, v: (h + v) * h.norm() / (h + v).norm())
+        for ids in unpadded(batch)
+    ]
+    with tk.Steering(model, steered, keep_norm=True):
+        assert greedy(model, batch) == by_hand
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_and_mlp_move_the_block_output(family: str) -> None:
+    """A vector added to the MLP's output reaches the block's; one added to the heads reaches it through the
+    projection."""
+    model, ids, vector = tiny(family), torch.arange(2, 12)[None], vectors(1)[1]
+    post_norm = family in ("gemma2", "gemma3_text")
+    for site in ("mlp", "heads"):
+        with Capture(model, [1]) as plain, torch.no_grad():
+            model(input_ids=ids)
+        with tk.Steering(model, {1: vector}, site=site), Capture(model, [1]) as changed, torch.no_grad():
+            model(input_ids=ids)
+        assert not torch.allclose(plain[1], changed[1])
+        if site == "mlp" and not post_norm:
+            torch.testing.assert_close(changed[1], plain[1] + vector, rtol=1e-4, atol=1e-4)
+
+
+def test_patching_one_head_from_another_run() -> None:
+    """Run A with all heads of a layer from run B is A with B's attention output; one head alone changes that head
+    only."""
+    model = tiny("llama")
+    run_a, run_b = torch.arange(2, 10)[None], torch.arange(30, 38)[None]
+    with Capture(model, [1], site="heads") as recorded, torch.no_grad():
+        model(input_ids=run_b)
+    features = head_features(model, 2)
+    patch = {1: recorded[1][None, :, features]}
+    steering = tk.Steering(model, patch, mode="patch", site="heads", features=features)
+    with steering, Capture(model, [1], site="heads") as after, torch.no_grad():
+        patched = model(input_ids=run_a).logits
+    with Capture(model, [1], site="heads") as before, torch.no_grad():
+        plain = model(input_ids=run_a).logits
+    expected = before[1].clone()
+    expected[:, features] = recorded[1][:, features]
+    torch.testing.assert_close(after[1], expected)
+    assert not torch.allclose(patched, plain)
+
+
+def test_right_padding_and_prompt_lengths_of_a_scoring_forward() -> None:
+    model, batch, vector = tiny("llama"), right_padded(padded_batch(5, 9)), vectors(1)[1]
+    with (
+        tk.Steering(model, {1: vector}, positions="generated") as steering,
+        Capture(model, [1]) as after,
+        torch.no_grad(),
+    ):
+        steering.prompt_lengths = [3, 4]
+        model(**batch)
+    for row, (ids, prompt) in enumerate(zip(unpadded(batch), (3, 4), strict=True)):
+        expected = states(model, ids, 1)
+        expected[prompt:] += vector
+        torch.testing.assert_close(after[1][after.rows == row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_loop_of_ones_own() -> None:
+    """Forwards with a cache, outside `generate`: tokens after the first forward's are generated."""
+    model, batch, steered = tiny("llama"), padded_batch(7), vectors(1)
+    expected = steered_tokens(model, unpadded(batch)[0], steered, WHERE["generated"], COUNT)
+    tokens: list[int] = []
+    ids, cache = batch["input_ids"], None
+    with tk.Steering(model, steered, positions="generated"), torch.no_grad():
+        for _ in range(COUNT):
+            output = model(input_ids=ids, cache=cache, use_cache=True)
+            cache, ids = output.cache, output.logits[:, -1:].argmax(-1)
+            tokens.append(int(ids))
+    assert tokens == expected
+
+
+def test_roles_under_generate(smollm2: Any) -> None:
+    """Only the user's words are steered: the same states as when their columns are named by number."""
+    model, tokenizer = smollm2
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour."}]
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = inputs["input_ids"][0].tolist()
+    words = tokenizer("Name a colour.", add_special_tokens=False).input_ids
+    start = next(i for i in range(len(ids)) if ids[i : i + len(words)] == words)
+    vector = {10: torch.randn(576)}
+    with tk.Steering(model, vector, positions=slice(start, start + len(words))):
+        expected = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    with tk.Steering(model, vector, positions=Role("user"), processor=tokenizer):
+        assert model.generate(**inputs, max_new_tokens=4, do_sample=False).tolist() == expected.tolist()
+
+
+# -- with decoders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["decoder first", "steering first"])
+@pytest.mark.parametrize("positions", ["all", "generated", "last"])
+def test_every_view_of_a_decoder_is_steered(positions: str, order: str) -> None:
+    """Oracle: ICD's formula over two steered models run apart, each with its own prompt; the amateur's prompt is
+    longer."""
+    model, batch, steered, lie = tiny("llama"), padded_batch(5, 9), vectors(1), "lie now"
+    decoder = tk.ICD(model, ToyTokenizer(), amateur_prompt=lie, beta=0.1)
+    steering = tk.Steering(model, steered, positions=positions)
+    first, second = (decoder, steering) if order == "decoder first" else (steering, decoder)
+    with first, second:
+        together = greedy(model, batch)
+    formula = decoders.icd(beta=0.1)
+    prefix = [ord(char) for char in f"{lie}\n\n"]
+    for ids, row in zip(unpadded(batch), together, strict=True):
+        text: list[int] = []
+        for _ in range(COUNT):
+            main = _steered_logits(model, ids, text, steered, positions)
+            amateur = _steered_logits(model, prefix + ids, text, steered, positions)
+            base, other = main.log_softmax(-1), amateur.log_softmax(-1)
+            scores = base - other
+            scores[base < base.max() + torch.log(torch.tensor(0.1))] = -torch.inf
+            text.append(int(scores.argmax()))
+        assert formula is not None
+        assert row == text
+
+
+def _steered_logits(
+    model: Any, prompt: list[int], text: list[int], steered: dict[int, torch.Tensor], positions: str
+) -> torch.Tensor:
+    def edit(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        changed = output.clone()
+        for at in WHERE[positions](len(prompt), len(prompt) + len(text)):
+            changed[0, at] += steered[1]
+        return changed
+
+    handle = block_list(model)[1].register_forward_hook(edit)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0, -1]
+    handle.remove()
+    return logits.double()
+
+
+def test_with_contrastive_search() -> None:
+    """Adding a constant everywhere is what baking does: both give the same tokens."""
+    model, batch, vector = tiny("llama"), padded_batch(7), vectors(1)
+    options: dict[str, Any] = {"custom_generate": tk.contrastive_search, "penalty_alpha": 0.6, "top_k": 4}
+    with tk.Steering(model, vector):
+        steered = greedy(model, batch, **options)
+    with SteeringVector(vector, 4).bake(model):
+        assert greedy(model, batch, **options) == steered
+    assert greedy(model, batch, **options) != steered
+
+
+@pytest.mark.parametrize("positions", ["generated", "last", "prompt"])
+def test_candidates_of_contrastive_search_are_steered_as_the_tokens_they_may_become(positions: str) -> None:
+    """The tree of candidates in one row, against the processor form, which runs one row for each."""
+    model, batch = tiny("llama"), padded_batch(5, 9)
+    processor = tk.ContrastiveSearchLogitsProcessor(model, top_k=4, attention_mask=batch["attention_mask"])
+    with tk.Steering(model, vectors(1), positions=positions):
+        tree = greedy(model, batch, custom_generate=tk.contrastive_search, penalty_alpha=0.6, top_k=4)
+        assert greedy(model, batch, logits_processor=[processor]) == tree
+
+
+# -- compiled models ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _fresh_dynamo() -> Any:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_compiled_inside_the_block_steers_and_stops_steering_after_it() -> None:
+    model, ids, vector = tiny("llama"), torch.arange(2, 10)[None], vectors(1)
+    with torch.no_grad():
+        plain = model(input_ids=ids).logits
+        with tk.Steering(model, vector):
+            eager = model(input_ids=ids).logits
+            compiled = torch.compile(model, backend="eager")
+            torch.testing.assert_close(compiled(input_ids=ids).logits, eager, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compiled(input_ids=ids).logits, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place", "one block", "by generate"])
+@pytest.mark.usefixtures("_fresh_dynamo")
+def test_a_compiled_model_is_refused(how: str) -> None:
+    model: Any = tiny("llama")
+    if how == "wrapped":
+        model = torch.compile(model, backend="eager")
+    elif how == "in place":
+        model.compile(backend="eager")
+    elif how == "one block":
+        model.model.layers[1].compile(backend="eager")
+    else:
+        model._compiled_call = model.__call__
+    with pytest.raises(tk.AttachError, match="compiled already"), tk.Steering(model, vectors(1)):
+        pass
+    with pytest.raises(tk.AttachError, match="compiled already"), Capture(model):
+        pass
+
+
+# -- bad input, and a clean model afterwards ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ({4: torch.ones(48)}, {}, "4 decoder blocks"),
+        ({}, {}, "layers is empty"),
+        ({1: torch.ones(47)}, {}, "48 features"),
+        ({1: torch.full((48,), torch.nan)}, {}, "not finite"),
+        ({1: torch.ones(2, 3, 48)}, {}, "a vector per token"),
+        ({1: torch.ones(48)}, {"strength": float("inf")}, "strength is inf"),
+        ({1: torch.ones(48)}, {"strength": []}, r"strength is \[\]"),
+        ({1: torch.ones(2, 48)}, {"strength": [1.0, 2.0, 3.0]}, "differ in number"),
+        ({1: torch.ones(48)}, {"mode": "ad"}, "mode is 'ad'"),
+        ({1: torch.ones(48)}, {"positions": "end"}, "positions contains 'end'"),
+    ],
+)
+def test_bad_values(given: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(tk.ArgumentError, match=message):
+        tk.Steering(tiny("llama"), given, **options)
+
+
+def test_wrong_number_of_items_and_continuous_batching() -> None:
+    model, batch = tiny("llama"), padded_batch(5, 9)
+    with tk.Steering(model, vectors(1), strength=[1.0, 2.0, 3.0]):
+        with pytest.raises(tk.ArgumentError, match="given for 3 items, but the batch has 2"):
+            greedy(model, batch)
+        with pytest.raises(tk.ModelError, match="continuous batching"):
+            model.generate_batch([[1, 2]])
+    with tk.Steering(model, vectors(1), positions="generated") as steering:
+        steering.prompt_lengths = [2]
+        with pytest.raises(tk.ArgumentError, match="prompt_lengths has 1 entries"):
+            model(**batch)
+
+
+def test_the_model_is_as_it_was() -> None:
+    model, batch = tiny("llama"), padded_batch(5)
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    before, attributes = greedy(model, batch), set(vars(model))
+    with tk.Steering(model, vectors(1)), tk.Steering(model, vectors(2)):
+        assert greedy(model, batch) != before
+    with pytest.raises(KeyboardInterrupt), tk.Steering(model, vectors(1)):
+        raise KeyboardInterrupt
+    assert greedy(model, batch) == before
+    assert set(vars(model)) == attributes
+    assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()) == hooks

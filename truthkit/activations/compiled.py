@@ -1,0 +1,37 @@
+"""Hooks and `torch.compile`: compiled code does not see hooks that come after it, and says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from truthkit.errors import AttachError
+
+
+def refuse_compiled(given: Any, model: Any) -> None:
+    """Raise if compiled code of `model`, or of a part of it, may exist already.
+
+    Args:
+        given: the model as the user has it, possibly wrapped by `torch.compile`.
+        model: the plain model.
+
+    Raises:
+        AttachError: it does.
+    """
+    wrapped = given is not model and hasattr(given, "_orig_mod")
+    in_place = any(module.__dict__.get("_compiled_call_impl") is not None for module in model.modules())
+    if wrapped or in_place or model.__dict__.get("_compiled_call") is not None:
+        raise AttachError(
+            "this model is compiled already, and compiled code would pass the hooks by in silence. Enter the block "
+            "first and compile inside it (torch.compile(model)), use the uncompiled model, or bake the vector."
+        )
+
+
+@contextmanager
+def guarded_compilation() -> Iterator[None]:
+    """Code that `torch.compile` makes in this block notices when hooks come off later, and is made anew then."""
+    import torch._dynamo.config as config
+
+    with config.patch(skip_nnmodule_hook_guards=False):
+        yield

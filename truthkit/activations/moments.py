@@ -1,0 +1,79 @@
+"""Streaming moments in float64: mean and scatter of any number of rows in constant memory, and exact merging of parts.
+
+Source of the update: Chan, Golub and LeVeque, *Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances* (1979); it loses no digits where raw sums of squares would.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+class Moments:
+    """Count, mean and (if asked for) scatter of feature rows, for several layers at once.
+
+    Attributes:
+        count: rows seen.
+        mean: (layers, features), float64.
+        scatter: Σ (x − mean)(x − mean)ᵀ, (layers, features, features), float64; None if not asked for.
+    """
+
+    def __init__(self, layers: int, features: int, *, scatter: bool = False):
+        self.count = 0
+        self.mean = torch.zeros(layers, features, dtype=torch.float64)
+        self.scatter = torch.zeros(layers, features, features, dtype=torch.float64) if scatter else None
+
+    def update(self, rows: torch.Tensor) -> None:
+        """Take in `rows`, (layers, n, features), of any floating dtype."""
+        if rows.shape[1] == 0:
+            return
+        rows = rows.to("cpu", torch.float64)
+        mean = rows.mean(dim=1)
+        scatter = None
+        if self.scatter is not None:
+            centred = rows - mean[:, None]
+            scatter = centred.mT @ centred
+        self._combine(rows.shape[1], mean, scatter)
+
+    def merge(self, other: Moments) -> None:
+        """Take in all that `other` has seen."""
+        if other.count:
+            self._combine(other.count, other.mean, other.scatter)
+
+    def _combine(self, count: int, mean: torch.Tensor, scatter: torch.Tensor | None) -> None:
+        total = self.count + count
+        delta = mean - self.mean
+        if self.scatter is not None:
+            assert scatter is not None
+            self.scatter += scatter
+            self.scatter.baddbmm_(delta[:, :, None], delta[:, None, :], alpha=self.count * count / total)
+        self.mean += delta * (count / total)
+        self.count = total
+
+    def layer(self, index: int) -> Moments:
+        """The moments of one layer, sharing memory; shapes keep a layer dimension of 1."""
+        one = Moments(0, 0)
+        one.count, one.mean = self.count, self.mean[index : index + 1]
+        one.scatter = None if self.scatter is None else self.scatter[index : index + 1]
+        return one
+
+    def covariance(self) -> torch.Tensor:
+        """Sample covariance (divisor count − 1), (layers, features, features)."""
+        assert self.scatter is not None
+        return self.scatter / max(self.count - 1, 1)
+
+    def second_moment(self) -> torch.Tensor:
+        """Mean of x xᵀ, not centred, (layers, features, features)."""
+        assert self.scatter is not None
+        return self.scatter / max(self.count, 1) + self.mean[:, :, None] * self.mean[:, None, :]
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """What `restore` takes, named for a safetensors file."""
+        named = {f"{prefix}.count": torch.tensor(self.count), f"{prefix}.mean": self.mean}
+        return named if self.scatter is None else {**named, f"{prefix}.scatter": self.scatter}
+
+    def restore(self, prefix: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+        self.count, self.mean = int(tensors[f"{prefix}.count"]), tensors[f"{prefix}.mean"]
+        if self.scatter is not None:
+            self.scatter = tensors[f"{prefix}.scatter"]

@@ -1,0 +1,59 @@
+"""Activations kept on disk, so that memory does not grow with the number of texts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+class Spool:
+    """A file of shape (layers, rows, features): written a batch at a time, read a layer at a time.
+
+    The file is accessed by offset and never mapped, so what is not being read takes no memory.
+
+    Args:
+        path: the file; made, at full length, where it does not exist yet.
+        layers, rows, features: its shape.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, path: Path, layers: int, rows: int, features: int, dtype: torch.dtype = torch.float32):
+        self.path, self.layers, self.rows, self.features = path, layers, rows, features
+        self._numpy = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+        self._row_bytes = features * self._numpy.itemsize
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._file, layers * rows * self._row_bytes)
+
+    def write(self, rows: list[int], values: torch.Tensor) -> None:
+        """Put `values` (layers, len(rows), features) in their places."""
+        array = values.cpu().numpy().astype(self._numpy, copy=False)
+        for layer in range(self.layers):
+            for i, row in enumerate(rows):
+                os.pwrite(self._file, array[layer, i].tobytes(), (layer * self.rows + row) * self._row_bytes)
+
+    def write_layer(self, layer: int, values: torch.Tensor) -> None:
+        """Put all rows (rows, features) of one layer in their place."""
+        data = values.cpu().numpy().astype(self._numpy, copy=False).tobytes()
+        os.pwrite(self._file, data, layer * self.rows * self._row_bytes)
+
+    def read(self, layer: int) -> torch.Tensor:
+        """One layer, (rows, features)."""
+        length = self.rows * self._row_bytes
+        data = bytearray(length)
+        view, done = memoryview(data), 0
+        while done < length:
+            count = os.preadv(self._file, [view[done:]], layer * length + done)
+            if count == 0:
+                raise OSError(f"{self.path} ends early; it was changed while it was in use.")
+            done += count
+        return torch.from_numpy(np.frombuffer(data, dtype=self._numpy).reshape(self.rows, self.features))
+
+    def flush(self) -> None:
+        """Make sure that all of it is on disk."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)

@@ -1,0 +1,214 @@
+"""Which tokens each forward holds, whoever calls it: `generate` in any mode, a decoder, or user code.
+
+A hook on the text decoder sees the rows that really run, so the views of a decoder are counted too; a hook on the model
+sees the rows as the caller has them. Between them every row is traced to the item of the batch that it belongs to: rows
+are view-major (all rows of the first view, then all of the second), and within a view the beams or samples of an item
+lie side by side.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from truthkit.activations.positions import Tokens
+from truthkit.decoding.attach import replaced_method
+from truthkit.errors import ArgumentError, ModelError
+
+
+class Tracker:
+    """Follows the texts that pass through `model` while attached.
+
+    Args:
+        model: the plain `PreTrainedModel`.
+        processor: for positions that look at characters.
+        observer: called at the start of every forward of the decoder, once `tokens` is known.
+
+    Attributes:
+        tokens: the tokens of the current forward.
+        item: for each row of it, the item of the caller's batch; (rows,), int64.
+        after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
+        prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
+    """
+
+    def __init__(self, model: Any, processor: Any = None, observer: Callable[[], None] | None = None):
+        self.model, self.processor, self.observer = model, processor, observer
+        config = model.config
+        self._image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        self.prompt_lengths: Sequence[int] | None = None
+        self.tokens: Tokens
+        self.item: torch.Tensor
+        self.after_prompt = False
+        self._generating = self._began = False
+        self._asked: tuple[int, int] | None = None
+        self._narrow: dict[str, Any] = {}
+        self._start: dict[str, Any] = {}
+        self._columns = 0
+
+    def attach(self, stack: ExitStack) -> None:
+        """Put the hooks on; `stack` takes them off."""
+        model = self.model
+        stack.callback(model.register_forward_pre_hook(self._outside, with_kwargs=True, prepend=True).remove)
+        stack.callback(model.get_decoder().register_forward_pre_hook(self._inside, with_kwargs=True).remove)
+        stack.enter_context(replaced_method(model, "generate", self._follow_generate))
+        stack.enter_context(replaced_method(model, "generate_batch", _refuse_continuous_batching))
+        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", _keep_mask_flat))
+
+    def _follow_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            if (
+                self._generating
+            ):  # an assistant made of the model's own early layers drafts a continuation of the same text
+                return original(*args, **kwargs)
+            given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+            given = given if given is not None else kwargs.get("inputs_embeds")
+            self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
+            self._generating, self._began = True, False
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._generating, self._asked = False, None
+
+        return generate
+
+    @torch.compiler.disable
+    def _outside(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        given = ids if ids is not None else kwargs.get("inputs_embeds")
+        if given is not None:
+            self._narrow = {"rows": given.shape[0], "width": given.shape[1], "ids": ids}
+            self._narrow["mask"] = kwargs.get("attention_mask")
+
+    @torch.compiler.disable
+    def _inside(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        narrow, self._narrow = self._narrow, {}
+        ids = args[0] if args else kwargs.get("input_ids")
+        given = ids if ids is not None else kwargs["inputs_embeds"]
+        rows, width = given.shape[:2]
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        narrow = narrow or {"rows": rows, "width": width, "ids": ids, "mask": kwargs.get("attention_mask")}
+        past = self._past(cache)
+        mask = _flat(kwargs.get("attention_mask"), rows)
+        if self._generating:
+            first, self._began = not self._began, True
+        else:
+            first = past == 0
+        if ids is None and narrow["ids"] is not None and narrow["width"] == width and rows % narrow["rows"] == 0:
+            ids = narrow["ids"].repeat(rows // narrow["rows"], 1)
+        if first:
+            self._begin(narrow, rows, width, given.device, mask, ids)
+        self._columns = past + width
+        start = self._start
+        self.after_prompt = past >= start["width"]
+        self.item = self._items(narrow["rows"], rows, given.device)
+        real, number = _numbers(mask, kwargs.get("position_ids"), past, rows, width, given.device)
+        repeats = rows // len(start["given"])
+        counts = [
+            start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name]
+            for name in ("prompt", "given")
+        ]
+        text = start.pop("text", None)
+        prompt, given_count = counts
+        self.tokens = Tokens(
+            number, real, prompt, given_count, ids, text, self.processor, self._image_token, start["memory"]
+        )
+        if self.observer is not None:
+            self.observer()
+
+    def _past(self, cache: Any) -> int:
+        """How many columns the cache holds; a static cache's own count is a tensor, so it is counted here."""
+        if cache is None:
+            return 0
+        if getattr(cache, "is_compileable", False) and self._generating:
+            return self._columns if self._began else int(cache.get_seq_length())
+        return int(cache.get_seq_length())
+
+    def _begin(
+        self,
+        narrow: dict[str, Any],
+        rows: int,
+        width: int,
+        device: Any,
+        mask: torch.Tensor | None,
+        ids: torch.Tensor | None,
+    ) -> None:
+        """Note what holds for a whole text: where its prompt ends, and how long it is without padding."""
+        extra = width - narrow["width"]
+        prompt_width = (self._asked[1] if self._asked else narrow["width"]) + extra
+        if mask is None:
+            given = torch.full((rows, 1), prompt_width, device=device)
+        else:
+            known = mask[:, :prompt_width]
+            given = known.sum(dim=1, keepdim=True) + max(prompt_width - known.shape[1], 0)
+        prompt = given
+        if self.prompt_lengths is not None and not self._generating:
+            prompt = self._prompts(narrow, rows, given)
+        text = None
+        if self.processor is not None and ids is not None:
+            text = [
+                (row if kept is None else row[kept[: len(row)].bool()]).tolist()
+                for row, kept in zip(ids, mask if mask is not None else [None] * rows, strict=True)
+            ]
+        self._start = {"width": prompt_width, "prompt": prompt, "given": given, "memory": {}, "text": text}
+
+    def _prompts(self, narrow: dict[str, Any], rows: int, given: torch.Tensor) -> torch.Tensor:
+        lengths = self.prompt_lengths
+        assert lengths is not None
+        if len(lengths) != narrow["rows"]:
+            raise ArgumentError(f"prompt_lengths has {len(lengths)} entries for a batch of {narrow['rows']} rows.")
+        mask = _flat(narrow["mask"], narrow["rows"])
+        whole = torch.full((narrow["rows"],), narrow["width"]) if mask is None else mask.sum(dim=1).cpu()
+        answer = (whole - torch.tensor(lengths)).clamp_min(0).to(given.device)
+        return given - answer.repeat(rows // narrow["rows"])[:, None]
+
+    def _items(self, narrow_rows: int, rows: int, device: Any) -> torch.Tensor:
+        items = self._asked[0] if self._asked and narrow_rows % self._asked[0] == 0 else narrow_rows
+        return torch.arange(rows, device=device) % narrow_rows // (narrow_rows // items)
+
+
+def _flat(mask: Any, rows: int) -> torch.Tensor | None:
+    return mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 and len(mask) == rows else None
+
+
+def _numbers(
+    mask: torch.Tensor | None, positions: Any, past: int, rows: int, width: int, device: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of the last `width` columns are real, and the number of each among its row's real tokens."""
+    if mask is not None:
+        number = mask.long().cumsum(dim=1)[:, -width:] - 1
+        return mask[:, -width:].bool(), number
+    real = torch.ones(rows, width, dtype=torch.bool, device=device)
+    if isinstance(positions, torch.Tensor) and positions.dim() == 2:  # several candidates for one place share a number
+        return real, positions.expand(rows, -1)
+    return real, torch.arange(past, past + width, device=device).expand(rows, -1)
+
+
+def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`prepare_inputs_for_generation` that leaves the mask 2-D, so that padding stays visible; the model makes its own
+    4-D one.
+    """
+
+    @functools.wraps(original)
+    def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        inputs = original(*args, attention_mask=attention_mask, **kwargs)
+        if "attention_mask" in inputs:
+            inputs["attention_mask"] = attention_mask
+        return inputs
+
+    return prepare
+
+
+def _refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def generate_batch(*_args: Any, **_kwargs: Any) -> Any:
+        raise ModelError(
+            "continuous batching packs all requests into one row, so tokens cannot be told apart by request; "
+            "use model.generate, or bake the vector into the model."
+        )
+
+    return generate_batch

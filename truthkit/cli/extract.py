@@ -1,0 +1,207 @@
+"""`truthkit extract`: a steering vector from a file of pairs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truthkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from truthkit.steering import SteeringVector
+    from truthkit.steering.pairs import Pair
+
+_EPILOG = """\
+A line of PAIRS is {"positive": ..., "negative": ...}, each a text or a list of chat messages; with "prompt", the two
+are its answers. Pairs with the same "group" are never on both sides of the held-out split. Bad lines are reported and
+skipped.
+
+positions: last, prompt, answer, all, image, a number, a range 3:10, role:user, text:PASSAGE; joined by +
+methods:   mean, pca, logistic, lda, contrastive_pca; with an option as in logistic:l2=0.5
+
+An extraction that was interrupted goes on where it stopped when the same command is given again. Several processes
+share the work under accelerate launch or torchrun.
+
+example:
+  truthkit extract pairs.jsonl --layers 8-20 --positions answer --out v.safetensors
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `extract` to the command line."""
+    parser = subparsers.add_parser(
+        "extract",
+        help="a steering vector from contrast pairs",
+        description="Extract a steering vector for every layer from pairs of texts, and score it on held-out pairs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pairs", metavar="PAIRS", nargs="?", help="JSON Lines file of pairs")
+    parser.add_argument("--pairs", dest="pairs_option", metavar="PAIRS", help="the same, as an option")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the vector: .safetensors")
+    parser.add_argument(
+        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
+    )
+    parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    parser.add_argument(
+        "--against", metavar="M", help='read the negatives from another model, or "base" for no adapter'
+    )
+    parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+    parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
+    parser.add_argument("--positions", metavar="P", default="last", help="see below (default: last)")
+    parser.add_argument("--method", metavar="M", default="mean", help="see below (default: mean)")
+    parser.add_argument("--site", metavar="S", default="block", help="block, heads or mlp (default: block)")
+    parser.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share to score on (default: 0.2)")
+    parser.add_argument(
+        "--token-budget", type=int, default=2048, metavar="N", help="tokens per forward (default: 2048)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the held-out split (default: 0)")
+    parser.add_argument(
+        "--select",
+        action="store_true",
+        help="choose layer and strength on the held-out pairs, and keep that layer only",
+    )
+    parser.add_argument(
+        "--strengths", metavar="X", default="0.5+1+2+4", help="strengths that --select tries (default: 0.5+1+2+4)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract, score, save; 0 if there is a vector."""
+    from truthkit.models import load
+    from truthkit.steering import extract, read_pairs
+    from truthkit.steering.spec import parse_layers, parse_positions
+
+    source = args.pairs or args.pairs_option
+    if source is None:
+        raise ArgumentError("no pairs were given; name a JSON Lines file.")
+    out = Path(args.out)
+    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
+        raise ArgumentError(f"--out is {args.out!r}; expected a .safetensors file in a folder that exists.")
+    method, options = _method(args.method)
+    layers = parse_layers(args.layers) if args.layers else None
+    positions = parse_positions(args.positions)
+    strengths = _numbers(args.strengths)
+    file = read_pairs(source)
+    for bad in file.bad:
+        print(f"{source}: {bad}", file=sys.stderr)
+    if not file.pairs:
+        raise ArgumentError(f"{source} holds no usable pair.")
+    model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+    against = args.against
+    if against is not None and against != "base":
+        against, _ = load(against, dtype=args.dtype)
+    pairs, chosen_on = _split(file.pairs, processor, args) if args.select else (file.pairs, [])
+    work = out.with_name(f"{out.name}.partial")
+    vector = extract(
+        model,
+        processor,
+        pairs,
+        layers=layers,
+        positions=positions,
+        method=method,
+        site=args.site,
+        held_out=args.held_out,
+        token_budget=args.token_budget,
+        seed=args.seed,
+        against=against,
+        checkpoint=work,
+        progress=sys.stderr.isatty(),
+        **options,
+    )
+    if int(os.environ.get("RANK", "0")):
+        return 0
+    if args.select:
+        vector = _select(model, processor, vector, chosen_on, strengths, positions)
+    vector.save(out)
+    shutil.rmtree(work, ignore_errors=True)
+    _report(args, vector, out)
+    return 0
+
+
+def _method(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    for item in rest.split(",") if rest else []:
+        key, _, value = item.partition("=")
+        options[key] = {"true": True, "false": False}.get(value)
+        if options[key] is None:
+            (options[key],) = _numbers(value)
+    return name, options
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split("+")]
+    except ValueError:
+        raise ArgumentError(f"{text!r} is not a number, or numbers joined by +.") from None
+
+
+def _split(pairs: list[Pair], processor: Any, args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to extract from, and pairs to choose layer and strength on."""
+    from truthkit.steering.pairs import encode_pairs
+    from truthkit.steering.scores import split_groups
+
+    fit, held = split_groups(encode_pairs(pairs, processor).groups, args.held_out, seed=args.seed + 1)
+    if not held:
+        raise ArgumentError("--select needs held-out pairs: give pairs of at least two groups, and --held-out above 0.")
+    return [pairs[i] for i in fit], [pairs[i] for i in held]
+
+
+def _select(
+    model: Any, processor: Any, vector: SteeringVector, pairs: list[Pair], strengths: list[float], positions: Any
+) -> SteeringVector:
+    from dataclasses import replace
+
+    from truthkit.steering.pairs import encode_pairs
+    from truthkit.steering.select import choose, preference
+
+    encoded = encode_pairs(pairs, processor)
+    everything = list(range(len(pairs)))
+    scores = {layer: score["auc"] for layer, score in vector.scores.items()}
+    layers = sorted(vector.layers, key=lambda layer: -scores.get(layer, 0.5))[:3]
+    best, trials = choose(
+        model,
+        processor,
+        vector,
+        lambda: preference(model, encoded, everything),
+        layers=layers,
+        strengths=strengths,
+        texts=encoded.ids[:8],
+    )
+    selection = {
+        "layer": best.layer,
+        "strength": best.strength,
+        "effect": best.effect,
+        "unsteered": preference(model, encoded, everything),
+        "trials": [trial.as_dict() for trial in trials],
+        "pairs": len(pairs),
+    }
+    return replace(vector.at(best.layer), provenance={**vector.provenance, "selection": selection})
+
+
+def _report(args: argparse.Namespace, vector: SteeringVector, out: Path) -> None:
+    if args.json:
+        print(json.dumps({"out": str(out), **vector.provenance}, indent=2))
+        return
+    counts = vector.provenance["pairs"]
+    print(f"{out}: {vector!r}, from {counts['count']} pairs")
+    if vector.scores:
+        layer = max(vector.scores, key=lambda layer: vector.scores[layer]["auc"])
+        best = vector.scores[layer]
+        print(
+            f"best held-out AUC: layer {layer}, {best['auc']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
+            f"p {best['p_any']:.3f} over all layers, {best['pairs']} pairs"
+        )
+    if selection := vector.provenance.get("selection"):
+        print(
+            f"chosen: layer {selection['layer']}, strength {selection['strength']:g} "
+            f"(preference {selection['unsteered']:.4f} -> {selection['effect']:.4f})"
+        )

@@ -1,0 +1,144 @@
+"""`truthkit vector`: look at steering vectors, plot them, convert them, compare them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from truthkit.errors import ArgumentError
+
+_EPILOG = """\
+Vectors are read from .safetensors (truthkit), .gguf (llama.cpp, repeng), .pt (lm-evaluation-harness) and .npz (numpy).
+
+examples:
+  truthkit vector plot v.safetensors --out auc.png
+  truthkit vector plot v.safetensors --text "The earth is flat." --layer 14 --out tokens.html
+  truthkit vector export v.safetensors --out v.gguf
+  truthkit vector compare style.safetensors substance.safetensors
+  truthkit vector show v.safetensors
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `vector` and its actions to the command line."""
+    parser = subparsers.add_parser(
+        "vector",
+        help="show, plot, export and compare steering vectors",
+        description="Show, plot, export and compare steering vectors.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser("show", help="where a vector comes from, its norms and scores")
+    show.add_argument("vector", metavar="FILE")
+    show.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+    plot = actions.add_parser("plot", help="AUC by layer, strength against effect, or a text's tokens along the vector")
+    plot.add_argument("vector", metavar="FILE")
+    plot.add_argument("--out", metavar="FILE", required=True, help=".png, .svg or .pdf; .html too with --text")
+    plot.add_argument("--trials", action="store_true", help="strength against effect and fluency, of extract --select")
+    plot.add_argument("--text", metavar="TEXT", help="project each token of this text on the vector")
+    plot.add_argument("--layer", type=int, metavar="N", help="with --text: the layer (default: that of the best AUC)")
+    plot.add_argument("--model", metavar="M", help="with --text: the model (default: the bundled model)")
+
+    export = actions.add_parser("export", help="write another format, told by the ending of --out")
+    export.add_argument("vector", metavar="FILE")
+    export.add_argument("--out", metavar="FILE", required=True, help=".gguf, .npz, .pt or .safetensors")
+    export.add_argument("--layer", type=int, metavar="N", help="this layer only")
+    export.add_argument("--strength", type=float, default=1.0, metavar="X", help="multiply by this (default: 1)")
+    export.add_argument(
+        "--model", metavar="M", help="for .pt: the model that will be steered (default: the bundled model)"
+    )
+
+    compare = actions.add_parser("compare", help="cosine and leakage between two vectors, layer by layer")
+    compare.add_argument("vector", metavar="FILE")
+    compare.add_argument("other", metavar="OTHER")
+    compare.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action; 0 if it could be done."""
+    actions = {"show": _show, "plot": _plot, "export": _export, "compare": _compare}
+    actions[args.action](args)
+    return 0
+
+
+def _read(path: str) -> Any:
+    from truthkit.steering.formats import read_vector
+
+    return read_vector(path)
+
+
+def _show(args: argparse.Namespace) -> None:
+    vector = _read(args.vector)
+    if args.json:
+        about = {"layers": list(vector.layers), "layer_count": vector.layer_count, "features": vector.features}
+        print(
+            json.dumps(
+                {**about, "site": vector.site, "norms": vector.norms(), "provenance": vector.provenance}, indent=2
+            )
+        )
+        return
+    print(repr(vector))
+    for name, value in vector.provenance.items():
+        if name not in ("norms", "scores", "layers", "selection"):
+            print(f"  {name}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
+    if selection := vector.provenance.get("selection"):
+        print(f"  chosen: layer {selection['layer']}, strength {selection['strength']:g}")
+    print("\n  layer      norm   held-out AUC [95 %]       p")
+    for layer, norm in vector.norms().items():
+        score = vector.scores.get(layer)
+        shown = f"{score['auc']:.3f} [{score['low']:.3f}, {score['high']:.3f}]  {score['p']:.3f}" if score else "-"
+        print(f"  {layer:5} {norm:9.3f}   {shown}")
+
+
+def _plot(args: argparse.Namespace) -> None:
+    from truthkit.steering import plots
+
+    vector, out = _read(args.vector), Path(args.out)
+    if args.text is None:
+        (plots.plot_trials if args.trials else plots.plot_scores)(vector, out)
+        return
+    from truthkit.models import load
+
+    layer = args.layer if args.layer is not None else vector.best_layer()
+    model, processor = load(args.model)
+    tokens, values = plots.token_projections(model, processor, vector, args.text, layer=layer)
+    plots.plot_tokens(tokens, values, out, title=f"layer {layer}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from truthkit.steering import formats
+
+    vector, out = _read(args.vector), Path(args.out)
+    if args.layer is not None:
+        vector = vector.at(args.layer)
+    match formats.FORMATS.get(out.suffix):
+        case "gguf":
+            formats.to_gguf(vector * args.strength if args.strength != 1 else vector, out)
+        case "numpy":
+            formats.to_numpy(vector * args.strength if args.strength != 1 else vector, out)
+        case "truthkit":
+            (vector * args.strength if args.strength != 1 else vector).save(out)
+        case "lm-eval":
+            from truthkit.models import load
+
+            formats.to_lm_eval(vector, out, load(args.model)[0], strength=args.strength)
+        case _:
+            raise ArgumentError(f"--out ends in {out.suffix!r}; expected one of {', '.join(formats.FORMATS)}.")
+    print(out)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    first, second = _read(args.vector), _read(args.other)
+    cosines = first.cosine(second)
+    if args.json:
+        print(json.dumps({"cosine": cosines, "leakage": first.leakage(second)}, indent=2))
+        return
+    print("  layer    cosine   leakage      norm     other")
+    for layer, cosine in cosines.items():
+        norms = f"{float(first[layer].norm()):9.3f} {float(second[layer].norm()):9.3f}"
+        print(f"  {layer:5} {cosine:9.4f} {cosine**2:9.4f} {norms}")

@@ -1,0 +1,60 @@
+"""What steering does to a hidden state: add, project out, scale, clamp or patch.
+
+`h` is a hidden state, `v` the vector, `û = v / |v|` its direction, `c = h·û` the component along it, `s` the strength.
+
+| mode | result | note |
+| --- | --- | --- |
+| `"add"` | h + s·v | 0 changes nothing |
+| `"project_out"` | h − s·c·û | 1 removes the component |
+| `"scale"` | h + (s − 1)·c·û | 1 changes nothing |
+| `"clamp"` | h + (s·│v│ − c)·û | the component becomes s times the vector's length |
+| `"patch"` | h + s·(v − h) | 1 puts `v` in the place of `h` |
+"""
+
+from __future__ import annotations
+
+import torch
+
+from truthkit.errors import ArgumentError
+
+MODES = ("add", "project_out", "scale", "clamp", "patch")
+
+
+def check_mode(mode: str) -> str:
+    """`mode` if it is one of `MODES`.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if mode not in MODES:
+        raise ArgumentError(f"mode is {mode!r}; expected one of {', '.join(map(repr, MODES))}.")
+    return mode
+
+
+def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | float, mode: str) -> torch.Tensor:
+    """The changed hidden states.
+
+    Args:
+        hidden: (rows, width, features).
+        vector: (features,), (rows, 1, features) or (rows, width, features), of `hidden`'s dtype and device.
+        strength: a number, or (rows, 1, 1).
+        mode: one of `MODES`.
+    """
+    if mode == "add":
+        return hidden + strength * vector if isinstance(strength, torch.Tensor) else hidden.add(vector, alpha=strength)
+    if mode == "patch":
+        return hidden + strength * (vector - hidden)
+    length = vector.norm(dim=-1, keepdim=True)
+    direction = vector / length.clamp_min(torch.finfo(vector.dtype).tiny)
+    component = (hidden * direction).sum(dim=-1, keepdim=True)
+    if mode == "project_out":
+        return hidden - strength * component * direction
+    if mode == "scale":
+        return hidden + (strength - 1.0) * component * direction
+    return hidden + (strength * length - component) * direction
+
+
+def with_norm_of(changed: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """`changed`, rescaled to the length that each hidden state had before."""
+    length = changed.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(changed.dtype).tiny)
+    return changed * (hidden.norm(dim=-1, keepdim=True) / length)

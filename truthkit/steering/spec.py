@@ -1,0 +1,145 @@
+"""Steering and positions written as text, for command lines and config files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from truthkit.activations.positions import Position, Positions, Role, Text, check_positions
+from truthkit.errors import ArgumentError
+from truthkit.steering.edits import check_mode
+from truthkit.steering.formats import FORMATS, read_vector
+from truthkit.steering.steer import Steering
+from truthkit.steering.vector import SteeringVector
+
+_OPTIONS = ("layers", "positions", "mode", "keep_norm")
+_SLICE = re.compile(r"(-?\d*):(-?\d*)")
+
+
+def parse_layers(text: str) -> list[int]:
+    """Layer numbers from `10`, `10+12+-1` or `8-20` (both ends included).
+
+    Raises:
+        ArgumentError: it is none of these.
+    """
+    layers: list[int] = []
+    for part in text.split("+"):
+        if match := re.fullmatch(r"(\d+)-(\d+)", part.strip()):
+            layers += range(int(match[1]), int(match[2]) + 1)
+        elif re.fullmatch(r"-?\d+", part.strip()):
+            layers.append(int(part))
+        else:
+            raise ArgumentError(f"layers is {text!r}; expected numbers like 10, 10+12+-1 or 8-20.")
+    if not layers:
+        raise ArgumentError(f"layers is {text!r}, which names none; the first of a range must not exceed the last.")
+    return layers
+
+
+def parse_positions(text: str) -> Positions:
+    """Positions from their names, numbers, `a:b` slices, `role:NAME` and `text:PASSAGE`; several are joined by `+`.
+
+    A passage runs to the end of the text, so it comes last.
+
+    Raises:
+        ArgumentError: it is none of these.
+    """
+    head, mark, passage = text.partition("text:")
+    parts: list[Position] = [_position(part.strip()) for part in head.strip().strip("+").split("+") if part.strip()]
+    if mark:
+        parts.append(Text(passage))
+    if not parts:
+        raise ArgumentError(f"positions is {text!r}; expected for example last, generated, -2, 3:10 or role:user.")
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _position(text: str) -> Position:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    if match := _SLICE.fullmatch(text):
+        return slice(*(int(end) if end else None for end in match.groups()))
+    if text.startswith("role:"):
+        return Role(text.removeprefix("role:"))
+    check_positions(text)
+    return text
+
+
+@dataclass(frozen=True)
+class SteerSpec:
+    """A vector file with a strength and options, not yet bound to a model.
+
+    Attributes:
+        text: as it was written.
+        path: the vector's file.
+        strength: how strongly; None is what `truthkit extract --select` found best, else 1.
+        options: keyword arguments for `SteeringVector.steer`.
+    """
+
+    text: str
+    path: str
+    strength: float | None
+    options: dict[str, Any]
+
+    def load(self) -> SteeringVector:
+        """The vector of the file.
+
+        Raises:
+            ArgumentError, NotAvailableError: as `read_vector`.
+        """
+        return read_vector(self.path)
+
+    def build(self, model: Any, processor: Any = None, *, allow_other_model: bool = False) -> Steering:
+        """The steering for `model`, to be entered around `generate`, inside or outside of a decoder.
+
+        Raises:
+            ArgumentError, ModelError, NotAvailableError: the file is no vector, or not for this model.
+        """
+        vector = self.load()
+        chosen = vector.provenance.get("selection", {}).get("strength", 1.0)
+        strength = self.strength if self.strength is not None else chosen
+        return vector.steer(
+            model, strength=strength, processor=processor, allow_other_model=allow_other_model, **self.options
+        )
+
+
+def parse_steer(text: str) -> SteerSpec:
+    """Read `FILE`, `FILE:STRENGTH` or `FILE:STRENGTH,layers=10+12,positions=generated,mode=add,keep_norm=true`.
+
+    Raises:
+        ArgumentError: the strength is no number, or an option is unknown or has no value that makes sense.
+    """
+    path, settings = text, ""
+    for ending in FORMATS:
+        before, found, after = text.partition(f"{ending}:")
+        if found:
+            path, settings = before + ending, after
+            break
+    first, *rest = settings.split(",") if settings else [""]
+    strength = None
+    if first and "=" not in first:
+        try:
+            strength = float(first)
+        except ValueError:
+            raise ArgumentError(f"{text!r} has the strength {first!r}; expected a number, as in FILE:1.5.") from None
+    elif first:
+        rest = [first, *rest]
+    options: dict[str, Any] = {}
+    for item in rest:
+        name, _, value = item.partition("=")
+        options[name.strip()] = _option(text, name.strip(), value.strip())
+    return SteerSpec(text, path, strength, options)
+
+
+def _option(text: str, name: str, value: str) -> Any:
+    match name:
+        case "layers":
+            return parse_layers(value)
+        case "positions":
+            return parse_positions(value)
+        case "mode":
+            return check_mode(value)
+        case "keep_norm" if value in ("true", "false"):
+            return value == "true"
+    raise ArgumentError(
+        f"{text!r} has {name}={value}; the options are {', '.join(_OPTIONS)} (true or false for the last)."
+    )

@@ -1,0 +1,304 @@
+"""A steering vector: one direction per layer, where it belongs, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+import torch
+
+from truthkit.activations.positions import Positions
+from truthkit.activations.sites import SITES, decoder_blocks, site_width
+from truthkit.decoding.attach import plain_model
+from truthkit.errors import ArgumentError, ModelError
+from truthkit.steering.bake import Baked, bake
+from truthkit.steering.steer import Steering
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringVector:
+    """Directions in the activations of a model's decoder blocks.
+
+    `vector[i]` is the direction of layer `i`, a float32 tensor of shape (features,); negative numbers count from the
+    end.
+
+    Attributes:
+        directions: layer (0-based block index) to direction.
+        layer_count: how many decoder blocks the model has.
+        site: "block", "heads" or "mlp".
+        provenance: where it comes from: JSON values only.
+
+    Raises:
+        ArgumentError: no direction, or directions that are not finite vectors of one length, or a layer that does not
+            exist.
+    """
+
+    directions: Mapping[int, torch.Tensor]
+    layer_count: int
+    site: str = "block"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise ArgumentError(f"site is {self.site!r}; expected one of {', '.join(map(repr, SITES))}.")
+        directions = {
+            layer: torch.as_tensor(direction).detach().to("cpu", torch.float32)
+            for layer, direction in sorted(self.directions.items())
+        }
+        if not directions:
+            raise ArgumentError("a steering vector needs the direction of at least one layer.")
+        if len({tuple(direction.shape) for direction in directions.values()}) > 1:
+            raise ArgumentError("the directions differ in shape; expected (features,) for every layer.")
+        for layer, direction in directions.items():
+            if not 0 <= layer < self.layer_count:
+                raise ArgumentError(f"layer {layer} does not exist in a model of {self.layer_count} decoder blocks.")
+            if direction.dim() != 1 or not direction.numel() or not bool(direction.isfinite().all()):
+                raise ArgumentError(f"the direction of layer {layer} is not a vector of finite numbers.")
+        object.__setattr__(self, "directions", directions)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that have a direction, in order."""
+        return tuple(self.directions)
+
+    @property
+    def features(self) -> int:
+        """How many features a direction has."""
+        return len(next(iter(self.directions.values())))
+
+    def __getitem__(self, layer: int) -> torch.Tensor:
+        found = self.directions.get(layer % self.layer_count if -self.layer_count <= layer < 0 else layer)
+        if found is None:
+            raise ArgumentError(f"the vector has no layer {layer}; it has {list(self.layers)}.")
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def __repr__(self) -> str:
+        layers = f"{self.layers[0]}-{self.layers[-1]}" if len(self) > 1 else str(self.layers[0])
+        where = f"{len(self)} layers ({layers} of {self.layer_count})"
+        return f"SteeringVector({where}, {self.features} features, {self.site!r})"
+
+    def at(self, layers: Sequence[int] | int) -> SteeringVector:
+        """The same vector with these layers only."""
+        wanted = [layers] if isinstance(layers, int) else list(layers)
+        return replace(self, directions={layer % self.layer_count: self[layer] for layer in wanted})
+
+    # -- arithmetic ----------------------------------------------------------------------------------------------------
+
+    def _with(self, directions: Mapping[int, torch.Tensor], step: str) -> SteeringVector:
+        history = [*self.provenance.get("history", []), step]
+        return replace(self, directions=directions, provenance={**self.provenance, "history": history})
+
+    def _paired(self, other: SteeringVector) -> list[int]:
+        if (self.site, self.features, self.layer_count) != (other.site, other.features, other.layer_count):
+            raise ArgumentError(f"{self!r} and {other!r} live in different spaces; they cannot be combined.")
+        if not (both := [layer for layer in self if layer in other.directions]):
+            raise ArgumentError(f"the vectors share no layer: {list(self.layers)} and {list(other.layers)}.")
+        return both
+
+    def __add__(self, other: SteeringVector) -> SteeringVector:
+        self._paired(other)
+        zero = torch.zeros(self.features)
+        layers = sorted({*self.layers, *other.layers})
+        total = {layer: self.directions.get(layer, zero) + other.directions.get(layer, zero) for layer in layers}
+        return self._with(total, "sum with another vector")
+
+    def __mul__(self, factor: float) -> SteeringVector:
+        return self._with({layer: d * float(factor) for layer, d in self.directions.items()}, f"times {float(factor)}")
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> SteeringVector:
+        return self * -1.0
+
+    def __sub__(self, other: SteeringVector) -> SteeringVector:
+        return self + -other
+
+    def __truediv__(self, divisor: float) -> SteeringVector:
+        return self * (1.0 / divisor)
+
+    def norms(self) -> dict[int, float]:
+        """The length of each layer's direction."""
+        return {layer: float(direction.norm()) for layer, direction in self.directions.items()}
+
+    def normalised(self) -> SteeringVector:
+        """The same directions, each of length 1."""
+        unit = {layer: torch.nn.functional.normalize(d, dim=0) for layer, d in self.directions.items()}
+        return self._with(unit, "normalised")
+
+    def cosine(self, other: SteeringVector) -> dict[int, float]:
+        """Cosine of the angle between the two, for every layer that both have; computed in float64."""
+        return {
+            layer: float(torch.nn.functional.cosine_similarity(self[layer].double(), other[layer].double(), dim=0))
+            for layer in self._paired(other)
+        }
+
+    def leakage(self, other: SteeringVector) -> dict[int, float]:
+        """Which share of this vector's squared length lies along `other`, for every layer that both have: 0 is none."""
+        return {layer: cosine**2 for layer, cosine in self.cosine(other).items()}
+
+    def project(self, other: SteeringVector) -> SteeringVector:
+        """The part of this vector that lies along `other`, in the layers that both have."""
+        parts = {}
+        for layer in self._paired(other):
+            a, b = self[layer].double(), other[layer].double()
+            parts[layer] = (a @ b) / (b @ b).clamp_min(torch.finfo(b.dtype).tiny) * b
+        return self._with(parts, "projected on another vector")
+
+    def orthogonalise(self, against: SteeringVector) -> SteeringVector:
+        """The vector without its part along `against`; layers that only this one has are unchanged."""
+        parts = self.project(against)
+        rest = {
+            layer: d.double() - parts.directions[layer].double() if layer in parts.directions else d
+            for layer, d in self.directions.items()
+        }
+        return self._with(rest, "orthogonalised against another vector")
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def scores(self) -> dict[int, dict[str, float]]:
+        """Held-out score of every layer, as `tk.extract` found it; empty where none was held out."""
+        return {int(layer): score for layer, score in self.provenance.get("scores", {}).items()}
+
+    def best_layer(self) -> int:
+        """The layer with the highest held-out AUC (of equal ones, the first).
+
+        Raises:
+            ArgumentError: the vector has no held-out scores.
+        """
+        scores = {layer: score["auc"] for layer, score in self.scores.items() if layer in self.directions}
+        if not scores:
+            raise ArgumentError("this vector has no held-out scores; extract it with held_out > 0, or name the layers.")
+        return max(scores, key=scores.__getitem__)
+
+    def check_model(self, model: Any, *, allow_other_model: bool = False) -> None:
+        """Raise unless the vector fits `model`.
+
+        Raises:
+            ModelError: the model has another number of blocks or features; or it is another model by name, unless
+                `allow_other_model`.
+        """
+        plain = plain_model(model)
+        blocks, width = len(decoder_blocks(plain)), site_width(plain, self.site)
+        if (blocks, width) != (self.layer_count, self.features):
+            raise ModelError(
+                f"the vector is for a model of {self.layer_count} decoder blocks with {self.features} features at site "
+                f"{self.site!r}, but {type(plain).__name__} has {blocks} with {width}; extract one from this model."
+            )
+        made_for, name = self.provenance.get("model", {}).get("id"), model_id(plain)
+        if made_for and name and made_for != name and not allow_other_model:
+            raise ModelError(
+                f"the vector was made from {made_for!r}, but this model is {name!r}. If they share their activations' "
+                "space (a fine-tuned copy, say), pass allow_other_model=True."
+            )
+
+    def steer(
+        self,
+        model: Any,
+        *,
+        strength: float | Sequence[float] | torch.Tensor = 1.0,
+        positions: Positions = "all",
+        layers: Sequence[int] | int | None = None,
+        mode: str = "add",
+        keep_norm: bool = False,
+        processor: Any = None,
+        allow_other_model: bool = False,
+    ) -> Steering:
+        """Steer `model` in a `with` block; see `Steering` for the arguments.
+
+        Args:
+            model: a text or image-text model.
+            strength: a number, or one per prompt of the batch.
+            positions: which tokens; see `truthkit.activations.positions`.
+            mode: what is done; see `truthkit.steering.edits`.
+            keep_norm: rescale every changed state to the length it had.
+            processor: tokenizer or processor, for positions that look at characters.
+            layers: the layers to steer. None is every layer of the vector: for one from all layers, choose, for example
+                `layers=vector.best_layer()`.
+            allow_other_model: steer a model that has another name than the one the vector was made from.
+        """
+        self.check_model(model, allow_other_model=allow_other_model)
+        vector = self if layers is None else self.at(layers)
+        return Steering(
+            model,
+            vector.directions,
+            strength=strength,
+            positions=positions,
+            mode=mode,
+            site=self.site,
+            keep_norm=keep_norm,
+            processor=processor,
+        )
+
+    def bake(
+        self,
+        model: Any,
+        *,
+        strength: float = 1.0,
+        layers: Sequence[int] | int | None = None,
+        allow_other_model: bool = False,
+        keep_in_memory: bool = False,
+    ) -> Baked:
+        """Fold strength times the vector into the biases of `model`; see `truthkit.steering.bake.bake`."""
+        self.check_model(model, allow_other_model=allow_other_model)
+        vector = self if layers is None else self.at(layers)
+        scaled = {layer: direction * strength for layer, direction in vector.directions.items()}
+        return bake(model, scaled, site=self.site, keep_in_memory=keep_in_memory)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write one safetensors file, with the provenance in its header."""
+        from truthkit.steering.vector_file import write
+
+        write(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, model: Any = None, allow_other_model: bool = False) -> SteeringVector:
+        """Read what `save` wrote, and check it against `model` if one is given.
+
+        Raises:
+            NotAvailableError: there is no such file.
+            ArgumentError: it is no steering vector, or was cut short or changed.
+            ModelError: it does not fit `model`.
+        """
+        from truthkit.steering.vector_file import read
+
+        vector = read(path)
+        if model is not None:
+            vector.check_model(model, allow_other_model=allow_other_model)
+        return vector
+
+
+def stacked(vectors: Sequence[SteeringVector | None]) -> dict[int, torch.Tensor]:
+    """One vector per item of a batch, for `Steering`: layer to (items, features); None steers nothing.
+
+    Raises:
+        ArgumentError: all are None, or they live in different spaces.
+    """
+    given = [vector for vector in vectors if vector is not None]
+    if not given:
+        raise ArgumentError("no vector was given.")
+    first = given[0]
+    for vector in given:
+        if (vector.site, vector.features, vector.layer_count) != (first.site, first.features, first.layer_count):
+            raise ArgumentError(f"{first!r} and {vector!r} live in different spaces; they cannot steer one batch.")
+    zero = torch.zeros(first.features)
+    layers = sorted({layer for vector in given for layer in vector})
+    return {
+        layer: torch.stack([zero if vector is None else vector.directions.get(layer, zero) for vector in vectors])
+        for layer in layers
+    }
+
+
+def model_id(model: Any) -> str:
+    """What the model is called: its hub id, or the last part of the folder it was loaded from."""
+    name = str(getattr(model.config, "name_or_path", "") or "")
+    is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+    return name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if is_path else name
