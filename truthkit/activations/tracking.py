@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from truthkit.activations.positions import Tokens
-from truthkit.decoding.attach import replaced_method
-from truthkit.errors import ArgumentError, ModelError
+from truthkit.decoding.attach import keep_mask_flat, refuse_continuous_batching, replaced_method
+from truthkit.errors import ArgumentError
 
 
 class Tracker:
@@ -55,15 +55,13 @@ class Tracker:
         stack.callback(model.register_forward_pre_hook(self._outside, with_kwargs=True, prepend=True).remove)
         stack.callback(model.get_decoder().register_forward_pre_hook(self._inside, with_kwargs=True).remove)
         stack.enter_context(replaced_method(model, "generate", self._follow_generate))
-        stack.enter_context(replaced_method(model, "generate_batch", _refuse_continuous_batching))
-        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", _keep_mask_flat))
+        stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching))
+        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", keep_mask_flat))
 
     def _follow_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if (
-                self._generating
-            ):  # an assistant made of the model's own early layers drafts a continuation of the same text
+            if self._generating:  # an assistant of the model's own early layers drafts on the same text
                 return original(*args, **kwargs)
             given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
             given = given if given is not None else kwargs.get("inputs_embeds")
@@ -186,29 +184,3 @@ def _numbers(
     if isinstance(positions, torch.Tensor) and positions.dim() == 2:  # several candidates for one place share a number
         return real, positions.expand(rows, -1)
     return real, torch.arange(past, past + width, device=device).expand(rows, -1)
-
-
-def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`prepare_inputs_for_generation` that leaves the mask 2-D, so that padding stays visible; the model makes its own
-    4-D one.
-    """
-
-    @functools.wraps(original)
-    def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        inputs = original(*args, attention_mask=attention_mask, **kwargs)
-        if "attention_mask" in inputs:
-            inputs["attention_mask"] = attention_mask
-        return inputs
-
-    return prepare
-
-
-def _refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def generate_batch(*_args: Any, **_kwargs: Any) -> Any:
-        raise ModelError(
-            "continuous batching packs all requests into one row, so tokens cannot be told apart by request; "
-            "use model.generate, or bake the vector into the model."
-        )
-
-    return generate_batch

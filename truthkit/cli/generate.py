@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,13 @@ def add_parser(subparsers: Any) -> None:
     )
     models.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
 
+    models.add_argument(
+        "--steer",
+        action="append",
+        metavar="FILE:STRENGTH",
+        help="steer every answer by a vector of `truthkit extract`, as in v.safetensors:1.5,layers=10+12",
+    )
+
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument("--decoder", action="append", metavar="NAME[:OPTIONS]", help="repeat for more; see below")
     decoding.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="(default: 64)")
@@ -93,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.decoding.prompts import text_tokenizer
     from truthkit.decoding.spec import parse_spec
     from truthkit.models import load
+    from truthkit.steering.spec import parse_steer
 
+    steers = [parse_steer(text) for text in args.steer or ()]
     specs = [parse_spec(text) for text in args.decoder or ("greedy", "cad" if args.context else "icd")]
     settings = [_settings(spec, args) for spec in specs]
     _check_all_is_used(specs, args)
@@ -116,7 +126,10 @@ def run(args: argparse.Namespace) -> int:
             for spec, decoder, setting in zip(specs, decoders, settings, strict=True)
         ]
         title = f"prompt {number}/{len(prompts)}"
-        shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
+        with ExitStack() as steering:
+            for steer in steers:
+                steering.enter_context(steer.build(model, processor))
+            shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
         if args.json:
             answers = [_answer_record(spec, entry) for spec, entry in zip(specs, shown, strict=True)]
             documents.append({"prompt": prompt, "answers": answers})
@@ -206,6 +219,7 @@ def _headline(args: argparse.Namespace, model: Any, specs: Sequence[DecoderSpec]
     parts = [args.model or "bundled model", _dtype(model), f"up to {args.max_new_tokens} new tokens"]
     if args.num_beams > 1:
         parts.append(f"{args.num_beams} beams")
+    parts += [f"steered by {text}" for text in args.steer or ()]
     lines = [", ".join(parts)]
     if len(specs) > 1:
         lines.append(f"highlighted, or after ‖: where an answer's tokens part from those of {specs[0].text}")
@@ -219,7 +233,7 @@ def _dtype(model: Any) -> str:
 
 
 def _run_record(args: argparse.Namespace, model: Any) -> dict[str, Any]:
-    inputs = ("model", "adapter", "amateur", "system", "context", "raw")
+    inputs = ("model", "adapter", "amateur", "steer", "system", "context", "raw")
     sampling = ("max_new_tokens", "sample", "temperature", "top_p", "seed", "num_beams")
     return {name: getattr(args, name) for name in inputs + sampling} | {"dtype": _dtype(model)}
 

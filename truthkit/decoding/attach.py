@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from truthkit.errors import AttachError
+from truthkit.errors import AttachError, ModelError
 
 _OWNERS: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
@@ -85,3 +86,32 @@ def uncompiled(model: Any, wrapped: bool = False) -> Iterator[None]:
                 stacklevel=4,
             )
         yield
+
+
+def keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A `prepare_inputs_for_generation` that leaves the mask 2-D, so that padding stays visible to hooks.
+
+    The 4-D mask that `generate` would make fits its own batch only; the model makes one itself.
+    """
+
+    @functools.wraps(original)
+    def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        inputs = original(*args, attention_mask=attention_mask, **kwargs)
+        if inputs.get("attention_mask") is not None:  # a recurrent model drops it after the prompt
+            inputs["attention_mask"] = attention_mask
+        return inputs
+
+    return prepare
+
+
+def refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A `generate_batch` that says why it cannot be used."""
+
+    @functools.wraps(original)
+    def generate_batch(*_args: Any, **_kwargs: Any) -> Any:
+        raise ModelError(
+            "continuous batching packs all requests into one row, where neither views nor steered tokens can be told "
+            "apart; use model.generate."
+        )
+
+    return generate_batch

@@ -17,7 +17,14 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.attach import plain_model, replaced_method, sole_owner, uncompiled
+from truthkit.decoding.attach import (
+    keep_mask_flat,
+    plain_model,
+    refuse_continuous_batching,
+    replaced_method,
+    sole_owner,
+    uncompiled,
+)
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.kernel import check_beta, plausible
@@ -94,7 +101,7 @@ class Decoder(ABC):
             stack.callback(self.model.register_forward_pre_hook(self._widen, with_kwargs=True).remove)
             stack.callback(self.model.register_forward_hook(self._narrow, with_kwargs=True).remove)
             stack.enter_context(replaced_method(self.model, "generate", self._guard_generate))
-            stack.enter_context(replaced_method(self.model, "generate_batch", _refuse_continuous_batching))
+            stack.enter_context(replaced_method(self.model, "generate_batch", refuse_continuous_batching))
             stack.enter_context(uncompiled(self.model, self._compiled))
             stack.callback(self._forget)
             self._stack = stack.pop_all()
@@ -115,7 +122,7 @@ class Decoder(ABC):
             self._forget()
             self._generating = True
             try:
-                with replaced_method(self.model, "prepare_inputs_for_generation", _keep_mask_flat):
+                with replaced_method(self.model, "prepare_inputs_for_generation", keep_mask_flat):
                     result = original(*args, **kwargs)
                 self._raise_if_nan()
                 given = kwargs.get("cache", kwargs.get("past_key_values"))
@@ -341,28 +348,3 @@ class Decoder(ABC):
         depth, depth_here = (m.config.get_text_config(decoder=True).num_hidden_layers for m in (other, self.model))
         layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
         return RowGroup(other, [view], layers, norm=self.norm)
-
-
-def _keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`prepare_inputs_for_generation` that leaves the mask 2-D: a 4-D one is for the narrow batch, and the model makes
-    its own.
-    """
-
-    @functools.wraps(original)
-    def prepare(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        inputs = original(*args, attention_mask=attention_mask, **kwargs)
-        if inputs.get("attention_mask") is not None:  # a recurrent model drops it after the prompt
-            inputs["attention_mask"] = attention_mask
-        return inputs
-
-    return prepare
-
-
-def _refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def generate_batch(*_args: Any, **_kwargs: Any) -> Any:
-        raise ModelError(
-            "continuous batching packs all requests into one row, so views cannot run beside them; use model.generate."
-        )
-
-    return generate_batch
