@@ -45,7 +45,7 @@ def tokens(side: str) -> Tokens:
         (("last", 0), [[0, 2], [0, 5]]),
         (lambda t: t.number % 2 == 1, [[1], [1, 3, 5]]),
     ],
-    ids=str,
+    ids=lambda value: "callable" if callable(value) else str(value),
 )
 def test_selection(side: str, positions: Any, expected: list[list[int]]) -> None:
     here = tokens(side)

@@ -97,5 +97,5 @@ class TestChecks:
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, "1", None, True])
     def test_bad_number(self, value: object) -> None:
-        with pytest.raises(tk.ArgumentError, match="lam is .*expected a finite number"):
+        with pytest.raises(tk.ArgumentError, match=r"lam is .*expected a finite number"):
             check_finite("lam", value)  # type: ignore[arg-type]

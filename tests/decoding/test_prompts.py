@@ -17,8 +17,8 @@ from truthkit.decoding.prompts import with_instruction, without_context
 INSTRUCTION = "Answer truthfully, or say that you do not know."
 QUESTION = "Who wrote Romeo and Juliet?"
 
-NO_SYSTEM = """{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system role') }}\
-{% endif %}<|im_start|>{{ message['role'] }}
+NO_SYSTEM = """{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}\
+{{ raise_exception('no system role') }}{% endif %}<|im_start|>{{ message['role'] }}
 {{ message['content'] }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
@@ -86,7 +86,7 @@ class TestChatPrompts:
 
     @pytest.mark.parametrize("template", [NO_SYSTEM, SILENT], ids=["refused", "left out"])
     def test_template_without_system_role(self, tokenizer: Any, template: str) -> None:
-        """The instruction stands at the top of the first user message, whether the template refuses the role or drops it."""
+        """The instruction tops the first user message, whether the template refuses the role or drops it."""
         other = templated(tokenizer, template)
         got = with_instruction(other, INSTRUCTION)([chat(other, ("user", QUESTION))])
         want = chat(other, ("user", f"{INSTRUCTION}\n\n{QUESTION}"))

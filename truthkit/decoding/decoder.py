@@ -154,8 +154,8 @@ class Decoder(ABC):
         if chunk is not None and (self._companions or not all(group.same_prompt for group in groups)):
             raise ArgumentError(
                 f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs "
-                "from the "
-                "main one or runs in another model, so its chunks would not line up. Leave prefill_chunk_size out."
+                "from the main one or runs in another model, so its chunks would not line up. Leave "
+                "prefill_chunk_size out."
             )
 
     def _release_cache(self, *, wanted: bool = True) -> None:

@@ -1,0 +1,147 @@
+"""More architectures than tests/tiny.py knows: right by the oracle of test_decoders.py, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import truthkit as tk
+from tests.decoding.cases import LIE, ToyTokenizer
+from tests.decoding.oracle import Look, Oracle, dola, icd, save_adapter, with_adapter
+from tests.decoding.test_decoders import decode
+from tests.tiny import padded_batch
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 512,
+}
+MOE = {
+    **SIZES,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+SLIDING = {**SIZES, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2}
+HYBRID = {
+    **MOE,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 12,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
+MAMBA = {"hidden_size": 48, "num_hidden_layers": 4, "state_size": 8}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "cohere2": SLIDING,
+    "exaone4": SLIDING,
+    "glm": SIZES,
+    "gpt_oss": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+    "granite": {**SIZES, "logits_scaling": 3.0},
+    "llama4_text": {**SIZES, "intermediate_size_mlp": 64, "num_local_experts": 2},
+    "mamba": MAMBA,
+    "mamba2": {**MAMBA, "num_heads": 8, "head_dim": 12, "n_groups": 2, "chunk_size": 8},
+    "olmo2": SIZES,
+    "qwen2_moe": MOE,
+    "qwen3_next": HYBRID,
+    "xglm": {"d_model": 48, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
+    "bart": {
+        "d_model": 48,
+        "decoder_layers": 4,
+        "decoder_ffn_dim": 64,
+        "is_decoder": True,
+        "is_encoder_decoder": False,
+    },
+    "rwkv": {"hidden_size": 48, "num_hidden_layers": 4, "context_length": 512},
+}
+
+
+def build(architecture: str) -> Any:
+    ids = {"vocab_size": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None}
+    config = AutoConfig.for_model(architecture, initializer_range=0.3, **ids, **CONFIGS[architecture])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def check(decoder: Any, oracle: Oracle) -> None:
+    inputs = padded_batch(9, 21, 14, 5)
+    want = [decode(oracle, inputs, num_beams=beams).sequences.tolist() for beams in (1, 3)]
+    with decoder:
+        assert decode(decoder.model, inputs).sequences.tolist() == want[0]
+        assert decode(decoder.model, inputs, cache_implementation="static").sequences.tolist() == want[0]
+        assert decode(decoder.model, inputs, num_beams=3).sequences.tolist() == want[1]
+
+
+@pytest.mark.parametrize("architecture", [name for name in CONFIGS if name not in ("bart", "mamba", "rwkv")])
+def test_prompt_view(architecture: str) -> None:
+    model = build(architecture)
+    look = Look(model, lambda prompt: [*map(ord, f"{LIE}\n\n"), *prompt])
+    check(tk.ICD(model, ToyTokenizer(), amateur_prompt=LIE), Oracle(model, [look], icd()))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["cohere2", "exaone4", "glm", "gpt_oss", "granite", "olmo2", "qwen2_moe", "qwen3_next"]
+)
+def test_early_exit(architecture: str) -> None:
+    model = build(architecture)
+    check(tk.DoLa(model, layers=[1]), Oracle(model, formula=dola(), layers=[1]))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [
+        ("cohere2", "all-linear"),
+        ("mamba", ["in_proj"]),
+        ("mamba2", ["in_proj"]),
+        ("qwen2_moe", ["q_proj", "shared_expert.down_proj", "shared_expert_gate"]),
+        ("qwen3_next", ["q_proj", "in_proj_qkvz"]),
+    ],
+)
+def test_adapter(architecture: str, targets: Any, tmp_path: Any) -> None:
+    folder, model = save_adapter(build(architecture), tmp_path, target_modules=targets), build(architecture)
+    check(tk.ICD(model, amateur=folder), Oracle(model, [Look(with_adapter(build(architecture), folder))], icd()))
+
+
+class TestRefused:
+    @pytest.mark.parametrize("architecture", ["bart", "mamba", "rwkv"])
+    def test_prompts_that_cannot_be_lined_up(self, architecture: str) -> None:
+        """These models place a token by its index, or let padding into their state."""
+        with pytest.raises(tk.ModelError, match="takes no position_ids, so views whose prompts differ in length"):
+            tk.ICD(build(architecture), ToyTokenizer(), amateur_prompt=LIE)
+
+    def test_state_outside_of_the_cache(self, tmp_path: Any) -> None:
+        model, folder = build("rwkv"), save_adapter(build("rwkv"), tmp_path, target_modules=["key"])
+        with (
+            tk.ICD(model, amateur=folder),
+            pytest.raises(tk.ModelError, match="keeps its state outside of generate's cache"),
+        ):
+            model.generate(**padded_batch(9), max_new_tokens=3)
+
+    def test_router(self, tmp_path: Any) -> None:
+        model, folder = build("llama4_text"), save_adapter(build("llama4_text"), tmp_path, target_modules=["router"])
+        with tk.ICD(model, amateur=folder), pytest.raises(tk.ModelError, match=r"handles tuple .*expert or router"):
+            model.generate(**padded_batch(9), max_new_tokens=3)
+
+    def test_blocks_that_cannot_be_told(self) -> None:
+        model = build("olmo2")
+        model.config.num_hidden_layers = 5
+        with pytest.raises(tk.ModelError, match=r"cannot tell the decoder blocks.*num_hidden_layers=5.*layers \(4\)"):
+            tk.DoLa(model)
+
+    def test_norm_that_is_not_the_last_step(self) -> None:
+        model = build("olmo2")
+        model.model.norm.register_forward_hook(lambda _module, _args, output: 2 * output + 1)
+        model.model.layers[-1].register_forward_hook(lambda _module, _args, output: output + 1)
+        decoder = tk.DoLa(model, layers=[1])
+        model.lm_head.register_forward_pre_hook(lambda _module, args: (args[0] - 1,))
+        with decoder, pytest.raises(tk.ModelError, match="early exits are not possible here"):
+            model.generate(**padded_batch(9), max_new_tokens=3)
