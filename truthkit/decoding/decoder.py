@@ -40,6 +40,10 @@ _BIAS_FROM_MASK = {"bloom", "falcon"}
 """Model types that make ALiBi's bias from the mask, which must then be as long as a static cache."""
 
 
+_STATE_IN_MODULES = {"recurrent_gemma"}
+"""Model types whose recurrent states lie in their modules, where no reordering of the cache reaches them."""
+
+
 class Decoder(ABC):
     """A decoding method, attached to a model for the length of a `with` block.
 
@@ -265,6 +269,10 @@ class Decoder(ABC):
         reorder, crop = cache.reorder_cache, cache.crop
 
         def reorder_cache(beam_idx: torch.Tensor) -> None:
+            if self.model.config.model_type in _STATE_IN_MODULES:
+                raise ModelError(
+                    f"{type(self.model).__name__} keeps states that do not follow beams; use greedy search or sampling."
+                )
             reorder(self._main.wide_index(beam_idx))
             for companion in self._companions:
                 companion.reorder(beam_idx)
