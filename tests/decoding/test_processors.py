@@ -147,4 +147,4 @@ class TestRefusals:
         import inspect
 
         mine, decoders = (list(inspect.signature(one).parameters) for one in (tk.LOLLogitsProcessor, tk.LOL))
-        assert mine == [*decoders, "attention_mask"]
+        assert mine == [*decoders, "attention_mask", "images"]

@@ -15,7 +15,7 @@ from importlib import import_module
 import truthkit
 from truthkit.errors import ArgumentError, TruthkitError
 
-COMMANDS = ("generate", "extract", "vector", "models")
+COMMANDS = ("generate", "extract", "vector", "models", "transforms")
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"truthkit {truthkit.__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"truthkit {truthkit.__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         import_module(f"truthkit.cli.{command}").add_parser(subparsers)

@@ -15,9 +15,24 @@ from truthkit.decoding.dola import DoLa, DoLaLogitsProcessor
 from truthkit.decoding.fast import fast_decoding
 from truthkit.decoding.icd import ICD, ICDLogitsProcessor
 from truthkit.decoding.lol import LOL, LOLLogitsProcessor
+from truthkit.decoding.m3id import M3ID, M3IDLogitsProcessor
+from truthkit.decoding.ritual import RITUAL, RITUALLogitsProcessor
+from truthkit.decoding.ritual_plus import RITUALPlus, RITUALPlusLogitsProcessor
+from truthkit.decoding.together import Together, TogetherLogitsProcessor
+from truthkit.decoding.vcd import VCD, VCDLogitsProcessor
 from truthkit.decoding.views import View, ViewLogits
 
-DECODERS = {"icd": ICD, "lol": LOL, "dola": DoLa, "cad": CAD, "contrastive_search": ContrastiveSearch}
+DECODERS = {
+    "icd": ICD,
+    "lol": LOL,
+    "dola": DoLa,
+    "cad": CAD,
+    "ritual": RITUAL,
+    "ritual_plus": RITUALPlus,
+    "vcd": VCD,
+    "m3id": M3ID,
+    "contrastive_search": ContrastiveSearch,
+}
 """Decoder names of the command line; a new decoder is one file and one entry here."""
 
 __all__ = [
@@ -25,6 +40,9 @@ __all__ = [
     "DECODERS",
     "ICD",
     "LOL",
+    "M3ID",
+    "RITUAL",
+    "VCD",
     "CADLogitsProcessor",
     "ContrastiveSearch",
     "ContrastiveSearchLogitsProcessor",
@@ -34,6 +52,13 @@ __all__ = [
     "GrowingCache",
     "ICDLogitsProcessor",
     "LOLLogitsProcessor",
+    "M3IDLogitsProcessor",
+    "RITUALLogitsProcessor",
+    "RITUALPlus",
+    "RITUALPlusLogitsProcessor",
+    "Together",
+    "TogetherLogitsProcessor",
+    "VCDLogitsProcessor",
     "View",
     "ViewLogits",
     "contrastive_search",

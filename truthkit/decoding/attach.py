@@ -25,6 +25,15 @@ def plain_model(model: Any) -> Any:
     return model
 
 
+_HANDS_OVER = {"blip-2", "instructblip"}
+"""Model types whose `generate` puts image features among the embeddings and calls the language model's own."""
+
+
+def language_half(model: Any) -> Any:
+    """The model whose `generate` runs the decoding loop: mostly `model` itself."""
+    return model.language_model if model.config.model_type in _HANDS_OVER else model
+
+
 def owner_of(model: nn.Module) -> str | None:
     """The decoder that is attached to `model` now."""
     return _OWNERS.get(model)

@@ -96,6 +96,7 @@ class Companion:
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]
-        if isinstance(keep, int):
-            return group.split(outputs.logits, keep)
-        return group.split(outputs.logits if group.takes_logits_to_keep else outputs.logits[:, keep], len(keep))
+        kept = keep if isinstance(keep, int) else len(keep)
+        step = self.length - kept + 1 - group.prompt.length
+        cut = isinstance(keep, int) or group.takes_logits_to_keep
+        return group.split(outputs.logits if cut else outputs.logits[:, keep], kept, step)

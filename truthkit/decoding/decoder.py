@@ -13,12 +13,13 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from truthkit.decoding.attach import (
     keep_mask_flat,
+    language_half,
     plain_model,
     refuse_continuous_batching,
     replaced_method,
@@ -27,6 +28,7 @@ from truthkit.decoding.attach import (
 )
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
+from truthkit.decoding.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
 from truthkit.decoding.kernel import check_beta, plausible
 from truthkit.decoding.shared_cache import is_static, keep_main_view, make_room, static_length
 from truthkit.decoding.views import RowGroup, View, ViewLogits, check_same_vocabulary
@@ -68,7 +70,8 @@ class Decoder(ABC):
         beta: float = 0.0,
         norm: bool = True,
     ):
-        self.model, self._compiled = plain_model(model), hasattr(model, "_orig_mod")
+        self.front, self._compiled = plain_model(model), hasattr(model, "_orig_mod")
+        self.model = language_half(self.front)
         if getattr(self.model.config, "is_encoder_decoder", False):
             raise ModelError(
                 f"{type(self.model).__name__} is an encoder-decoder; truthkit decodes decoder-only models."
@@ -78,13 +81,15 @@ class Decoder(ABC):
         self.layers, self.norm = tuple(layers), norm
         self.observers: list[Observer] = []
         self._positional = list(inspect.signature(self.model.forward).parameters)
-        self._main = RowGroup(self.model, [view for view in self.views if view.model is None], layers, norm=norm)
+        own = [view for view in self.views if view.model is None]
+        self._main = RowGroup(self.model, own, layers, norm=norm, vision=self.front)
         self._companions = self.separate_models()
         self._stack = ExitStack()
         self._generating = self._inert = False
         self._cache: Any = None
         self._past = 0
         self._call: dict[str, Any] = {}
+        self._ids: torch.Tensor | None = None
         self._nan: torch.Tensor | None = None
 
     def separate_models(self) -> list[Companion]:
@@ -98,13 +103,20 @@ class Decoder(ABC):
         Scores may differ from log-probabilities by a constant per row and position.
         """
 
-    def __enter__(self) -> Decoder:
+    def __add__(self, other: Decoder) -> Decoder:
+        """Both decoders at once; see `Together`."""
+        from truthkit.decoding.together import Together
+
+        return Together(*(part for one in (self, other) for part in getattr(one, "decoders", (one,))))
+
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(sole_owner(self.model, type(self).__name__))
             self._main.attach(stack)
             stack.callback(self.model.register_forward_pre_hook(self._widen, with_kwargs=True).remove)
             stack.callback(self.model.register_forward_hook(self._narrow, with_kwargs=True).remove)
             stack.enter_context(replaced_method(self.model, "generate", self._guard_generate))
+            stack.enter_context(replaced_method(self.front, "generate", self._guard_images))
             stack.enter_context(replaced_method(self.model, "generate_batch", refuse_continuous_batching))
             stack.enter_context(uncompiled(self.model, self._compiled))
             stack.callback(self._forget)
@@ -116,14 +128,55 @@ class Decoder(ABC):
 
     # -- generate ------------------------------------------------------------------------------------------------------
 
+    def _guard_images(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A `generate` before which the images of all views are encoded together."""
+
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            if self._generating or self._inert:
+                return original(*args, **kwargs)
+            inputs = take_image_inputs(self.front, kwargs)
+            ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
+            if not inputs and not self._main.images.changed:
+                return original(*args, **kwargs)
+            ids = self._encode(inputs, ids, kwargs.get("attention_mask"))
+            features = self._main.images.output(len(ids), [0])
+            with ExitStack() as stack:
+                stack.callback(self._forget)
+                if self.front is not self.model:  # it encodes the images itself
+                    stack.enter_context(
+                        replaced_method(self.front, "get_image_features", lambda _own: lambda *_a, **_k: features)
+                    )
+                else:
+                    kwargs = drop_pixels(kwargs) | {"mm_encoder_outputs": {"image": features}}
+                return original(*args, **kwargs)
+
+        return generate
+
+    def _encode(self, inputs: ImageInputs, ids: Any, mask: torch.Tensor | None) -> torch.Tensor:
+        """Encode the images of every view of every model, for the prompts `ids`, which are returned."""
+        if not has_pixels(inputs) and self._main.images.changed:
+            raise ArgumentError(
+                f"{type(self).__name__} compares images, but no pixel_values were given; pass the processor's outputs "
+                'whole: model.generate(**processor(images=..., text=..., return_tensors="pt")).'
+            )
+        if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
+            raise ArgumentError(f"{type(self).__name__} needs input_ids beside the images, to see where they belong.")
+        self._forget()
+        for group in (self._main, *(companion.group for companion in self._companions)):
+            group.images.encode(inputs, ids, mask)
+        return ids
+
     def _guard_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if self._generating:  # an early-exit assistant drafts with the model itself: drafts need no views
+            if self._generating or self._inert:  # an early-exit assistant drafts with the model itself, without views
                 with self._as_it_is():
                     return original(*args, **kwargs)
             self._check_request(args, kwargs)
-            self._forget()
+            if not self._main.images.ready:
+                self._forget()
+            self._ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
             self._generating = True
             try:
                 with replaced_method(self.model, "prepare_inputs_for_generation", keep_mask_flat):
@@ -140,11 +193,11 @@ class Decoder(ABC):
 
     @contextmanager
     def _as_it_is(self) -> Iterator[None]:
-        self._inert = True
+        before, self._inert = self._inert, True
         try:
             yield
         finally:
-            self._inert = False
+            self._inert = before
 
     def _check_request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
@@ -155,10 +208,11 @@ class Decoder(ABC):
         config = kwargs.get("generation_config") or self.model.generation_config
         chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
         groups = [self._main, *(companion.group for companion in self._companions)]
-        if chunk is not None and (self._companions or not all(group.same_prompt for group in groups)):
+        alike = all(group.same_prompt and not group.images.ready for group in groups)
+        if chunk is not None and (self._companions or not alike):
             raise ArgumentError(
                 f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs "
-                "from the main one or runs in another model, so its chunks would not line up. Leave "
+                "from the main one, holds images or runs in another model, so its chunks would not line up. Leave "
                 "prefill_chunk_size out."
             )
 
@@ -194,13 +248,16 @@ class Decoder(ABC):
         if "past_key_values" in kwargs:
             kwargs["cache"] = kwargs.pop("past_key_values")
         cache = kwargs.get("cache")
-        ids = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-        past = self._start(cache, ids, kwargs.get("attention_mask"))
+        ids = kwargs["input_ids"] if kwargs.get("input_ids") is not None else self._token_ids(kwargs["inputs_embeds"])
+        inputs: ImageInputs = {} if self._generating else take_image_inputs(self.model, kwargs)
+        past = self._start(cache, ids, kwargs, inputs)
+        kwargs = {name: value for name, value in kwargs.items() if name not in inputs}
         keep = kwargs.get("logits_to_keep", 0) if self._main.takes_logits_to_keep else 0
         self._call = {
             "past": past,
             "positions": len(keep) if isinstance(keep, torch.Tensor) else keep or ids.shape[1],
-            **{name: kwargs.get(name) for name in ("input_ids", "attention_mask", "position_ids")},
+            **{name: kwargs.get(name) for name in ("attention_mask", "position_ids")},
+            "input_ids": ids,
             "width": ids.shape[1],
             "keep": keep if isinstance(keep, torch.Tensor) or keep else ids.shape[1],
             "as_tuple": not kwargs.get("return_dict", self.model.config.return_dict),
@@ -220,8 +277,15 @@ class Decoder(ABC):
         self._past = past + ids.shape[1]
         return (), {**wide, "return_dict": True}
 
-    def _start(self, cache: Any, ids: torch.Tensor, mask: torch.Tensor | None) -> int:
+    def _token_ids(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """The prompt's tokens where `generate` was given them beside the embeddings, else the embeddings."""
+        if self._ids is None:
+            return embeddings
+        return self._ids.repeat_interleave(len(embeddings) // len(self._ids), dim=0)
+
+    def _start(self, cache: Any, ids: torch.Tensor, kwargs: dict[str, Any], inputs: ImageInputs) -> int:
         """Begin a session where this forward is the first of one; how many main tokens the cache holds."""
+        mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
         held = self._held(cache)
         going_on = self._generating or (cache is not None and cache is self._cache and held)
         if self._main.laid_out and going_on:
@@ -237,12 +301,20 @@ class Decoder(ABC):
                 f"the cache given to {type(self).__name__} already holds {held} tokens that its views have not seen; "
                 "start without a cache and pass the whole prompt."
             )
-        self._forget()
+        if not self._generating or not self._main.images.ready:
+            self._forget()
+        if inputs:
+            self._encode(inputs, ids, mask)
+        elif self._main.images.changed and not self._main.images.ready:
+            raise ArgumentError(
+                f"{type(self).__name__} compares images, but this forward of {type(self.model).__name__} was given no "
+                "pixel_values; pass them with the prompt, or call model.generate."
+            )
         if held:
             mask = mask if mask is not None else ids.new_ones(len(ids), held + ids.shape[1])
             self._main.begin(mask, mask)
         else:
-            self._main.begin(ids, mask)
+            self._main.begin(ids, mask, positions)
         for companion in self._companions:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
@@ -291,7 +363,8 @@ class Decoder(ABC):
         call["use_cache"] = outputs.get("cache") is not None
         if self._cache is None and outputs.get("cache") is not None:
             self._adopt(outputs.cache)
-        views = iter(group.split(outputs.logits, call["positions"]))
+        step = call["past"] + call["width"] - call["positions"] + 1 - group.prompt.length
+        views = iter(group.split(outputs.logits, call["positions"], step))
         others = iter(self._companion_logits(call))
         ordered = [next(views) if view.model is None else next(others) for view in self.views]
         main = ordered[0]
@@ -355,4 +428,4 @@ class Decoder(ABC):
         check_same_vocabulary(self.model, other)
         depth, depth_here = (m.config.get_text_config(decoder=True).num_hidden_layers for m in (other, self.model))
         layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
-        return RowGroup(other, [view], layers, norm=self.norm)
+        return RowGroup(language_half(other), [view], layers, norm=self.norm, vision=other)

@@ -125,7 +125,7 @@ class Trace:
         if self._decoder is None:
             return [ViewLogits(torch.ones(1, 1, device=views[0].logits.device))]
         with torch.inference_mode(False), torch.enable_grad():
-            leaves = [ViewLogits(*(_leaf(tensor) for tensor in (view.logits, view.exits))) for view in views]
+            leaves = [ViewLogits(_leaf(view.logits), _leaf(view.exits), view.step) for view in views]
             scores = self._decoder.combine(*leaves)[0, 0]
             tensors = [tensor for leaf in leaves for tensor in (leaf.logits, leaf.exits) if tensor is not None]
             lead = scores[token] - scores[rival]
@@ -155,7 +155,8 @@ def _leaf(tensor: Any) -> Any:
 
 
 def _last_position(view: ViewLogits) -> ViewLogits:
-    return ViewLogits(view.logits[:1, -1:], None if view.exits is None else view.exits[:, :1, -1:])
+    last = view.step + view.logits.shape[1] - 1
+    return ViewLogits(view.logits[:1, -1:], None if view.exits is None else view.exits[:, :1, -1:], last)
 
 
 def _parts(

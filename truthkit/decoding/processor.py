@@ -17,7 +17,9 @@ from transformers import LogitsProcessor
 from truthkit.decoding.attach import owner_of
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.image_rows import placeholders
 from truthkit.decoding.kernel import plausible
+from truthkit.decoding.pictures import Pictures
 from truthkit.decoding.views import RowGroup, ViewLogits
 from truthkit.errors import ArgumentError, AttachError, ModelError
 
@@ -29,10 +31,18 @@ class PrefixMatch:
         companions: groups whose caches are reordered and cut so that they hold the longest known prefix of every row.
         attention_mask: 2-D mask of the prompt. None takes leading `pad_token_id` tokens for padding.
         pad_token_id: that token; None for no padding.
+        images: the prompts' images, for an image-text model.
     """
 
-    def __init__(self, companions: list[Companion], attention_mask: torch.Tensor | None, pad_token_id: int | None):
+    def __init__(
+        self,
+        companions: list[Companion],
+        attention_mask: torch.Tensor | None,
+        pad_token_id: int | None,
+        images: Pictures | None = None,
+    ):
         self._companions, self._prompt_mask, self._pad = companions, attention_mask, pad_token_id
+        self._images = images
         self._ids: torch.Tensor | None = None
         self._length = 0
 
@@ -45,6 +55,7 @@ class PrefixMatch:
             mask = self._mask(ids)
             for companion in self._companions:
                 companion.reset()
+                self._show_images(companion.group, ids, mask)
                 companion.group.begin(ids, mask)
         else:
             mask = self._mask(ids)
@@ -69,6 +80,15 @@ class PrefixMatch:
         parents = (2 * same + own).argmax(dim=1)
         known = int(same.gather(1, parents[:, None]).min())
         return (known, parents) if known >= self._length else nothing
+
+    def _show_images(self, group: RowGroup, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+        if self._images is None and not group.images.changed and bool(placeholders(group.vision, ids).any()):
+            raise ArgumentError(
+                "the prompt holds images, which a logits processor does not see; pass them to it as images=..."
+            )
+        copies = len(ids) // len(self._images) if self._images and len(ids) % len(self._images) == 0 else 1
+        inputs = self._images.inputs(ids.device) if self._images else {}
+        group.images.encode(inputs, ids[::copies], None if mask is None else mask[::copies])
 
     def _mask(self, ids: torch.Tensor) -> torch.Tensor | None:
         if self._prompt_mask is not None:
@@ -101,6 +121,7 @@ class DecoderLogitsProcessor(LogitsProcessor):
         model, processor, **options: the arguments of the decoder.
         attention_mask: the prompt's 2-D mask. None takes leading pad tokens for padding, which is right unless a prompt
             really begins with the pad token.
+        images: the prompts' images where the model is an image-text model, as in `Pictures`.
     """
 
     supports_continuous_batching = False
@@ -110,17 +131,31 @@ class DecoderLogitsProcessor(LogitsProcessor):
         super().__init_subclass__(**kwargs)
         cls.decoder_class = decoder
         signature = inspect.signature(decoder.__init__)
-        extra = inspect.Parameter("attention_mask", inspect.Parameter.KEYWORD_ONLY, default=None)
-        cls.__signature__ = signature.replace(parameters=[*list(signature.parameters.values())[1:], extra])  # type: ignore[attr-defined]
+        extra = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in ("attention_mask", "images")
+            if name not in signature.parameters
+        ]
+        cls.__signature__ = signature.replace(parameters=[*list(signature.parameters.values())[1:], *extra])  # type: ignore[attr-defined]
 
-    def __init__(self, model: Any, *args: Any, attention_mask: torch.Tensor | None = None, **options: Any):
-        self.decoder = self.decoder_class(model, *args, **options)
-        own = [view for view in self.decoder.views[0 if self.decoder.layers else 1 :] if view.model is None]
-        groups = [RowGroup(self.decoder.model, own, self.decoder.layers, norm=self.decoder.norm)] if own else []
+    def __init__(
+        self, model: Any, processor: Any = None, *, attention_mask: torch.Tensor | None = None, **options: Any
+    ):
+        images = options.get("images")
+        if "images" not in inspect.signature(self.decoder_class).parameters:
+            options.pop("images", None)
+        decoder = self.decoder_class(model, processor, **options)
+        self.follow(decoder, attention_mask, Pictures(processor, images) if images is not None else None)
+
+    def follow(self, decoder: Decoder, attention_mask: torch.Tensor | None, pictures: Pictures | None) -> None:
+        """Set up the forwards of `decoder`'s views."""
+        self.decoder = decoder
+        own = [view for view in decoder.views[0 if decoder.layers else 1 :] if view.model is None]
+        groups = [RowGroup(decoder.model, own, decoder.layers, norm=decoder.norm, vision=decoder.front)] if own else []
         self._own_rows = len(own)
-        self._companions = [Companion(group) for group in groups] + self.decoder.separate_models()
-        config = self.decoder.model.generation_config
-        self._match = PrefixMatch(self._companions, attention_mask, config.pad_token_id)
+        self._companions = [Companion(group) for group in groups] + decoder.separate_models()
+        config = decoder.model.generation_config
+        self._match = PrefixMatch(self._companions, attention_mask, config.pad_token_id, pictures)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Combined and normalised scores; `input_ids` (batch, length), `scores` (batch, vocabulary)."""
@@ -140,7 +175,8 @@ class DecoderLogitsProcessor(LogitsProcessor):
         logits = [view for group in self._match.advance(input_ids) for view in group]
         own, separate = iter(logits[: self._own_rows]), iter(logits[self._own_rows :])
         exits = next(own).exits if self.decoder.layers else None
-        main = ViewLogits(scores[:, None], exits)
+        step = logits[0].step if logits else 0
+        main = ViewLogits(scores[:, None], exits, step)
         others = [next(own) if view.model is None else next(separate) for view in self.decoder.views[1:]]
         combined = self.decoder.combine(main, *others)
         return plausible(combined, main.logits, self.decoder.beta)[:, 0].log_softmax(dim=-1)  # type: ignore[return-value]

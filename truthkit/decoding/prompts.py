@@ -6,10 +6,11 @@ instruction is spliced in as tokens: what follows it keeps exactly the tokens it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, ModelError
 
 PromptRewrite = Callable[[list[list[int]]], list[list[int]]]
 """Maps the unpadded token ids of every row to those of the view, row by row."""
@@ -48,6 +49,25 @@ def _chat_prefixes(tokenizer: Any, instruction: str) -> tuple[str, str] | None:
     if instructed is None or instruction.strip() not in instructed:  # refused, or left out in silence
         instructed = f"{plain}\n{instruction}\n"
     return plain, instructed
+
+
+def after_content(processor: Any) -> list[int]:
+    """The tokens that the chat template ends a user's turn with, the cue to answer included; [] without a template."""
+    tokenizer = text_tokenizer(processor, "the chat template")
+    owner = processor if getattr(processor, "chat_template", None) else tokenizer
+    if not getattr(owner, "chat_template", None):
+        return []
+    for content in (_MARK, [{"type": "text", "text": _MARK}]):  # image-text templates take a list of parts
+        try:
+            rendered = owner.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+        except Exception:  # templates refuse what they don't know with whatever their author chose to raise
+            continue
+        _, mark, after = rendered.partition(_MARK)
+        if mark:
+            return tokenizer(after, add_special_tokens=False).input_ids
+    return []
 
 
 def _common_suffix(a: Sequence[int], b: Sequence[int]) -> list[int]:
@@ -124,5 +144,37 @@ def without_context(processor: Any, context: str | Sequence[str]) -> PromptRewri
                 "pass it exactly as it stands in the prompt."
             )
         return tokenizer(text.replace(passage, "", 1), add_special_tokens=False).input_ids
+
+    return rewrite
+
+
+_IMAGE_MARKS = re.compile(r"<(fake_token_around_image|global-img|row_\d+_col_\d+|/?img)>")
+"""Tokens that some processors set around an image's placeholders, by their text."""
+
+_MARK_IDS = ("vision_start_token_id", "vision_end_token_id", "boi_token_index", "eoi_token_index")
+"""Their ids where the model's config has them."""
+
+
+def without_images(model: Any, processor: Any = None) -> PromptRewrite:
+    """A view of each prompt without its images: no placeholders, and no marks around them.
+
+    Args:
+        model: an image-text model.
+        processor: its processor or tokenizer, for marks that the model's config doesn't know.
+
+    Raises:
+        ModelError: the model is a text-only one.
+    """
+    config = model.config
+    if (placeholder := getattr(config, "image_token_id", None)) is None:
+        raise ModelError(f"{type(model).__name__} is a text-only model: its prompts hold no images.")
+    marks = {placeholder, *(getattr(config, name, None) for name in _MARK_IDS)}
+    if processor is not None:
+        marks |= set(getattr(processor, "image_token_ids", ()))
+        vocabulary: dict[str, int] = getattr(getattr(processor, "tokenizer", processor), "get_added_vocab", dict)()
+        marks |= {index for token, index in vocabulary.items() if _IMAGE_MARKS.fullmatch(token)}
+
+    def rewrite(rows: list[list[int]]) -> list[list[int]]:
+        return [[token for token in row if token not in marks] for row in rows]
 
     return rewrite

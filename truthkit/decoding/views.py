@@ -18,6 +18,7 @@ import torch
 from truthkit.decoding.adapters import AdapterRows
 from truthkit.decoding.exits import EarlyExits
 from truthkit.decoding.fast import fast_decoding
+from truthkit.decoding.image_rows import ImageRewrite, ImageRows, placeholders, scattered
 from truthkit.decoding.prompts import PromptRewrite
 from truthkit.errors import ArgumentError, ModelError
 
@@ -32,6 +33,7 @@ class View:
         adapter: a LoRA adapter that is on in this view: a name loaded in the model, a PEFT folder or a hub id.
         model: another model, with its own forward and cache.
         exits: whether the decoder's early exits are read in this view too.
+        images: how this view's images come from the main ones.
     """
 
     name: str
@@ -39,6 +41,7 @@ class View:
     adapter: str | None = None
     model: Any | None = None
     exits: bool = False
+    images: ImageRewrite | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,12 @@ class ViewLogits:
     Attributes:
         logits: shape (batch, positions, vocabulary).
         exits: early exits, shape (layers, batch, positions, vocabulary); None where the view reads none.
+        step: how many tokens were generated before the first of the positions; 0 while the prompt is read.
     """
 
     logits: torch.Tensor
     exits: torch.Tensor | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Prompt:
     mask: torch.Tensor
     offsets: torch.Tensor | None
     padded: bool
+    axes: torch.Tensor | None = None
+    """Positions on several axes, shape (axes, rows, length), where the model has such and needs them from here."""
 
     @property
     def extra(self) -> int:
@@ -79,10 +86,15 @@ class RowGroup:
         views: the views; in the group of the decoder's own model the first one is the main view.
         layers: early exits to read in the views with `exits=True`.
         norm: see `EarlyExits`.
+        vision: the model with the vision tower, where it is not `model` itself.
     """
 
-    def __init__(self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True):
+    def __init__(
+        self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True, vision: Any = None
+    ):
         self.model, self.views = model, tuple(views)
+        self.vision = model if vision is None else vision
+        self.images = ImageRows(self.vision, [view.images for view in views])
         self.adapters = [(i, AdapterRows(model, view.adapter)) for i, view in enumerate(views) if view.adapter]
         self._exit_views = [i for i, view in enumerate(views) if view.exits and layers]
         self.exits = EarlyExits(model, layers, norm=norm) if self._exit_views else None
@@ -120,8 +132,9 @@ class RowGroup:
         return self._prompt
 
     def end(self) -> None:
-        """Forget the prompt."""
+        """Forget the prompt and its images."""
         self._prompt = None
+        self.images.forget()
         self.aim(0, 0)
 
     def wide_index(self, index: torch.Tensor) -> torch.Tensor:
@@ -145,8 +158,14 @@ class RowGroup:
             rows = [slice(view * batch, (view + 1) * batch) for view in self._exit_views] if batch else []
             self.exits.aim(rows, keep)
 
-    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Lay out the prompts: `ids` (batch, length), or embeddings (batch, length, hidden), and 2-D `mask` or None."""
+    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.Tensor | None = None) -> None:
+        """Lay out the prompts.
+
+        Args:
+            ids: (batch, length), or embeddings, (batch, length, hidden).
+            mask: (batch, length) or None.
+            position_ids: the main view's, if the caller has them.
+        """
         batch, length = ids.shape[:2]
         if length == 0 or batch == 0:
             raise ArgumentError(
@@ -154,7 +173,9 @@ class RowGroup:
             )
         mask = torch.ones(batch, length, dtype=torch.long, device=ids.device) if mask is None else mask.long()
         if self.same_prompt:
-            wide_ids, wide_mask, offsets = None, mask.repeat(self.rows, 1), None
+            by_hand = ids.dim() == 2 and self.vision is not self.model  # embeddings will be wanted
+            wide_ids = ids.repeat(self.rows, 1) if by_hand else None
+            wide_mask, offsets = mask.repeat(self.rows, 1), None
         else:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view with another prompt needs input_ids.")
@@ -174,11 +195,24 @@ class RowGroup:
                 "has room "
                 f"for {limit} (max_position_embeddings); shorten it."
             )
-        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()))
+        axes = None
+        wanted = wide_ids is not None or position_ids is None
+        if wanted and ids.dim() == 2 and hasattr(self.vision.base_model, "get_rope_index"):
+            axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
+        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()), axes)
+
+    def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
+        """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""
+        types = placeholders(self.vision, ids).int()
+        grids = self.images.input("image_grid_thw", batch) if self.images.ready else None
+        positions, _ = self.vision.base_model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
+        return positions
 
     def _pad(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         plain = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
         rows = [row for view in self.views for row in (view.prompt(plain) if view.prompt else plain)]
+        if not all(rows):
+            raise ArgumentError("a view's prompt is empty: nothing is left of a prompt when its images or context go.")
         length = max(ids.shape[1], max(map(len, rows)))
         wide_ids, wide_mask = ids.new_zeros(len(rows), length), mask.new_zeros(len(rows), length)
         for i, row in enumerate(rows):
@@ -194,6 +228,7 @@ class RowGroup:
             past: how many of the main view's tokens the cache holds already; 0 also without a cache.
         """
         prompt, n, wide = self.prompt, self.rows, dict(kwargs)
+        wide.pop("mm_encoder_outputs", None)
         ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
         width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
         for name, value in kwargs.items():
@@ -203,11 +238,19 @@ class RowGroup:
                 and value.dim()
                 and len(value) == prompt.batch
             ):
-                wide[name] = _fit(value.repeat(n, *[1] * (value.dim() - 1)), name, prompt, past)
+                wide[name] = value.repeat(n, *[1] * (value.dim() - 1))
         if ids is not None:
             wide["input_ids"] = ids.repeat(n, 1)
             if prompt.ids is not None and past == 0:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
+        for name in _TOKEN_TYPES & kwargs.keys() if prompt.ids is not None and past == 0 else ():
+            wide[name] = self._token_types(wide[name], prompt)
+        if past == 0 and self.images.ready and (images := self.images.output(prompt.batch)) is not None:
+            if self.vision is self.model:
+                wide["mm_encoder_outputs"] = {"image": images}
+            else:
+                written = wide.pop("input_ids", None)
+                wide["inputs_embeds"] = self._embedded(prompt.ids if written is None else written, images)
 
         self._width = width + prompt.extra if past == 0 else width
         tail = past + width - prompt.length
@@ -218,17 +261,34 @@ class RowGroup:
             wide_mask = prompt.mask[:, : past + width + prompt.extra]
         wide["attention_mask"] = wide_mask if mask is not None or (prompt.padded and not self.same_prompt) else None
 
-        if not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
+        if prompt.axes is not None:
+            wide["position_ids"] = _along_axes(prompt.axes, wide_mask, self._width, positions)
+        elif not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
             every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
             wide["position_ids"] = every if past == 0 else every[:, -width:]
         elif positions is not None and positions.dim() == 2:
             repeated = positions.expand(prompt.batch, -1).repeat(n, 1)
             wide["position_ids"] = repeated if prompt.offsets is None else repeated + prompt.offsets
+        elif positions is not None:
+            wide["position_ids"] = positions.repeat(1, n, 1)
         return wide
 
-    def split(self, logits: torch.Tensor, positions: int) -> list[ViewLogits]:
+    def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
+        """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""
+        assert prompt.ids is not None
+        generated = types[:, prompt.length :]
+        of_images = types.new_tensor(bool(types.any()))
+        new = torch.where(placeholders(self.vision, prompt.ids), of_images, torch.zeros_like(of_images))
+        return torch.cat([new, generated], dim=1)
+
+    def _embedded(self, ids: torch.Tensor | None, images: Any) -> torch.Tensor:
+        """Embeddings of all rows, for a language model that is handed the images' features in them."""
+        assert ids is not None
+        return scattered(self.model.get_input_embeddings()(ids), placeholders(self.vision, ids), images)
+
+    def split(self, logits: torch.Tensor, positions: int, step: int) -> list[ViewLogits]:
         """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the
-        exits'.
+        exits'; `step` goes into them.
         """
         batch, vocabulary = self.prompt.batch, logits.shape[-1]
         logits = logits[:, -positions:]
@@ -239,7 +299,7 @@ class RowGroup:
             shape = (len(self.exits.layers), len(self._exit_views), batch, positions, vocabulary)
             for view, layers in zip(self._exit_views, behind.view(shape).unbind(1), strict=True):
                 exits[view] = layers
-        return [ViewLogits(view, lower) for view, lower in zip(own.split(batch), exits, strict=True)]
+        return [ViewLogits(view, lower, step) for view, lower in zip(own.split(batch), exits, strict=True)]
 
 
 _PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
@@ -249,11 +309,23 @@ _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep",
 _TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 
 
-def _fit(value: torch.Tensor, name: str, prompt: Prompt, past: int) -> torch.Tensor:
-    """Left-pad what runs along the prompt's tokens to the wide prompt's length."""
-    if name in _TOKEN_TYPES and past == 0 and prompt.extra:
-        return torch.nn.functional.pad(value, (prompt.extra, 0))
-    return value
+def _along_axes(prompt: torch.Tensor, mask: torch.Tensor, width: int, given: torch.Tensor | None) -> torch.Tensor:
+    """Positions of the last `width` tokens on several axes: the prompt's, and one more for each token after it.
+
+    Args:
+        prompt: shape (axes, rows, length).
+        mask: over all tokens so far, shape (rows, total).
+        width: how many are asked for.
+        given: the main view's; four axes begin with the plain position among the text.
+    """
+    text = (mask.cumsum(dim=1) - 1).clamp_min_(0)
+    length = prompt.shape[2]
+    jump = prompt.amax(dim=(0, 2))[:, None] - text[:, length - 1 : length]
+    tail = (text[:, length:] + jump).expand(len(prompt), -1, -1)
+    every = torch.cat([prompt, tail], dim=2)
+    if given is not None and given.dim() == 3 and len(given) > len(prompt):
+        every = torch.cat([text[None], every])
+    return every[:, :, -width:]
 
 
 def check_same_vocabulary(main: Any, other: Any) -> None:

@@ -1,0 +1,71 @@
+"""`truthkit transforms`: what RITUAL does to an image, in one picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from truthkit.errors import ArgumentError
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+
+_EPILOG = """\
+RITUAL asks the model twice, with the image and with a transform of it, and adds the answers' logits:
+  horizontal_flip, vertical_flip
+  rotation       by -180 to 180 degrees, corners black
+  color_jitter   brightness, contrast and saturation times 0 to 2, any hue, in random order
+  gaussian_blur  13 x 13 pixels, sigma 1.5 to 2
+  crop           8 to 100 % of the area, resized
+
+A draw depends on the image, the text and the seed, and on nothing else: the same item is always transformed in the
+same way. With --question, the transform that is drawn for the image and this text is framed in the sheet. tk.RITUAL
+draws for the whole prompt, template included, and says in `chosen` what it drew.
+
+example:
+  truthkit transforms --image photo.jpg --out sheet.png --question "Is there a dog in the image?"
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `transforms` to the command line."""
+    parser = subparsers.add_parser(
+        "transforms",
+        help="what RITUAL's transforms do to an image",
+        description="Draw RITUAL's six transforms of an image, beside it in one picture.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--image", metavar="FILE", required=True, help="the image")
+    parser.add_argument("--out", metavar="FILE", required=True, help=f"the picture to write: {', '.join(_ENDINGS)}")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="other draws of the same item (default: 0)")
+    parser.add_argument("--question", metavar="TEXT", help="a text to draw for; frames the transform that is drawn")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the picture and name it; 0 if it could be written."""
+    image_path, out = Path(args.image), Path(args.out)
+    if out.suffix.lower() not in _ENDINGS or not out.absolute().parent.is_dir():
+        raise ArgumentError(f"--out is {args.out!r}; expected {', '.join(_ENDINGS)} in a folder that exists.")
+    if out.exists() and image_path.exists() and out.samefile(image_path):
+        raise ArgumentError(f"--out is the image itself, {args.out!r}; name another file.")
+
+    import random
+
+    from truthkit.images.reading import read_image
+    from truthkit.images.sheet import transform_sheet
+    from truthkit.images.transforms import choose, content_seed
+
+    image = read_image(args.image)
+    seed = content_seed(image, args.question or "", args.seed)
+    chosen = None if args.question is None else choose("random", random.Random(seed))[0]
+    sheet = transform_sheet(image, seed=seed, chosen=chosen)
+    try:
+        sheet.save(out, quality=95)
+    except OSError as error:
+        raise ArgumentError(f"--out is {args.out!r}, which cannot be written: {error.strerror or error}.") from None
+    print(out)
+    if chosen is not None:
+        print(f"{chosen} is drawn for this image and text with seed {args.seed}")
+    return 0

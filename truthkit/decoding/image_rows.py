@@ -1,0 +1,271 @@
+"""Which images each view sees: all of them through the vision tower in one call, then dealt out to the rows.
+
+An image-text model reads its images once, at the prompt: the features of every image take the places of placeholder
+tokens. `ImageRows` encodes the images of all views together and hands a forward those of its rows, in order.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from truthkit.errors import ArgumentError, ModelError
+
+ImageInputs = dict[str, Any]
+"""What an image processor made of the images of a batch, under the names of the model's `get_image_features`."""
+
+_PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
+
+
+@dataclass
+class Source:
+    """A batch as its image views see it, before the model runs.
+
+    Attributes:
+        inputs: the main view's image inputs.
+        prompts: the unpadded token ids of every prompt.
+        encode: the vision tower and projector; returns what `get_image_features` does.
+    """
+
+    inputs: ImageInputs
+    prompts: list[list[int]]
+    encode: Callable[[ImageInputs], Any]
+    encoded: list[_Image] = field(default_factory=list)
+
+    def output(self) -> Any:
+        """What the encoder makes of the main view's images; it is not run for them again."""
+        output = self.encode(self.inputs)
+        self.encoded = self.encoded or _images(output)
+        return output
+
+
+ImageRewrite = Callable[[Source], "ImageInputs | None"]
+"""Maps a batch to the image inputs of a view, of the same shapes as the main ones, or to None for no images."""
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image's features: (tokens, hidden), and the same of further layers where a model adds them there."""
+
+    features: torch.Tensor
+    deep: tuple[torch.Tensor, ...]
+
+
+class ImageRows:
+    """The images of a group of views.
+
+    Args:
+        model: the model with the vision tower; a text-only one is fine as long as there are no images.
+        rewrites: for each view how its images come from the main ones; None: they are the same.
+    """
+
+    def __init__(self, model: Any, rewrites: Sequence[ImageRewrite | None]):
+        self.model, self._rewrites = model, tuple(rewrites)
+        self._encode = image_encoder(model)
+        self._names = set(inspect.signature(self._encode).parameters) if self._encode else set()
+        self.changed = any(rewrites)
+        if self.changed and self._encode is None:
+            raise ModelError(
+                f"{type(model).__name__} is a text-only model: it has no get_image_features. Use an image-text model."
+            )
+        self._views: list[list[_Image] | None] = []
+        self._inputs: list[ImageInputs | None] = []
+        self._of_prompt: list[range] = []
+        self._like: Any = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are encoded images."""
+        return bool(self._views)
+
+    def forget(self) -> None:
+        """Drop the images."""
+        self._views, self._inputs, self._of_prompt, self._like = [], [], [], None
+
+    def encode(self, inputs: ImageInputs, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Run the vision tower over the images of all views.
+
+        Args:
+            inputs: the main view's image inputs.
+            ids: the prompts, shape (batch, length); their placeholders say whose image is whose.
+            mask: their 2-D mask, or None for no padding.
+        """
+        if not inputs and not any(self._rewrites):
+            return
+        kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        prompts = [row[where].tolist() for row, where in zip(ids, kept, strict=True)]
+        source = Source(inputs, prompts, self._run)
+        own = {i: rewrite(source) for i, rewrite in enumerate(self._rewrites) if rewrite is not None}
+        parts = [part for part in own.values() if part is not None]
+        for part in parts:
+            _check_like(part, inputs)
+        main = len(own) < len(self._rewrites)
+        if main and not source.encoded:
+            parts.insert(0, inputs)
+        encoded = _images(self._run(_joined(parts))) if parts else []
+        count = len(encoded) // max(len(parts), 1)
+        chunks = [encoded[start : start + count] for start in range(0, len(encoded), count)] if count else []
+        shared = source.encoded or (chunks.pop(0) if main else [])
+        for i in range(len(self._rewrites)):
+            self._views.append(shared if i not in own else chunks.pop(0) if own[i] is not None else None)
+            self._inputs.append(own.get(i, inputs))
+        places = placeholders(self.model, ids).sum(dim=1).tolist()
+        some = next((view for view in self._views if view), [])
+        self._of_prompt = _dealt(some, places) if some else [range(0)] * len(ids)
+
+    def _run(self, inputs: ImageInputs) -> Any:
+        if self._encode is None or not has_pixels(inputs):
+            raise ArgumentError(
+                "this decoder compares images, but there are none; give generate the processor's outputs whole, or, to "
+                "a logits processor, images=..."
+            )
+        if "qformer_input_ids" in self._names and "qformer_input_ids" not in inputs:
+            raise ModelError(
+                f"{type(self.model).__name__} reads its images in the light of the question, which a logits processor "
+                "does not see; use the decoder as a context manager around generate."
+            )
+        with torch.no_grad():
+            self._like = self._encode(**{name: inputs[name] for name in self._names & inputs.keys()}, return_dict=True)
+        return self._like
+
+    def output(self, batch: int, views: Sequence[int] | None = None) -> Any:
+        """What `get_image_features` would return for `batch` rows of each view, view-major.
+
+        More rows than there were prompts are the beams or samples of each prompt in turn.
+        """
+        chosen = range(len(self._views)) if views is None else views
+        images = [
+            view[i]
+            for view in (self._views[v] for v in chosen)
+            if view is not None
+            for of_prompt in self._of_prompt
+            for _ in range(batch // len(self._of_prompt))
+            for i in of_prompt
+        ]
+        return _output(self._like, images) if images else None
+
+    def input(self, name: str, batch: int) -> torch.Tensor | None:
+        """One image input (an entry per image) for `batch` rows of each view, view-major; None where there is none."""
+        rows = [
+            inputs[name][i]
+            for inputs in self._inputs
+            if inputs is not None and inputs.get(name) is not None
+            for of_prompt in self._of_prompt
+            for _ in range(batch // len(self._of_prompt))
+            for i in of_prompt
+        ]
+        return torch.stack(rows) if rows else None
+
+
+def placeholders(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Where `ids` hold an image feature's place; nowhere for a text-only model."""
+    token = getattr(model.config, "image_token_id", None)
+    return torch.zeros_like(ids, dtype=torch.bool) if token is None else torch.eq(ids, token)
+
+
+def image_encoder(model: Any) -> Callable[..., Any] | None:
+    """The function that `generate` encodes images with; None for a text-only model."""
+    for owner in (model.base_model, model):
+        if (encode := getattr(owner, "get_image_features", None)) is not None:
+            return encode
+    return None
+
+
+def take_image_inputs(model: Any, kwargs: dict[str, Any]) -> ImageInputs:
+    """Those of a call's arguments that describe images; they stay in `kwargs`.
+
+    Raises:
+        ArgumentError: there are videos, or images that were encoded by somebody else.
+    """
+    if (encode := image_encoder(model)) is None:
+        return {}
+    for name in ("pixel_values_videos", "mm_encoder_outputs"):
+        if kwargs.get(name) is not None:
+            raise ArgumentError(f"{name} was given, but truthkit's decoders take images as pixel_values only.")
+    names = [name for name in inspect.signature(encode).parameters if name != "kwargs"]
+    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+
+
+def has_pixels(inputs: ImageInputs) -> bool:
+    """Whether there is an image among these arguments."""
+    return any(inputs.get(name) is not None for name in _PIXELS)
+
+
+def no_images(_source: Source) -> None:
+    """The `ImageRewrite` of a view without images; its prompt must have no placeholders."""
+
+
+def drop_pixels(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments without the pixels, whose features it is given instead."""
+    return {name: value for name, value in kwargs.items() if name not in _PIXELS}
+
+
+def scattered(embeddings: torch.Tensor, places: torch.Tensor, output: Any) -> torch.Tensor:
+    """`embeddings` (rows, length, hidden) with the images' features at the `places` (rows, length)."""
+    features = torch.cat([image.reshape(-1, embeddings.shape[-1]) for image in output.pooler_output])
+    return embeddings.masked_scatter(places[..., None], features.to(embeddings))
+
+
+def _images(output: Any) -> list[_Image]:
+    deep = getattr(output, "deepstack_features", None) or ()
+    return [_Image(own, tuple(layer[i] for layer in deep)) for i, own in enumerate(output.pooler_output)]
+
+
+def _output(like: Any, images: Sequence[_Image]) -> Any:
+    """The images' features in the form of `like`, an output of the same encoder."""
+    pooled: Any = [image.features for image in images]
+    fields: dict[str, Any] = {
+        "pooler_output": torch.stack(pooled) if isinstance(like.pooler_output, torch.Tensor) else pooled
+    }
+    if getattr(like, "deepstack_features", None):
+        fields["deepstack_features"] = [list(layer) for layer in zip(*(image.deep for image in images), strict=True)]
+    return type(like)(**fields)
+
+
+def _joined(parts: Sequence[ImageInputs]) -> ImageInputs:
+    return {
+        name: torch.cat([part[name].to(value) for part in parts]) if isinstance(value, torch.Tensor) else value
+        for name, value in parts[0].items()
+    }
+
+
+def _check_like(part: ImageInputs, inputs: ImageInputs) -> None:
+    """Raise unless a view's images take the same places as the prompt's own."""
+    for name, value in inputs.items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        other = part.get(name)
+        found = tuple(other.shape) if isinstance(other, torch.Tensor) else None
+        same = found == tuple(value.shape)
+        if same and not value.is_floating_point() and "mask" not in name and isinstance(other, torch.Tensor):
+            same = torch.equal(other.to(value.device), value)  # sizes and grids
+        if not same:
+            raise ArgumentError(
+                f"the view's images give {name} of shape {found}, the prompt's own {tuple(value.shape)}, or of other "
+                "image sizes; pass the very images that the processor was given, in the same order."
+            )
+
+
+def _dealt(images: Sequence[_Image], places: Sequence[int]) -> list[range]:
+    """Which images each prompt has, by its number of placeholders."""
+    sizes = [len(image.features) for image in images]
+    dealt, start = [], 0
+    for count in places:
+        stop, filled = start, 0
+        while filled < count and stop < len(sizes):
+            filled += sizes[stop]
+            stop += 1
+        if filled != count:
+            break
+        dealt.append(range(start, stop))
+        start = stop
+    if len(dealt) != len(places) or start != len(sizes):
+        raise ArgumentError(
+            f"the prompts have room for {' + '.join(map(str, places))} image tokens, but the {len(sizes)} images make "
+            f"{' + '.join(map(str, sizes))}; give each prompt its images, in order, through the processor."
+        )
+    return dealt

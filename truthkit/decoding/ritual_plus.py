@@ -1,0 +1,127 @@
+"""RITUAL+ (arXiv 2405.17821): the model names the transformation of its image that would help it most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from truthkit.decoding.attach import replaced_method
+from truthkit.decoding.image_rows import Source, placeholders
+from truthkit.decoding.processor import DecoderLogitsProcessor
+from truthkit.decoding.prompts import after_content, text_tokenizer
+from truthkit.decoding.ritual import RITUAL
+from truthkit.errors import ArgumentError
+from truthkit.images.reading import ImageSource
+from truthkit.images.transforms import TRANSFORMS, TransformChoice
+
+CHOICE_PROMPT = """
+
+To answer this, you may look at the image once more after one of these transformations:
+{options}
+Which one helps you most to answer correctly? Reply with its number only."""
+"""What is added to the question to ask for a transformation; the wording is ours."""
+
+_TOKENS = 8
+
+
+class RITUALPlus(RITUAL):
+    """RITUAL whose transformation the model chooses: it is shown the image, the question and a numbered list.
+
+    The choice is made within the same `generate` call, by greedy search, from the images' features that the answer is
+    given from too. `chosen` holds the transforms, and `replies` what the model said of each prompt. The first number
+    from 1 to the length of the list counts, or else the first name in the reply; where there is neither, one is drawn
+    as in RITUAL, and `fell_back` is True for that prompt.
+
+    Source: the paper, which shows the list to the model; the wording (`CHOICE_PROMPT`), the parser and the fall-back
+    are ours.
+
+    Args:
+        model, processor, images, alpha, beta, seed: as in `RITUAL`.
+        transform: the names to choose from, "random" for all six.
+        choice_prompt: another wording; `{options}` stands for the numbered list. It is put behind the question, before
+            what the chat template ends the user's turn with.
+
+    Example:
+        >>> with tk.RITUALPlus(model, processor, images=image) as ritual:
+        ...     model.generate(**inputs, max_new_tokens=64)
+        >>> ritual.chosen, ritual.replies
+        ([['crop']], ['6'])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        images: ImageSource | Sequence[Any],
+        transform: str | Sequence[str] = "random",
+        alpha: float = 3.0,
+        beta: float = 0.1,
+        seed: int = 0,
+        choice_prompt: str = CHOICE_PROMPT,
+    ):
+        super().__init__(model, processor, images=images, transform=transform, alpha=alpha, beta=beta, seed=seed)
+        if "{options}" not in choice_prompt:
+            raise ArgumentError("choice_prompt has no {options}, where the numbered list of transformations goes.")
+        names = list(TRANSFORMS) if transform == "random" else [transform] if isinstance(transform, str) else transform
+        self.names = list(names)
+        self._tokenizer = text_tokenizer(processor, "the question of RITUAL+")
+        options = "\n".join(f"{i}. {name.replace('_', ' ')}" for i, name in enumerate(self.names, start=1))
+        encode = self._tokenizer
+        self._question = encode(choice_prompt.replace("{options}", options), add_special_tokens=False).input_ids
+        self._ending = after_content(processor)
+        self.replies: list[str] = []
+        self.fell_back: list[bool] = []
+
+    def choices(self, source: Source) -> list[TransformChoice]:
+        self.replies = self._ask(source)
+        named = [parse_choice(reply, self.names) for reply in self.replies]
+        self.fell_back = [name is None for name in named]
+        return [self.transform if name is None else name for name in named]
+
+    def _ask(self, source: Source) -> list[str]:
+        """What the model replies for each prompt, by greedy search."""
+        rows = [self._with_question(prompt) for prompt in source.prompts]
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long, device=self.front.device)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = 1
+        features = source.output()
+        call: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": _TOKENS}
+        call |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+        if "image_grid_thw" in source.inputs:
+            call["image_grid_thw"] = source.inputs["image_grid_thw"]
+            call["mm_token_type_ids"] = placeholders(self.front, ids).int()
+        with self._as_it_is():
+            if self.front is self.model:
+                said = self.front.generate(**call, mm_encoder_outputs={"image": features})
+            else:
+                with replaced_method(self.front, "get_image_features", lambda _own: lambda *_a, **_k: features):
+                    said = self.front.generate(**call, **source.inputs)
+        start = width if said.shape[1] > _TOKENS else 0
+        return [self._tokenizer.decode(row[start:], skip_special_tokens=True).strip() for row in said]
+
+    def _with_question(self, prompt: list[int]) -> list[int]:
+        end = len(prompt) - len(self._ending)
+        if not self._ending or prompt[end:] != self._ending:
+            return prompt + self._question
+        return prompt[:end] + self._question + self._ending
+
+
+class RITUALPlusLogitsProcessor(DecoderLogitsProcessor, decoder=RITUALPlus):
+    """`RITUALPlus` as one entry of an existing `logits_processor=[...]` list; takes the arguments of `RITUALPlus`."""
+
+
+def parse_choice(reply: str, names: Sequence[str]) -> str | None:
+    """The transform that a reply names: the first number of the list, else the first name; None for neither."""
+    for number in re.findall(r"(?<![\d.])\d+(?!\d)", reply):
+        if 1 <= int(number) <= len(names):
+            return names[int(number) - 1]
+    plain = reply.lower().replace("_", " ").replace("-", " ")
+    found = {plain.find(name.replace("_", " ")): name for name in reversed(names) if name.replace("_", " ") in plain}
+    return found[min(found)] if found else None

@@ -1,0 +1,137 @@
+"""Any image as upright RGB, or an error that names the file and what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, __version__
+
+from truthkit.errors import ArgumentError
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image
+
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_image(source: ImageSource) -> Image.Image:
+    """A new RGB image, 8 bits per channel, upright as its EXIF orientation says.
+
+    Transparent pixels lie on white; 16-bit grey is scaled by 255/65535; of several frames the first is read. Pillow
+    itself warns above `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels), and twice that is an error here.
+
+    Args:
+        source: a path, the bytes of a file, or a Pillow image, which stays as it is.
+
+    Raises:
+        ArgumentError: no such file, not an image, damaged or cut short, too large, empty, or of a mode without a fixed
+            range (32-bit integers, floats).
+    """
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source, "the Pillow image")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decoded(bytes(source), f"the image of {len(source)} bytes")
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentError(f"an image is a {type(source).__name__}; expected a path, bytes or a Pillow image.")
+    name = repr(os.fspath(source))
+    name = name if len(name) < 300 else f"{name[:300]}..."
+    try:
+        content = Path(source).read_bytes()
+    except FileNotFoundError:
+        web = str(source).startswith(("http://", "https://"))
+        hint = "; download it first, addresses are not fetched" if web else ""
+        raise ArgumentError(f"there is no image file {name}{hint}.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArgumentError(f"the image file {name} cannot be read: {reason}.") from None
+    return _decoded(content, f"the image file {name}")
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """`image` itself if it is plain RGB with at least one pixel, else what `read_image` makes of it.
+
+    Raises:
+        ArgumentError: as in `read_image`.
+    """
+    loaded = type(image) is Image.Image and image.mode == "RGB" and min(image.size) > 0
+    plain = loaded and "transparency" not in image.info and _orientation(image) == 1
+    return image if plain else read_image(image)
+
+
+def _decoded(content: bytes, name: str) -> Image.Image:
+    """The image in a file's bytes; `name` starts every error."""
+    if not content:
+        raise ArgumentError(f"{name} is empty.")
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        raise ArgumentError(
+            f"{name} is no image that Pillow {__version__} knows: another format, or a damaged header."
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ArgumentError(
+            f"{name} is too large: {error} Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and pass the opened image."
+        ) from None
+    except Exception as error:  # a damaged header makes Pillow's plugins raise almost anything
+        raise ArgumentError(f"{name} is damaged: {_said(error)}.") from error
+    with image:
+        return _upright_rgb(image, name)
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    if min(image.size) < 1:
+        width, height = image.size
+        raise ArgumentError(f"{name} is {width} x {height} pixels; expected at least one pixel.")
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+    except Image.DecompressionBombError as error:
+        raise ArgumentError(f"{name} is too large: {error}") from None
+    except Exception as error:  # as above: whatever a decoder stumbles over means that the file is damaged
+        raise ArgumentError(f"{name} is damaged or cut short: {_said(error)}.") from error
+    found = _as_rgb(upright, name, sixteen_bits=image.mode == "I" and image.format == "PNG")
+    found.info.clear()
+    return found
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1, upright, where there is none or the EXIF block is damaged."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged block makes Pillow raise almost anything, and the pixels can still be sound
+        return 1
+
+
+def _as_rgb(image: Image.Image, name: str, *, sixteen_bits: bool) -> Image.Image:
+    """A new RGB image; `sixteen_bits` says that mode "I" holds 0 to 65535, as older Pillows read such a PNG."""
+    if image.mode in _GREY_16 or sixteen_bits:
+        return _grey_16_to_rgb(image)
+    if image.mode in ("I", "F"):
+        raise ArgumentError(
+            f"{name} has mode {image.mode!r}, whose values have no fixed range; expected 8 or 16 bits per channel. "
+            "Scale it to 0-255 and convert it to 'L' first."
+        )
+    try:
+        if "transparency" in image.info or image.mode.lower().endswith("a"):
+            return _on_white(image)
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ArgumentError(f"{name} has mode {image.mode!r}, which cannot become RGB: {_said(error)}.") from None
+
+
+def _grey_16_to_rgb(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float32)
+    return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
