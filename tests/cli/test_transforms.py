@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from truthkit import cli
 from truthkit.images.sheet import transform_sheet
-from truthkit.images.transforms import TRANSFORMS, choose, content_seed
+from truthkit.images.transforms import TRANSFORMS, content_seed
 
 
 @pytest.fixture
@@ -27,19 +26,6 @@ def test_sheet(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"{out}\n"
     with Image.open(photo) as image, Image.open(out) as sheet:
         assert np.array_equal(sheet, transform_sheet(image, seed=content_seed(image, "", 3)))
-
-
-@pytest.mark.parametrize("question", ["Is there a dog?", "Is there a cat?", ""])
-def test_the_draw_for_a_question(
-    question: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "sheet.png"
-    assert cli.main(["transforms", "--image", str(photo), "--out", str(out), "--question", question]) == 0
-    with Image.open(photo) as image, Image.open(out) as sheet:
-        seed = content_seed(image, question)
-        name, _ = choose("random", random.Random(seed))
-        assert np.array_equal(sheet, transform_sheet(image, seed=seed, chosen=name))
-    assert f"{name} is drawn for this image and text with seed 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".JPEG", ".webp"])

@@ -28,13 +28,23 @@ decoders (--decoder NAME or NAME:option=value,option=value; each is a class, who
   icd                  contrast with an amateur: amateur, amateur_prompt, lam, beta
   lol                  contrast with an amateur at several layers: as icd, and layers, dynamic, refocus, omega, gamma
   cad                  amplify what --context says: alpha, beta
-Lists are joined by +, as in lol:layers=14+18+22,refocus=true. Without --decoder: greedy, and icd (cad with --context).
+for image-text models, with --image:
+  ritual               add the answer to a transform of the image: transform, alpha, beta, seed
+  ritual_plus          the same, the model choosing the transform: as ritual, and choice_prompt
+  vcd                  contrast with the image in noise: alpha, beta, noise_step, seed
+  m3id                 contrast with no image, the more the longer the answer: decay, beta
+Lists are joined by +, as in lol:layers=14+18+22,refocus=true, and so are decoders that work at once, as in ritual+vcd.
+Without --decoder: greedy, and icd (cad with --context, ritual with --image).
 
 examples:
   truthkit generate "Who wrote Romeo and Juliet?" --decoder greedy --decoder dola --explain
   truthkit generate --file questions.txt --decoder greedy --decoder icd:lam=0.5 --json
   truthkit generate "Who wrote it?" --context "It was written by Ada." --decoder greedy --decoder cad
+  truthkit generate "What is in the picture?" --model scene-vlm --image photo.jpg --decoder greedy --decoder ritual
 """
+
+
+_NEEDS_IMAGE = {"ritual", "ritual_plus", "vcd", "m3id"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,6 +62,9 @@ def add_parser(subparsers: Any) -> None:
     )
     prompts.add_argument("--file", metavar="FILE", help="read one prompt per line; blank lines are skipped")
     prompts.add_argument("--context", metavar="TEXT", help="a passage that cad puts in front of the prompt")
+    prompts.add_argument(
+        "--image", action="append", metavar="FILE", help="an image in front of every prompt; repeat for more"
+    )
     prompts.add_argument("--system", metavar="TEXT", help="the system message of the chat")
     prompts.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the chat template")
 
@@ -100,17 +113,20 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.decoding.answers import encode_prompt, passage_in_front
     from truthkit.decoding.prompts import text_tokenizer
     from truthkit.decoding.spec import parse_spec
+    from truthkit.images.reading import read_image
     from truthkit.models import load
     from truthkit.steering.spec import parse_steer
 
     steers = [parse_steer(text) for text in args.steer or ()]
-    specs = [parse_spec(text) for text in args.decoder or ("greedy", "cad" if args.context else "icd")]
+    usual = "cad" if args.context else "ritual" if args.image else "icd"
+    specs = [parse_spec(text) for text in args.decoder or ("greedy", usual)]
     settings = [_settings(spec, args) for spec in specs]
     _check_all_is_used(specs, args)
     passage = passage_in_front(args.context) if args.context else ""
+    images = [read_image(path) for path in args.image or ()]
     with rendering.working("loading the model"):
         model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
-        decoders = [_build(spec, args, model, processor, passage) for spec in specs]
+        decoders = [_build(spec, args, model, processor, passage, images) for spec in specs]
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -120,7 +136,9 @@ def run(args: argparse.Namespace) -> int:
             Contestant(
                 spec.text,
                 decoder,
-                encode_prompt(processor, _in_full(prompt, spec, passage), system=args.system, raw=args.raw),
+                encode_prompt(
+                    processor, _in_full(prompt, spec, passage), system=args.system, raw=args.raw, images=images
+                ),
                 setting,
             )
             for spec, decoder, setting in zip(specs, decoders, settings, strict=True)
@@ -130,8 +148,14 @@ def run(args: argparse.Namespace) -> int:
             for steer in steers:
                 steering.enter_context(steer.build(model, processor))
             shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
+            shown = [
+                one._replace(label=_label(one.label, decoder)) for one, decoder in zip(shown, decoders, strict=True)
+            ]
         if args.json:
-            answers = [_answer_record(spec, entry) for spec, entry in zip(specs, shown, strict=True)]
+            answers = [
+                _answer_record(spec, entry) | _transforms(decoder)
+                for spec, entry, decoder in zip(specs, shown, decoders, strict=True)
+            ]
             documents.append({"prompt": prompt, "answers": answers})
             continue
         if number == 1:
@@ -164,6 +188,9 @@ def _check_all_is_used(specs: Sequence[DecoderSpec], args: argparse.Namespace) -
     cad = [spec.text for spec in specs if spec.takes("context")]
     if cad and not args.context:
         raise ArgumentError(f"decoder {cad[0]!r} amplifies what a passage says; give the passage with --context TEXT.")
+    seeing = [spec.text for spec in specs if any(part.name in _NEEDS_IMAGE for part in spec.parts or (spec,))]
+    if seeing and not args.image:
+        raise ArgumentError(f"decoder {seeing[0]!r} compares images; give one with --image FILE.")
     if args.context is not None and not args.context.strip():
         raise ArgumentError("--context is empty; pass the passage.")
     if args.context and not cad:
@@ -175,11 +202,15 @@ def _check_all_is_used(specs: Sequence[DecoderSpec], args: argparse.Namespace) -
         raise ArgumentError("--temperature and --top-p are for sampling; add --sample or --decoder sample.")
 
 
-def _build(spec: DecoderSpec, args: argparse.Namespace, model: Any, processor: Any, passage: str) -> Any:
-    """The decoder, with the amateur or the passage that it needs."""
+def _build(
+    spec: DecoderSpec, args: argparse.Namespace, model: Any, processor: Any, passage: str, images: list[Any]
+) -> Any:
+    """The decoder, with the amateur, the passage or the images that it needs."""
     supplied: dict[str, Any] = {}
     if spec.takes("context"):
         supplied["context"] = passage
+    if spec.takes("images"):
+        supplied["images"] = [images]
     if spec.takes("amateur") and (name := spec.options.get("amateur") or args.amateur):
         supplied["amateur"] = _amateur(name, model, args.dtype)
     return spec.build(model, processor, **supplied)
@@ -214,6 +245,23 @@ def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
     return passage + prompt if spec.takes("context") else prompt
 
 
+def _transforms(decoder: Any) -> dict[str, Any]:
+    """The transforms that RITUAL drew or the model chose for the last prompt, for the record; {} without RITUAL."""
+    from truthkit.decoding import RITUAL, RITUALPlus
+
+    part = next((one for one in getattr(decoder, "decoders", (decoder,)) if isinstance(one, RITUAL)), None)
+    if part is None:
+        return {}
+    asked = {"reply": part.replies[0], "fell_back": part.fell_back[0]} if isinstance(part, RITUALPlus) else {}
+    return {"transforms": part.chosen[0]} | asked
+
+
+def _label(label: str, decoder: Any) -> str:
+    """The decoder's name, and with RITUAL the transforms of the last prompt."""
+    names = _transforms(decoder).get("transforms", [])
+    return f"{label} ({', '.join(name.replace('_', ' ') for name in names)})" if names else label
+
+
 def _headline(args: argparse.Namespace, model: Any, specs: Sequence[DecoderSpec]) -> str:
     """What the reader needs to know: one line on the model, and one on each thing to watch for."""
     parts = [args.model or "bundled model", _dtype(model), f"up to {args.max_new_tokens} new tokens"]
@@ -233,7 +281,7 @@ def _dtype(model: Any) -> str:
 
 
 def _run_record(args: argparse.Namespace, model: Any) -> dict[str, Any]:
-    inputs = ("model", "adapter", "amateur", "steer", "system", "context", "raw")
+    inputs = ("model", "adapter", "image", "amateur", "steer", "system", "context", "raw")
     sampling = ("max_new_tokens", "sample", "temperature", "top_p", "seed", "num_beams")
     return {name: getattr(args, name) for name in inputs + sampling} | {"dtype": _dtype(model)}
 

@@ -18,12 +18,11 @@ RITUAL asks the model twice, with the image and with a transform of it, and adds
   gaussian_blur  13 x 13 pixels, sigma 1.5 to 2
   crop           8 to 100 % of the area, resized
 
-A draw depends on the image, the text and the seed, and on nothing else: the same item is always transformed in the
-same way. With --question, the transform that is drawn for the image and this text is framed in the sheet. tk.RITUAL
-draws for the whole prompt, template included, and says in `chosen` what it drew.
+A draw depends on the image, the prompt and the seed, and on nothing else: the same item is always transformed in the
+same way. `truthkit generate --image photo.jpg --decoder ritual` says which transform it drew.
 
 example:
-  truthkit transforms --image photo.jpg --out sheet.png --question "Is there a dog in the image?"
+  truthkit transforms --image photo.jpg --out sheet.png
 """
 
 
@@ -39,7 +38,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--image", metavar="FILE", required=True, help="the image")
     parser.add_argument("--out", metavar="FILE", required=True, help=f"the picture to write: {', '.join(_ENDINGS)}")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="other draws of the same item (default: 0)")
-    parser.add_argument("--question", metavar="TEXT", help="a text to draw for; frames the transform that is drawn")
     parser.set_defaults(run=run)
 
 
@@ -51,21 +49,15 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and image_path.exists() and out.samefile(image_path):
         raise ArgumentError(f"--out is the image itself, {args.out!r}; name another file.")
 
-    import random
-
     from truthkit.images.reading import read_image
     from truthkit.images.sheet import transform_sheet
-    from truthkit.images.transforms import choose, content_seed
+    from truthkit.images.transforms import content_seed
 
     image = read_image(args.image)
-    seed = content_seed(image, args.question or "", args.seed)
-    chosen = None if args.question is None else choose("random", random.Random(seed))[0]
-    sheet = transform_sheet(image, seed=seed, chosen=chosen)
+    sheet = transform_sheet(image, seed=content_seed(image, "", args.seed))
     try:
         sheet.save(out, quality=95)
     except OSError as error:
         raise ArgumentError(f"--out is {args.out!r}, which cannot be written: {error.strerror or error}.") from None
     print(out)
-    if chosen is not None:
-        print(f"{chosen} is drawn for this image and text with seed {args.seed}")
     return 0

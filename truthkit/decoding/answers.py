@@ -90,12 +90,20 @@ def passage_in_front(context: str) -> str:
 
 
 def encode_prompt(
-    processor: Any, text: str, *, system: str | None = None, raw: bool = False
+    processor: Any, text: str, *, system: str | None = None, raw: bool = False, images: Sequence[Any] = ()
 ) -> dict[str, torch.Tensor]:
     """Model inputs for one prompt: a chat's user message where the tokenizer has a template and `raw` is false.
 
+    Args:
+        processor: the model's processor or tokenizer.
+        text: the prompt.
+        system: the system message of the chat.
+        raw: continue the text as it is.
+        images: Pillow images that stand in front of the text, for an image-text model.
+
     Raises:
-        ArgumentError: the prompt is empty or no valid text, or the template has no place for `system`.
+        ArgumentError: the prompt is empty or no valid text, the template has no place for `system`, or the processor
+            takes no images.
     """
     tokenizer = text_tokenizer(processor, "a prompt")
     if not text.strip():
@@ -104,6 +112,10 @@ def encode_prompt(
         text.encode()
     except UnicodeEncodeError:
         raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
+    if images and not hasattr(processor, "image_processor"):
+        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
+    if images:
+        return _with_images(processor, text, images, system=system, raw=raw)
     if raw or not getattr(tokenizer, "chat_template", None):
         if system is not None:
             reason = "raw is set" if raw else "the tokenizer has none"
@@ -117,6 +129,24 @@ def encode_prompt(
         return dict(tokenizer.apply_chat_template(messages, **form))
     except Exception as error:  # templates refuse a role with whatever their author chose to raise
         raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+
+
+def _with_images(
+    processor: Any, text: str, images: Sequence[Any], *, system: str | None, raw: bool
+) -> dict[str, torch.Tensor]:
+    if raw or not getattr(processor, "chat_template", None):
+        token = getattr(processor, "image_token", "<image>")
+        prompt = text if token in text else token * len(images) + f"\n{text}"
+    else:
+        parts = [{"type": "image"} for _ in images] + [{"type": "text", "text": text}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        try:
+            prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # as above
+            raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+    return dict(processor(images=list(images), text=prompt, return_tensors="pt"))
 
 
 def answer(
@@ -160,7 +190,7 @@ def answer(
         if settings.sample:
             stack.enter_context(torch.random.fork_rng([model.device] if model.device.type == "cuda" else []))
             torch.manual_seed(settings.seed)
-        moved = {name: value.to(model.device) for name, value in inputs.items()}
+        moved = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         sequences = model.generate(**moved, **options, stopping_criteria=[watch])
     ids = sequences[0, inputs["input_ids"].shape[1] :].tolist()
     end = model.generation_config.eos_token_id

@@ -86,6 +86,8 @@ class Decoder(ABC):
         self._companions = self.separate_models()
         self._stack = ExitStack()
         self._generating = self._inert = False
+        self.host: Decoder = self
+        """The decoder that is attached: itself, or the one that it is a part of."""
         self._cache: Any = None
         self._past = 0
         self._call: dict[str, Any] = {}
@@ -143,7 +145,10 @@ class Decoder(ABC):
             features = self._main.images.output(len(ids), [0])
             with ExitStack() as stack:
                 stack.callback(self._forget)
-                if self.front is not self.model:  # it encodes the images itself
+                if (cache := self.prefix(ids, kwargs)) is not None:
+                    self._adopt(cache)
+                    kwargs = {name: value for name, value in kwargs.items() if name not in inputs} | {"cache": cache}
+                elif self.front is not self.model:  # it encodes the images itself
                     stack.enter_context(
                         replaced_method(self.front, "get_image_features", lambda _own: lambda *_a, **_k: features)
                     )
@@ -152,6 +157,13 @@ class Decoder(ABC):
                 return original(*args, **kwargs)
 
         return generate
+
+    def prefix(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> Any:
+        """A cache with the first tokens of all views, if the method has read them already; None: nothing is read.
+
+        Called with the prompts and the arguments of `generate` when the images are encoded.
+        """
+        return None
 
     def _encode(self, inputs: ImageInputs, ids: Any, mask: torch.Tensor | None) -> torch.Tensor:
         """Encode the images of every view of every model, for the prompts `ids`, which are returned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,11 @@ from PIL import Image
 
 from truthkit.decoding.image_rows import ImageInputs
 from truthkit.errors import ArgumentError
-from truthkit.images.reading import ImageSource, read_image
+from truthkit.images.reading import read_image
 from truthkit.images.transforms import processor_size
+
+_ONE = (str, os.PathLike, bytes, Image.Image)
+"""What stands for one image."""
 
 _SIZED = ("image_sizes", "image_grid_thw", "pixel_attention_mask")
 """What a processor returns where an image's size decides how many tokens it takes."""
@@ -30,13 +34,13 @@ class Pictures:
     """
 
     def __init__(self, processor: Any, images: Any):
-        if isinstance(images, ImageSource):
+        if isinstance(images, _ONE):
             images = [images]
         if not isinstance(images, Sequence) or not images:
             raise ArgumentError(
                 f"images is {images!r}; expected an image, a list with one per prompt, or a list of lists of images."
             )
-        nested = [[image] if isinstance(image, ImageSource) else list(image) for image in images]
+        nested = [[image] if isinstance(image, _ONE) else list(image) for image in images]
         self.rows = [[read_image(image) for image in row] for row in nested]
         self._processor = getattr(processor, "image_processor", processor)
         self._options = getattr(processor, "images_kwargs", None) or {}

@@ -1,5 +1,7 @@
 """Decoders written as text, `lol:omega=0.5,layers=14+18+22,refocus=true`, for command lines and config files.
 
+`ritual:alpha=2+vcd` is both at once, as in `Together`.
+
 Options are checked against the decoder's own signature and converted by its annotations, so a new decoder or option
 needs no entry here, and a misspelt one is an error that names the accepted ones.
 """
@@ -15,13 +17,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
-from truthkit.decoding import DECODERS
+from truthkit.decoding import DECODERS, Decoder, Together
 from truthkit.errors import ArgumentError
 
 PLAIN = ("greedy", "sample")
 """The model alone: its most probable token each time, or one drawn from its distribution."""
 
-_FROM_PROMPT = {"context"}  # CAD's passage is a piece of the prompt, so whoever builds the prompt passes it
+_FROM_PROMPT = {"context", "images"}  # they are in the prompt, so whoever builds the prompt passes them
 _NEXT_OPTION = re.compile(r",(?=\s*\w+\s*=)")  # a comma inside a value, as in an instruction, stays in it
 
 
@@ -33,21 +35,27 @@ class DecoderSpec:
         text: as it was written.
         name: a key of `DECODERS`, or one of `PLAIN`.
         options: keyword arguments for the decoder.
+        parts: the decoders that are combined, where there are several; `name` and `options` are then those of all.
     """
 
     text: str
     name: str
     options: dict[str, Any]
+    parts: tuple[DecoderSpec, ...] = ()
 
     def takes(self, parameter: str) -> bool:
-        """Whether the decoder has a parameter of that name."""
-        return parameter in _parameters(self.name)
+        """Whether the decoder, or one of its parts, has a parameter of that name."""
+        return any(parameter in _parameters(part.name) for part in self.parts or (self,))
 
     def build(self, model: Any, processor: Any, **supplied: Any) -> AbstractContextManager[Any]:
         """The decoder for `model`, to be entered around `generate`; one of `PLAIN` changes nothing.
 
         `supplied` are arguments that the caller knows, such as CAD's `context`; they override the options.
         """
+        if self.parts:
+            own = [{key: value for key, value in supplied.items() if part.takes(key)} for part in self.parts]
+            built: list[Any] = [p.build(model, processor, **known) for p, known in zip(self.parts, own, strict=True)]
+            return Together(*built)
         if self.name in PLAIN:
             return nullcontext()
         return DECODERS[self.name](model, processor, **self.options | supplied)
@@ -61,12 +69,19 @@ def parse_spec(text: str) -> DecoderSpec:
     Raises:
         ArgumentError: no such decoder or option, or a value of the wrong kind.
     """
-    name, _, rest = text.strip().partition(":")
     names = [*PLAIN, *DECODERS]
+    if len(pieces := re.split(rf"\+(?=(?:{'|'.join(names)})\b)", text.strip())) > 1:
+        parts = tuple(map(parse_spec, pieces))
+        for part in parts:
+            if part.name in PLAIN or not issubclass(DECODERS[part.name], Decoder):
+                raise ArgumentError(f"{part.name!r} cannot be combined with other decoders, as in {text.strip()!r}.")
+        options = {part.name: part.options for part in parts}
+        return DecoderSpec(text.strip(), "+".join(part.name for part in parts), options, parts)
+    name, _, rest = text.strip().partition(":")
     if name not in names:
         raise ArgumentError(f"there is no decoder {name!r}{_hint(name, names)}; the decoders are {', '.join(names)}.")
     accepted = {key: hint for key, hint in _parameters(name).items() if key not in _FROM_PROMPT}
-    options: dict[str, Any] = {}
+    options = {}
     for pair in _NEXT_OPTION.split(rest) if rest.strip() else []:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if key not in accepted:
@@ -112,12 +127,20 @@ def _read_numbers(value: str) -> list[int]:
     return [int(number) for number in value.split("+")]
 
 
+def _read_names(value: str) -> list[str]:
+    names = value.split("+")
+    if len(names) == 1:
+        raise ValueError
+    return names
+
+
 _READERS: tuple[tuple[Any, Any, str], ...] = (
     (lambda hint: hint is type(None), lambda value: {"none": None}[value.lower()], "none"),
     (lambda hint: hint is bool, lambda value: {"true": True, "false": False}[value.lower()], "true or false"),
     (lambda hint: hint is int, int, "an integer"),
     (lambda hint: hint is float, float, "a number"),
     (lambda hint: hint == Sequence[int], _read_numbers, "integers joined by +"),
+    (lambda hint: hint == Sequence[str], _read_names, "names joined by +"),
     (lambda hint: hint in (str, Any), str, "text"),
 )
 """For each kind of annotation: how to tell it, how to read a value of it (ValueError or KeyError if not), its name."""

@@ -45,6 +45,9 @@ class Together(Decoder):
             norm=next((decoder.norm for decoder in decoders if decoder.layers), True),
         )
 
+        for decoder in decoders:
+            decoder.host = self
+
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         rest, scores = iter(views), main.logits
         for decoder in self.decoders:
