@@ -26,7 +26,7 @@ def cached_logits(model: Any) -> Logits:
     return logits
 
 
-def _plausible(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.Tensor:
+def plausible(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.Tensor:
     return scores.masked_fill(main < main.amax(-1, keepdim=True) + math.log(beta), -math.inf)
 
 
@@ -38,7 +38,7 @@ def contrast(
     while True:
         base = main(ids)
         scores = base.log_softmax(-1) - other(other_ids).log_softmax(-1)
-        ids = other_ids = _plausible(scores, base, beta).argmax(-1, keepdim=True)
+        ids = other_ids = plausible(scores, base, beta).argmax(-1, keepdim=True)
         yield int(ids)
 
 
@@ -54,7 +54,7 @@ def dola(model: Any, prompt: torch.Tensor, layers: list[int], beta: float) -> It
         kl = [(m * (m.log() - x.log_softmax(-1))).sum(-1) for x in (final[None], exits)]
         chosen = (0.5 * (kl[0] + kl[1])).mean(-1).argmax()
         scores = final.log_softmax(-1) - exits[chosen].log_softmax(-1)
-        ids = _plausible(scores, final, beta).argmax(-1, keepdim=True)
+        ids = plausible(scores, final, beta).argmax(-1, keepdim=True)
         yield int(ids)
 
 
