@@ -33,6 +33,10 @@ from truthkit.decoding.spec import PLAIN, parse_spec
         ("icd:amateur=some/folder,amateur_prompt=Lie", "icd", {"amateur": "some/folder", "amateur_prompt": "Lie"}),
         ("contrastive_search:top_k=8,penalty_alpha=0.4", "contrastive_search", {"top_k": 8, "penalty_alpha": 0.4}),
         ("cad:alpha=1", "cad", {"alpha": 1.0}),
+        ("ritual:transform=crop", "ritual", {"transform": "crop"}),
+        ("ritual:transform=crop+rotation,alpha=2", "ritual", {"transform": ["crop", "rotation"], "alpha": 2.0}),
+        ("m3id+vcd:noise_step=900", "m3id+vcd", {"m3id": {}, "vcd": {"noise_step": 900}}),
+        ("lol:layers=1+2+dola", "lol+dola", {"lol": {"layers": [1, 2]}, "dola": {}}),
     ],
 )
 def test_names_and_converted_options(text: str, name: str, options: dict[str, Any]) -> None:
@@ -46,7 +50,7 @@ def _options_of_all_decoders() -> list[tuple[str, inspect.Parameter]]:
         (name, parameter)
         for name, decoder in DECODERS.items()
         for parameter in inspect.signature(decoder).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "context"
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in ("context", "images")
     ]
 
 
@@ -101,3 +105,20 @@ def test_what_a_decoder_takes() -> None:
 def test_values_out_of_range_are_the_decoders_own_errors() -> None:
     with pytest.raises(tk.ArgumentError, match=r"beta is 2\.0"):
         parse_spec("dola:beta=2").build(tiny("llama"), None)
+
+
+def test_sum_of_decoders() -> None:
+    model = tiny("llama")
+    spec = parse_spec("dola:layers=low+dola:layers=high,beta=0.3")
+    both = spec.build(model, None)
+    assert isinstance(both, tk.Together)
+    assert both.layers == (1,)
+    assert both.beta == 0.3
+    assert spec.takes("layers")
+    assert not spec.takes("images")
+
+
+@pytest.mark.parametrize("text", ["dola+greedy", "contrastive_search+dola"])
+def test_sums_of_what_is_no_decoder(text: str) -> None:
+    with pytest.raises(tk.ArgumentError, match="cannot be combined"):
+        parse_spec(text)

@@ -19,8 +19,7 @@ from truthkit.errors import ArgumentError
 from truthkit.images.reading import ImageSource
 from truthkit.images.transforms import TRANSFORMS, TransformChoice
 
-CHOICE_PROMPT = """
-
+CHOICE_PROMPT = """\
 To answer this, you may look at the image once more after one of these transformations:
 {options}
 Which one helps you most to answer correctly? Reply with its number only."""
@@ -78,8 +77,8 @@ class RITUALPlus(RITUAL):
         self.names = list(names)
         self._tokenizer = text_tokenizer(processor, "the question of RITUAL+")
         options = "\n".join(f"{i}. {name.replace('_', ' ')}" for i, name in enumerate(self.names, start=1))
-        encode = self._tokenizer
-        self._question = encode(choice_prompt.replace("{options}", options), add_special_tokens=False).input_ids
+        question = "\n\n" + choice_prompt.replace("{options}", options)
+        self._question = self._tokenizer(question, add_special_tokens=False).input_ids
         self._ending = after_content(processor)
         self.replies: list[str] = []
         self.fell_back: list[bool] = []
