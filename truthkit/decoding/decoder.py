@@ -31,6 +31,7 @@ from truthkit.decoding.companion import Companion
 from truthkit.decoding.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
 from truthkit.decoding.kernel import check_beta, plausible
 from truthkit.decoding.shared_cache import is_static, keep_main_view, make_room, static_length
+from truthkit.decoding.short_views import ShortViews, read_short
 from truthkit.decoding.views import RowGroup, View, ViewLogits, check_same_vocabulary
 from truthkit.errors import ArgumentError, ModelError
 
@@ -92,6 +93,7 @@ class Decoder(ABC):
         self._past = 0
         self._call: dict[str, Any] = {}
         self._ids: torch.Tensor | None = None
+        self._short: ShortViews | None = None
         self._nan: torch.Tensor | None = None
 
     def separate_models(self) -> list[Companion]:
@@ -240,7 +242,7 @@ class Decoder(ABC):
 
     def _forget(self, *, cache_is_wanted: bool = True) -> None:
         self._release_cache(wanted=cache_is_wanted)
-        self._past, self._nan = 0, None
+        self._past, self._nan, self._short = 0, None, None
         self._main.end()
         for companion in self._companions:
             companion.reset()
@@ -285,6 +287,8 @@ class Decoder(ABC):
             wide["attention_mask"] = torch.nn.functional.pad(wide["attention_mask"], (0, max(room, 0)))
         if isinstance(keep, torch.Tensor) and past == 0:
             wide["logits_to_keep"] = keep = keep + self._main.prompt.extra
+        if past == 0 and self._generating:
+            wide, self._short = read_short(self._main, wide, cache, self._plain_forward)
         self._main.aim(len(ids), keep)
         self._past = past + ids.shape[1]
         return (), {**wide, "return_dict": True}
@@ -294,6 +298,10 @@ class Decoder(ABC):
         if self._ids is None:
             return embeddings
         return self._ids.repeat_interleave(len(embeddings) // len(self._ids), dim=0)
+
+    def _plain_forward(self, **kwargs: Any) -> Any:
+        with self._as_it_is(), torch.no_grad():
+            return self.model(**kwargs)
 
     def _start(self, cache: Any, ids: torch.Tensor, kwargs: dict[str, Any], inputs: ImageInputs) -> int:
         """Begin a session where this forward is the first of one; how many main tokens the cache holds."""
@@ -375,6 +383,9 @@ class Decoder(ABC):
         call["use_cache"] = outputs.get("cache") is not None
         if self._cache is None and outputs.get("cache") is not None:
             self._adopt(outputs.cache)
+        if self._short is not None:
+            self._short.join(outputs, self._cache, group.rows, call["positions"])
+            self._short = None
         step = call["past"] + call["width"] - call["positions"] + 1 - group.prompt.length
         views = iter(group.split(outputs.logits, call["positions"], step))
         others = iter(self._companion_logits(call))
