@@ -81,9 +81,22 @@ def tiny(
     Raises:
         KeyError: `family` is not in `FAMILIES`.
     """
-    values: dict[str, Any] = {"initializer_range": 0.35, **_CONFIGS[family], "vocab_size": VOCAB}
-    values |= {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": None} | config_overrides
-    config = AutoConfig.for_model(family, **values)
+    return build(
+        family, seed=seed, dtype=dtype, attn_implementation=attn_implementation, **_CONFIGS[family] | config_overrides
+    )
+
+
+def build(
+    architecture: str,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str | None = None,
+    **config_values: Any,
+) -> PreTrainedModel:
+    """`tiny` for an architecture that it doesn't know: the config's values are all the caller's."""
+    values: dict[str, Any] = {"initializer_range": 0.35, "pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": None}
+    config = AutoConfig.for_model(architecture, **values | {"vocab_size": VOCAB} | config_values)
     if attn_implementation is not None:
         config._attn_implementation = attn_implementation
     with torch.random.fork_rng(devices=[]):

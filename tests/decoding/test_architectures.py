@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 import truthkit as tk
 from tests.decoding.cases import LIE, ToyTokenizer
 from tests.decoding.oracle import Look, Oracle, dola, icd, save_adapter, with_adapter
 from tests.decoding.test_decoders import decode
-from tests.tiny import padded_batch
+from tests.tiny import build, padded_batch
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
@@ -60,16 +58,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "is_decoder": True,
         "is_encoder_decoder": False,
     },
+    "recurrent_gemma": {
+        **SIZES,
+        "lru_width": 48,
+        "attention_window_size": 16,
+        "block_types": ["recurrent", "recurrent", "attention"],
+    },
     "rwkv": {"hidden_size": 48, "num_hidden_layers": 4, "context_length": 512},
 }
 
 
-def build(architecture: str) -> Any:
-    ids = {"vocab_size": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None}
-    config = AutoConfig.for_model(architecture, initializer_range=0.3, **ids, **CONFIGS[architecture])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+def make(architecture: str) -> Any:
+    return build(architecture, **CONFIGS[architecture])
 
 
 def check(decoder: Any, oracle: Oracle) -> None:
@@ -81,9 +81,11 @@ def check(decoder: Any, oracle: Oracle) -> None:
         assert decode(decoder.model, inputs, num_beams=3).sequences.tolist() == want[1]
 
 
-@pytest.mark.parametrize("architecture", [name for name in CONFIGS if name not in ("bart", "mamba", "rwkv")])
+@pytest.mark.parametrize(
+    "architecture", [name for name in CONFIGS if name not in ("bart", "mamba", "recurrent_gemma", "rwkv")]
+)
 def test_prompt_view(architecture: str) -> None:
-    model = build(architecture)
+    model = make(architecture)
     look = Look(model, lambda prompt: [*map(ord, f"{LIE}\n\n"), *prompt])
     check(tk.ICD(model, ToyTokenizer(), amateur_prompt=LIE), Oracle(model, [look], icd()))
 
@@ -92,7 +94,7 @@ def test_prompt_view(architecture: str) -> None:
     "architecture", ["cohere2", "exaone4", "glm", "gpt_oss", "granite", "olmo2", "qwen2_moe", "qwen3_next"]
 )
 def test_early_exit(architecture: str) -> None:
-    model = build(architecture)
+    model = make(architecture)
     check(tk.DoLa(model, layers=[1]), Oracle(model, formula=dola(), layers=[1]))
 
 
@@ -107,8 +109,8 @@ def test_early_exit(architecture: str) -> None:
     ],
 )
 def test_adapter(architecture: str, targets: Any, tmp_path: Any) -> None:
-    folder, model = save_adapter(build(architecture), tmp_path, target_modules=targets), build(architecture)
-    check(tk.ICD(model, amateur=folder), Oracle(model, [Look(with_adapter(build(architecture), folder))], icd()))
+    folder, model = save_adapter(make(architecture), tmp_path, target_modules=targets), make(architecture)
+    check(tk.ICD(model, amateur=folder), Oracle(model, [Look(with_adapter(make(architecture), folder))], icd()))
 
 
 class TestRefused:
@@ -116,29 +118,38 @@ class TestRefused:
     def test_prompts_that_cannot_be_lined_up(self, architecture: str) -> None:
         """These models place a token by its index, or let padding into their state."""
         with pytest.raises(tk.ModelError, match="takes no position_ids, so views whose prompts differ in length"):
-            tk.ICD(build(architecture), ToyTokenizer(), amateur_prompt=LIE)
+            tk.ICD(make(architecture), ToyTokenizer(), amateur_prompt=LIE)
 
     def test_state_outside_of_the_cache(self, tmp_path: Any) -> None:
-        model, folder = build("rwkv"), save_adapter(build("rwkv"), tmp_path, target_modules=["key"])
+        model, folder = make("rwkv"), save_adapter(make("rwkv"), tmp_path, target_modules=["key"])
         with (
             tk.ICD(model, amateur=folder),
             pytest.raises(tk.ModelError, match="keeps its state outside of generate's cache"),
         ):
             model.generate(**padded_batch(9), max_new_tokens=3)
 
+    def test_beams_that_states_in_modules_do_not_follow(self, tmp_path: Any) -> None:
+        model = make("recurrent_gemma")
+        folder = save_adapter(make("recurrent_gemma"), tmp_path, target_modules=["q_proj", "linear_out"])
+        inputs = padded_batch(9, 9)
+        with tk.ICD(model, amateur=folder):
+            model.generate(**inputs, max_new_tokens=3, do_sample=False)
+            with pytest.raises(tk.ModelError, match="keeps states that do not follow beams"):
+                model.generate(**inputs, max_new_tokens=3, num_beams=2)
+
     def test_router(self, tmp_path: Any) -> None:
-        model, folder = build("llama4_text"), save_adapter(build("llama4_text"), tmp_path, target_modules=["router"])
+        model, folder = make("llama4_text"), save_adapter(make("llama4_text"), tmp_path, target_modules=["router"])
         with tk.ICD(model, amateur=folder), pytest.raises(tk.ModelError, match=r"handles tuple .*expert or router"):
             model.generate(**padded_batch(9), max_new_tokens=3)
 
     def test_blocks_that_cannot_be_told(self) -> None:
-        model = build("olmo2")
+        model = make("olmo2")
         model.config.num_hidden_layers = 5
         with pytest.raises(tk.ModelError, match=r"cannot tell the decoder blocks.*num_hidden_layers=5.*layers \(4\)"):
             tk.DoLa(model)
 
     def test_norm_that_is_not_the_last_step(self) -> None:
-        model = build("olmo2")
+        model = make("olmo2")
         model.model.norm.register_forward_hook(lambda _module, _args, output: 2 * output + 1)
         model.model.layers[-1].register_forward_hook(lambda _module, _args, output: output + 1)
         decoder = tk.DoLa(model, layers=[1])
