@@ -19,7 +19,7 @@ from torch import nn
 from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from truthkit.decoding.attach import plain_model, replaced_method, sole_owner, uncompiled
+from truthkit.decoding.attach import language_half, plain_model, replaced_method, sole_owner, uncompiled
 from truthkit.decoding.candidates import Layout, prepare_cache, text_decoder
 from truthkit.decoding.contrastive_processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_ranking import ContrastiveRanking, check_settings, top_candidates
@@ -109,7 +109,7 @@ class ContrastiveSearch:
     """
 
     def __init__(self, model: Any, processor: Any = None, *, penalty_alpha: float = _ALPHA, top_k: int = _TOP_K):
-        self.model = plain_model(model)
+        self.model = language_half(plain_model(model))
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._stack = ExitStack()
