@@ -28,7 +28,7 @@ decoders (--decoder NAME or NAME:option=value,option=value; each is a class, who
   icd                  contrast with an amateur: amateur, amateur_prompt, lam, beta
   lol                  contrast with an amateur at several layers: as icd, and layers, dynamic, refocus, omega, gamma
   cad                  amplify what --context says: alpha, beta
-for image-text models, with --image:
+for image-text models, whose images come from --image:
   ritual               add the answer to a transform of the image: transform, alpha, beta, seed
   ritual_plus          the same, the model choosing the transform: as ritual, and choice_prompt
   vcd                  contrast with the image in noise: alpha, beta, noise_step, seed
