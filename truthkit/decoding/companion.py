@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
+from truthkit.decoding.branches import BranchedCache
 from truthkit.decoding.cache import GrowingCache
+from truthkit.decoding.image_rows import token_types
 from truthkit.decoding.views import RowGroup, ViewLogits
 from truthkit.errors import ModelError
 
@@ -42,6 +45,17 @@ class Companion:
         if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
             return past >= self._cropped_to
         return bool(self.cache.is_croppable)
+
+    @contextmanager
+    def branched(self, batch: int) -> Iterator[None]:
+        """Let `batch` rows go on from every row, and come back."""
+        cache, length = self.cache, self.length
+        self.cache = BranchedCache(cache)
+        try:
+            with self.group.branched(batch):
+                yield
+        finally:
+            self.cache, self.length = cache, length
 
     def reorder(self, index: torch.Tensor) -> None:
         """Let row `i` of every view continue the row `index[i]`; shape (batch,), int64."""
@@ -85,7 +99,10 @@ class Companion:
             self.cache.crop(past - self.length)
             self._cropped_to = past
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
-        wide = group.widen({name: value for name, value in inputs.items() if value is not None}, past)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        if past == 0:
+            given |= token_types(group.vision, ids, group.prompt.length)
+        wide = group.widen(given, past)
         if isinstance(keep, torch.Tensor) and past == 0:
             keep = keep + group.prompt.extra
         if group.takes_logits_to_keep:

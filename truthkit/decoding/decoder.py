@@ -26,6 +26,7 @@ from truthkit.decoding.attach import (
     sole_owner,
     uncompiled,
 )
+from truthkit.decoding.branches import BranchedCache
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
@@ -240,6 +241,25 @@ class Decoder(ABC):
             keep_main_view(cache, self._main.prompt.batch, self._main.prompt.extra)
         self._cache = None
 
+    @contextmanager
+    def branched(self, cache: Any, batch: int) -> Iterator[Any]:
+        """Let `batch` rows go on from the one row that was read into `cache`, by a forward each; then come back to it.
+
+        What is yielded goes into the forwards as their `cache`. Full-attention models only (`can_branch`).
+        """
+        if cache is not self._cache:
+            raise ArgumentError(f"{type(self).__name__} has not read what is in this cache; read the prefix with it.")
+        past = self._past
+        self._cache = BranchedCache(cache)
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self._main.branched(batch))
+                for companion in self._companions:
+                    stack.enter_context(companion.branched(batch))
+                yield self._cache
+        finally:
+            self._cache, self._past = cache, past
+
     def _forget(self, *, cache_is_wanted: bool = True) -> None:
         self._release_cache(wanted=cache_is_wanted)
         self._past, self._nan, self._short = 0, None, None
@@ -334,11 +354,11 @@ class Decoder(ABC):
             mask = mask if mask is not None else ids.new_ones(len(ids), held + ids.shape[1])
             self._main.begin(mask, mask)
         else:
-            self._main.begin(ids, mask, positions)
+            self._main.begin(ids, mask, positions, gaps=self._generating)
         for companion in self._companions:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
-            companion.group.begin(ids, mask)
+            companion.group.begin(ids, mask, gaps=self._generating)
         if cache is not None:
             self._adopt(cache)
         return held

@@ -18,6 +18,7 @@ from truthkit.errors import ArgumentError, ModelError
 ImageInputs = dict[str, Any]
 """What an image processor made of the images of a batch, under the names of the model's `get_image_features`."""
 
+_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 _PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
 
 
@@ -165,6 +166,20 @@ def placeholders(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Where `ids` hold an image feature's place; nowhere for a text-only model."""
     token = getattr(model.config, "image_token_id", None)
     return torch.zeros_like(ids, dtype=torch.bool) if token is None else torch.eq(ids, token)
+
+
+def token_types(model: Any, ids: torch.Tensor, length: int) -> dict[str, torch.Tensor]:
+    """What the model's processor says of the tokens `ids`, the first `length` of which are the prompt, if it says
+    anything.
+    """
+    names = _TOKEN_TYPES & inspect.signature(model.forward).parameters.keys()
+    if not names or image_encoder(model) is None:
+        return {}
+    types = placeholders(model, ids).int()
+    types[:, length:] = 0
+    if model.config.model_type == "paligemma":  # 0 is what sees all of itself: the whole prompt
+        types = (torch.arange(ids.shape[1], device=ids.device) >= length).int().expand_as(ids).clone()
+    return dict.fromkeys(names, types)
 
 
 def image_encoder(model: Any) -> Callable[..., Any] | None:

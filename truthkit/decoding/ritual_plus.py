@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from truthkit.decoding.attach import replaced_method
 from truthkit.decoding.cache import GrowingLayer
-from truthkit.decoding.image_rows import Source, placeholders
+from truthkit.decoding.image_rows import Source, token_types
 from truthkit.decoding.processor import DecoderLogitsProcessor
 from truthkit.decoding.prompts import after_content, text_tokenizer
 from truthkit.decoding.ritual import RITUAL
@@ -105,7 +105,7 @@ class RITUALPlus(RITUAL):
         call |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
         if "image_grid_thw" in source.inputs:
             call["image_grid_thw"] = source.inputs["image_grid_thw"]
-            call["mm_token_type_ids"] = placeholders(self.front, ids).int()
+        call |= token_types(self.front, ids, width)
         call |= {"return_dict_in_generate": True, "cache_implementation": "dynamic"}
         with self.host._as_it_is():
             if self.front is self.model:
@@ -129,6 +129,8 @@ class RITUALPlus(RITUAL):
             return None
         if ids.shape[1] + len(self._question) != self._asked:
             return None
+        if getattr(self.model.config.get_text_config(decoder=True), "use_bidirectional_attention", False):
+            return None  # all of a prompt was read in the light of the list
         cache.crop(length - cache.get_seq_length())
         other = self._read_transformed(ids[:, :length], kwargs)
         for mine, theirs in zip(cache.layers, other.layers, strict=True):

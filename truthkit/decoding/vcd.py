@@ -59,14 +59,17 @@ class VCD(Decoder):
     def _noisy(self, source: Source) -> ImageInputs:
         name = next(name for name in ("pixel_values", "pixel_values_images") if name in source.inputs)
         pixels, grids = source.inputs[name], source.inputs.get("image_grid_thw")
-        per_image = pixels.split(1) if grids is None else [p[None] for p in pixels.split(grids.prod(dim=1).tolist())]
-        noisy = [diffusion_noise(image, step=self.noise_step, seeds=[self._seed(image)]) for image in per_image]
-        if pixels.dim() == 5:  # tiles that are all zero fill up a batch: noise would make images of them
-            noisy = [
-                new * (old != 0).flatten(2).any(2)[..., None, None, None]
-                for new, old in zip(noisy, per_image, strict=True)
-            ]
-        return source.inputs | {name: torch.cat(noisy if grids is None else [image[0] for image in noisy])}
+        if grids is not None:
+            images = [self._drowned(image) for image in pixels.split(grids.prod(dim=1).tolist())]
+            return source.inputs | {name: torch.cat(images)}
+        return source.inputs | {name: torch.stack([self._drowned(image) for image in pixels])}
+
+    def _drowned(self, image: torch.Tensor) -> torch.Tensor:
+        """One image under noise; tiles that are all zero fill up a batch, and noise would make images of them."""
+        real = image.flatten(1).any(dim=1) if image.dim() == 4 else slice(None)
+        noisy = torch.zeros_like(image)
+        noisy[real] = diffusion_noise(image[real][None], step=self.noise_step, seeds=[self._seed(image[real])])[0]
+        return noisy
 
     def _seed(self, image: torch.Tensor) -> int:
         content = image.detach().cpu().float().numpy().tobytes()

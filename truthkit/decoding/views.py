@@ -8,8 +8,8 @@ differ in length, and cuts the logits apart again.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from truthkit.decoding.adapters import AdapterRows
 from truthkit.decoding.exits import EarlyExits
 from truthkit.decoding.fast import fast_decoding
-from truthkit.decoding.image_rows import ImageRewrite, ImageRows, placeholders, scattered
+from truthkit.decoding.image_rows import ImageRewrite, ImageRows, image_encoder, placeholders, scattered
 from truthkit.decoding.prompts import PromptRewrite
 from truthkit.errors import ArgumentError, ModelError
 
@@ -77,6 +77,22 @@ class Prompt:
         """How many more cache slots a row takes than the main view's own prompt."""
         return self.mask.shape[1] - self.length
 
+    def branched(self, batch: int) -> Prompt:
+        """The prompt of `batch` rows for each of these, that go on from it."""
+
+        def wide(tensor: torch.Tensor | None, dim: int = 0) -> torch.Tensor | None:
+            return None if tensor is None else tensor.repeat_interleave(batch, dim=dim)
+
+        return Prompt(
+            self.batch * batch,
+            self.length,
+            wide(self.ids),
+            self.mask.repeat_interleave(batch, dim=0),
+            wide(self.offsets),
+            self.padded,
+            wide(self.axes, 1),
+        )
+
 
 class RowGroup:
     """One model and the views that run as rows of its batch.
@@ -95,7 +111,9 @@ class RowGroup:
         self.model, self.views = model, tuple(views)
         self.vision = model if vision is None else vision
         self.images = ImageRows(self.vision, [view.images for view in views])
-        self.adapters = [(i, AdapterRows(model, view.adapter)) for i, view in enumerate(views) if view.adapter]
+        self.adapters = [(i, AdapterRows(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter]
+        for _, adapter in self.adapters:
+            self._check_sees_alike(adapter)
         self._exit_views = [i for i, view in enumerate(views) if view.exits and layers]
         self.exits = EarlyExits(model, layers, norm=norm) if self._exit_views else None
         self.same_prompt = all(view.prompt is None for view in views)
@@ -114,6 +132,19 @@ class RowGroup:
             raise ModelError(
                 "the amateur's adapter changes the output head, through which early exits of all views pass; use "
                 "omega=0 in LOL, or an adapter that leaves the head alone."
+            )
+
+    def _check_sees_alike(self, adapter: AdapterRows) -> None:
+        """Raise if an adapter changes how images are seen, which is settled before there are rows of views."""
+        if image_encoder(self.vision) is None:
+            return
+        of_text = {*self.model.get_decoder().modules(), self.model.get_output_embeddings()}
+        if others := adapter.modules - of_text:
+            names = sorted(name for name, module in self.vision.named_modules() if module in others)
+            raise ModelError(
+                f"adapter {adapter.name!r} adapts the vision tower too ({names[0]} and {len(names) - 1} more), but all "
+                "views read one encoding of the images. Load it as a model of its own, amateur=tk.load(..., "
+                "adapter=...), which costs a second forward."
             )
 
     @property
@@ -137,6 +168,16 @@ class RowGroup:
         self.images.forget()
         self.aim(0, 0)
 
+    @contextmanager
+    def branched(self, batch: int) -> Iterator[None]:
+        """Let `batch` rows go on from every row of the prompt, and come back to it."""
+        trunk = self.prompt
+        self._prompt = trunk.branched(batch)
+        try:
+            yield
+        finally:
+            self._prompt = trunk
+
     def wide_index(self, index: torch.Tensor) -> torch.Tensor:
         """A row index of the main view, shape (batch,), as one of all views, shape (rows * batch,)."""
         batch = self.prompt.batch if self.laid_out else len(index)
@@ -158,13 +199,22 @@ class RowGroup:
             rows = [slice(view * batch, (view + 1) * batch) for view in self._exit_views] if batch else []
             self.exits.aim(rows, keep)
 
-    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.Tensor | None = None) -> None:
+    def begin(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None = None,
+        *,
+        gaps: bool = False,
+    ) -> None:
         """Lay out the prompts.
 
         Args:
             ids: (batch, length), or embeddings, (batch, length, hidden).
             mask: (batch, length) or None.
             position_ids: the main view's, if the caller has them.
+            gaps: padding may stand within a prompt too (InstructBLIP's is between image and text): only the logits
+                behind the prompt are wanted, and where the rest comes to lie does not matter.
         """
         batch, length = ids.shape[:2]
         if length == 0 or batch == 0:
@@ -179,7 +229,7 @@ class RowGroup:
         else:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view with another prompt needs input_ids.")
-            if bool((mask.diff(dim=1) < 0).any()):
+            if bool((mask[:, -1] == 0).any() if gaps else (mask.diff(dim=1) < 0).any()):
                 raise ArgumentError(
                     "attention_mask has zeros after ones, but a view with another prompt needs left padding; set "
                     'padding_side="left" in the tokenizer.'
@@ -265,6 +315,9 @@ class RowGroup:
             wide["position_ids"] = _along_axes(prompt.axes, wide_mask, self._width, positions)
         elif not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
             every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
+            if positions is not None and prompt.offsets is not None:  # some models count from 1
+                last = positions[:, -1:].expand(prompt.batch, -1).repeat(n, 1) + prompt.offsets
+                every = every + last - every[:, -1:]
             wide["position_ids"] = every if past == 0 else every[:, -width:]
         elif positions is not None and positions.dim() == 2:
             repeated = positions.expand(prompt.batch, -1).repeat(n, 1)
@@ -276,8 +329,8 @@ class RowGroup:
     def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
         """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""
         assert prompt.ids is not None
-        generated = types[:, prompt.length :]
-        of_images = types.new_tensor(bool(types.any()))
+        before, generated = types.tensor_split([prompt.length], dim=1)
+        of_images = types.new_tensor(bool(before.any()))
         new = torch.where(placeholders(self.vision, prompt.ids), of_images, torch.zeros_like(of_images))
         return torch.cat([new, generated], dim=1)
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from truthkit.decoding.answers import encode_prompts
+from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.records import Records, content_key
 from truthkit.evaluation.sampling import SeededSampling
+from truthkit.evaluation.scoring import log_probabilities
 from truthkit.images.reading import read_image
+
+_ITEMS_OF_CHOICES = 64
+"""Items scored at a time: a record is written after each so many."""
+
+_TOKENS_PER_ITEM = 128
 
 OnBatch = Callable[[int], None]
 """Called with the number of items that were just done."""
@@ -58,7 +65,9 @@ class Asking:
         sample: draw tokens, by each item's own seed.
         temperature, top_p: of sampling.
         seed: another one gives other draws.
-        batch_size: items at a time; halved whenever the memory does not suffice.
+        batch_size: written answers at a time, or 128 times as many tokens of choices; halved whenever the memory does
+            not suffice.
+        share_prefix: read what the prompts of choices begin with once.
     """
 
     model: Any
@@ -71,6 +80,7 @@ class Asking:
     top_p: float = 1.0
     seed: int = 0
     batch_size: int = 16
+    share_prefix: bool = True
 
     def run(self, items: Sequence[Item], records: Records, on_batch: OnBatch = lambda _count: None) -> None:
         """Ask all items that have no record yet, longest first, and record each as soon as its batch is done."""
@@ -79,16 +89,17 @@ class Asking:
         fixed = (
             None if self.decoder.takes("images") else self.decoder.build(self.model, self.processor, **self.supplied)
         )
-        size = self.batch_size
+        asking, size = self, self.batch_size
         while todo:
-            batch = todo[:size]
+            batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else size]
             start = time.perf_counter()
             try:
-                outputs = self.choose(batch, fixed) if batch[0].choices else self.write(batch, fixed)
+                outputs = asking.choose(batch, fixed) if batch[0].choices else asking.write(batch, fixed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or size == 1:
                     raise
                 size = max(size // 2, 1)
+                asking = replace(self, batch_size=size)
                 continue
             seconds = (time.perf_counter() - start) / len(batch)
             records.append(
@@ -99,7 +110,7 @@ class Asking:
                     for item, output in zip(batch, outputs, strict=True)
                 ]
             )
-            del todo[:size]
+            del todo[: len(batch)]
             on_batch(len(batch))
 
     def write(self, batch: Sequence[Item], fixed: Any = None) -> list[str]:
@@ -135,36 +146,18 @@ class Asking:
             for choice in item.choices:
                 rows.append(tokenizer(item.prompt + choice).input_ids)
                 starts.append(start)
-        scores: list[float] = [0.0] * len(rows)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        with fixed or self.decoder.build(self.model, self.processor, **self.supplied), torch.no_grad():
-            for first in range(0, len(order), self.batch_size):
-                some = order[first : first + self.batch_size]
-                for i, score in zip(
-                    some, self._scored([rows[i] for i in some], [starts[i] for i in some]), strict=True
-                ):
-                    scores[i] = score
+        decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
+        with decoder:
+            scores = log_probabilities(
+                self.model,
+                rows,
+                starts,
+                decoder if isinstance(decoder, Decoder) else None,
+                batch_tokens=_TOKENS_PER_ITEM * self.batch_size,
+                share_prefix=self.share_prefix,
+            )
         ends = iter(scores)
         return [[next(ends) for _ in item.choices] for item in batch]
-
-    def _scored(self, rows: list[list[int]], starts: list[int]) -> list[float]:
-        """Log-probability of each row from its start on."""
-        width = max(map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
-        keep = max(len(row) - start for row, start in zip(rows, starts, strict=True)) + 1
-        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        logits = self.model(**inputs, logits_to_keep=keep, use_cache=False).logits.float()
-        log_p = logits[:, -keep:-1].log_softmax(dim=-1)
-        targets = inputs["input_ids"][:, 1 - keep :]
-        each = log_p.gather(-1, targets[..., None])[..., 0]
-        return [
-            float(each[i, start - len(row) :].sum()) for i, (row, start) in enumerate(zip(rows, starts, strict=True))
-        ]
 
 
 def _size(item: Item) -> int:
