@@ -54,7 +54,7 @@ def ways(model: Any, processor: Any, seed: int) -> dict[str, tuple[Decoder, dict
         "greedy": (alone, {"do_sample": False}),
         "sampling": (alone, SAMPLING),
         "sampling, temperature 0.25": (alone, {**SAMPLING, "temperature": 0.25}),
-        "sampling, constraint alone": (lambda _images: tk.VCD(model, alpha=0.0), SAMPLING),
+        "sampling, constraint alone": (lambda _images: tk.APC(model), SAMPLING),
     }
     found |= {f"{name}, sampling": (method, SAMPLING) for name, method in methods.items()}
     found |= {f"{name}, greedy": (method, {"do_sample": False}) for name, method in methods.items()}

@@ -20,12 +20,14 @@ from truthkit.errors import (
 if TYPE_CHECKING:
     from truthkit.activations.capture import Capture
     from truthkit.decoding import (
+        APC,
         CAD,
         ICD,
         LOL,
         M3ID,
         RITUAL,
         VCD,
+        APCLogitsProcessor,
         CADLogitsProcessor,
         ContrastiveSearch,
         ContrastiveSearchLogitsProcessor,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         contrastive_search,
         fast_decoding,
     )
+    from truthkit.factcheck import FactChecker
     from truthkit.models import load
     from truthkit.steering import Steering, SteeringVector, extract
 
@@ -76,23 +79,28 @@ _HOME = {
     "Together": "truthkit.decoding",
     "TogetherLogitsProcessor": "truthkit.decoding",
     "VCDLogitsProcessor": "truthkit.decoding",
+    "APC": "truthkit.decoding",
+    "APCLogitsProcessor": "truthkit.decoding",
     "View": "truthkit.decoding",
     "ViewLogits": "truthkit.decoding",
     "contrastive_search": "truthkit.decoding",
     "fast_decoding": "truthkit.decoding",
     "Capture": "truthkit.activations.capture",
+    "FactChecker": "truthkit.factcheck",
     "Steering": "truthkit.steering",
     "SteeringVector": "truthkit.steering",
     "extract": "truthkit.steering",
 }
 
 __all__ = [
+    "APC",
     "CAD",
     "ICD",
     "LOL",
     "M3ID",
     "RITUAL",
     "VCD",
+    "APCLogitsProcessor",
     "ArgumentError",
     "AttachError",
     "CADLogitsProcessor",
@@ -102,6 +110,7 @@ __all__ = [
     "Decoder",
     "DoLa",
     "DoLaLogitsProcessor",
+    "FactChecker",
     "GrowingCache",
     "ICDLogitsProcessor",
     "LOLLogitsProcessor",

@@ -23,8 +23,10 @@ def draw(count: int) -> list[int]:
 
 
 PREFIX = [1, *draw(40)]
-ROWS = [[*PREFIX, *draw(length)] for length in (12, 5, 9, 3, 20, 2)]
-STARTS = [len(PREFIX) + 2, len(PREFIX) + 1, len(PREFIX) + 4, len(PREFIX) + 1, len(PREFIX) + 15, len(PREFIX) + 1]
+QUESTIONS = [draw(length) for length in (6, 1, 11, 6)]
+ROWS = [[*PREFIX, *QUESTIONS[question], *draw(length)] for question, length in enumerate((5, 2, 9, 1))]
+ROWS += [[*PREFIX, *QUESTIONS[question], *draw(length)] for question, length in ((0, 1), (2, 3), (0, 7), (3, 12))]
+STARTS = [len(PREFIX) + len(QUESTIONS[question]) for question in (0, 1, 2, 3, 0, 2, 0, 3)]
 
 DECODERS: dict[str, Callable[[Any, str], Any]] = {
     "none": lambda _model, _adapter: None,
@@ -74,7 +76,7 @@ def test_what_is_shared_is_read_once() -> None:
     done: list[int] = []
     with handle:
         log_probabilities(model, ROWS, STARTS, batch_tokens=10_000, on_rows=done.append)
-    assert read == [len(PREFIX), len(ROWS) * 20]
+    assert read == [len(PREFIX) - 1, len(QUESTIONS) * 11, len(ROWS) * 13]
     assert done == [len(ROWS)]
 
 
@@ -91,6 +93,6 @@ def test_a_branch_of_something_else() -> None:
     with (
         tk.DoLa(model) as decoder,
         pytest.raises(tk.ArgumentError, match="has not read what is in this cache"),
-        decoder.branched(cache, 2),
+        decoder.branched(cache, torch.zeros(2, dtype=torch.long)),
     ):
         pass

@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.amateurs import amateur
 from truthkit.cli.prompt_lines import read_prompts
-from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
@@ -28,6 +29,7 @@ decoders (--decoder NAME or NAME:option=value,option=value; each is a class, who
   icd                  contrast with an amateur: amateur, amateur_prompt, lam, beta
   lol                  contrast with an amateur at several layers: as icd, and layers, dynamic, refocus, omega, gamma
   cad                  amplify what --context says: alpha, beta
+  apc                  the plausibility constraint of the others by itself, as a control: beta
 for image-text models, whose images come from --image:
   ritual               add the answer to a transform of the image: transform, alpha, beta, seed
   ritual_plus          the same, the model choosing the transform: as ritual, and choice_prompt
@@ -212,33 +214,8 @@ def _build(
     if spec.takes("images"):
         supplied["images"] = [images]
     if spec.takes("amateur") and (name := spec.options.get("amateur") or args.amateur):
-        supplied["amateur"] = _amateur(name, model, args.dtype)
+        supplied["amateur"] = amateur(name, model, args.dtype)
     return spec.build(model, processor, **supplied)
-
-
-def _amateur(name: str, model: Any, dtype: str | None) -> Any:
-    """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model."""
-    from truthkit.models import load
-    from truthkit.models.bundled import BUNDLED
-
-    if name in getattr(model, "peft_config", {}):
-        return name
-    if name not in BUNDLED and not name.endswith(".gguf") and _is_adapter(name):
-        return name
-    try:
-        return load(name, dtype=dtype)
-    except NotAvailableError as error:
-        raise NotAvailableError(f"the amateur {name!r} is no adapter within reach, and no model: {error}") from error
-
-
-def _is_adapter(name: str) -> bool:
-    """Whether the folder or hub repository `name` holds a PEFT adapter."""
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    try:
-        return find_adapter_config_file(name) is not None
-    except OSError:  # neither a folder here nor a possible hub id
-        return False
 
 
 def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:

@@ -3,6 +3,7 @@
 One file per method; `decoder.py` is the engine they share, `views.py` says what a view may change.
 """
 
+from truthkit.decoding.apc import APC, APCLogitsProcessor
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.cad import CAD, CADLogitsProcessor
 from truthkit.decoding.contrastive_search import (
@@ -31,11 +32,13 @@ DECODERS = {
     "ritual_plus": RITUALPlus,
     "vcd": VCD,
     "m3id": M3ID,
+    "apc": APC,
     "contrastive_search": ContrastiveSearch,
 }
 """Decoder names of the command line; a new decoder is one file and one entry here."""
 
 __all__ = [
+    "APC",
     "CAD",
     "DECODERS",
     "ICD",
@@ -43,6 +46,7 @@ __all__ = [
     "M3ID",
     "RITUAL",
     "VCD",
+    "APCLogitsProcessor",
     "CADLogitsProcessor",
     "ContrastiveSearch",
     "ContrastiveSearchLogitsProcessor",

@@ -1,4 +1,4 @@
-"""Many rows that go on from one: what was read once serves them all, without a copy of it per row."""
+"""Many rows that go on from few: what was read once serves them all, with no copy of it kept per row."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ from truthkit.decoding.cache import GrowingLayer
 
 
 class BranchLayer(DynamicLayer):
-    """One layer of a `BranchedCache`: the trunk's states in front of whatever comes, and nothing is kept.
+    """One layer of a `BranchedCache`.
 
     Args:
-        trunk: the layer that was read, of some rows; `n` times as many rows go on from it, row by row in turn.
+        trunk: the layer that was read, of some rows.
+        index: for each branch the row that it goes on from, shape (branches,), int64.
+        keep: keep what comes, so that more can follow; else each forward begins at the trunk.
     """
 
-    def __init__(self, trunk: Any):
+    def __init__(self, trunk: Any, index: torch.Tensor, keep: bool):
         super().__init__()
         self.keys, self.values = trunk.keys, trunk.values
         self.is_initialized, self.dtype, self.device = True, trunk.keys.dtype, trunk.keys.device
+        self._index: torch.Tensor | None = index.to(self.device)
+        self._keep = keep
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.keys is not None
         assert self.values is not None
-        return _behind(self.keys, key_states), _behind(self.values, value_states)
+        before = self.keys, self.values
+        if self._index is not None:
+            before = self.keys[self._index], self.values[self._index]
+        both = torch.cat([before[0], key_states], dim=-2), torch.cat([before[1], value_states], dim=-2)
+        if self._keep:
+            (self.keys, self.values), self._index = both, None
+        return both
 
 
 class BranchedCache(DynamicCache):
-    """A cache for one forward of branches: `trunk`'s contents for all of them.
+    """A cache for branches of what was read into `trunk`, which stays as it is.
 
     Args:
-        trunk: a cache whose layers all pass `can_branch`.
+        trunk: a cache whose layers all pass `can_branch`, or another `BranchedCache` that keeps.
+        index, keep: as in `BranchLayer`.
     """
 
-    def __init__(self, trunk: Any):
+    def __init__(self, trunk: Any, index: torch.Tensor, *, keep: bool = False):
         super().__init__()
-        self.layers = [BranchLayer(layer) for layer in trunk.layers]
+        self.layers = [BranchLayer(layer, index, keep) for layer in trunk.layers]
 
 
 def can_branch(cache: Any) -> bool:
     """Whether a cache holds plain full-attention layers only: windows and recurrent states are not shared."""
     return bool(cache.layers) and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
-
-
-def _behind(trunk: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    copies = len(new) // len(trunk)
-    wide = trunk[:, None].expand(-1, copies, -1, -1, -1).reshape(-1, *trunk.shape[1:]) if copies > 1 else trunk
-    return torch.cat([wide, new], dim=-2)

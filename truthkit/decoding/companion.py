@@ -47,12 +47,12 @@ class Companion:
         return bool(self.cache.is_croppable)
 
     @contextmanager
-    def branched(self, batch: int) -> Iterator[None]:
-        """Let `batch` rows go on from every row, and come back."""
+    def branched(self, index: torch.Tensor, *, keep: bool) -> Iterator[None]:
+        """Let rows go on from the main view's rows `index`, and come back."""
         cache, length = self.cache, self.length
-        self.cache = BranchedCache(cache)
         try:
-            with self.group.branched(batch):
+            with self.group.branched(index) as wide:
+                self.cache = BranchedCache(cache, wide, keep=keep)
                 yield
         finally:
             self.cache, self.length = cache, length

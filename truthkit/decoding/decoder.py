@@ -192,6 +192,7 @@ class Decoder(ABC):
             if not self._main.images.ready:
                 self._forget()
             self._ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
+            self._length = _prompt_length(args, kwargs)
             self._generating = True
             try:
                 with replaced_method(self.model, "prepare_inputs_for_generation", keep_mask_flat):
@@ -242,20 +243,25 @@ class Decoder(ABC):
         self._cache = None
 
     @contextmanager
-    def branched(self, cache: Any, batch: int) -> Iterator[Any]:
-        """Let `batch` rows go on from the one row that was read into `cache`, by a forward each; then come back to it.
+    def branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
+        """Let new rows go on from rows that were read into `cache`; afterwards everything is as before.
 
         What is yielded goes into the forwards as their `cache`. Full-attention models only (`can_branch`).
+
+        Args:
+            cache: of this decoder's session.
+            index: for each new row the row that it goes on from, shape (rows,), int64.
+            keep: let the new rows' tokens stay, to go on from them; else every forward begins at `cache`.
         """
         if cache is not self._cache:
             raise ArgumentError(f"{type(self).__name__} has not read what is in this cache; read the prefix with it.")
         past = self._past
-        self._cache = BranchedCache(cache)
         try:
             with ExitStack() as stack:
-                stack.enter_context(self._main.branched(batch))
+                wide = stack.enter_context(self._main.branched(index))
                 for companion in self._companions:
-                    stack.enter_context(companion.branched(batch))
+                    stack.enter_context(companion.branched(index, keep=keep))
+                self._cache = BranchedCache(cache, wide, keep=keep)
                 yield self._cache
         finally:
             self._cache, self._past = cache, past
@@ -354,6 +360,8 @@ class Decoder(ABC):
             mask = mask if mask is not None else ids.new_ones(len(ids), held + ids.shape[1])
             self._main.begin(mask, mask)
         else:
+            if self._generating:  # behind the prompt there can be drafted tokens already
+                ids, mask = ids[:, : self._length], mask if mask is None else mask[:, : self._length]
             self._main.begin(ids, mask, positions, gaps=self._generating)
         for companion in self._companions:
             if ids.dim() != 2:
@@ -472,3 +480,10 @@ class Decoder(ABC):
         depth, depth_here = (m.config.get_text_config(decoder=True).num_hidden_layers for m in (other, self.model))
         layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
         return RowGroup(language_half(other), [view], layers, norm=self.norm, vision=other)
+
+
+def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """How many tokens the prompt of a call of `generate` has; None where it makes one itself."""
+    given = (*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+    prompt = next((one for one in given if isinstance(one, torch.Tensor)), None)
+    return None if prompt is None else prompt.shape[1]

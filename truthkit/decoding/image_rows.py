@@ -19,6 +19,10 @@ ImageInputs = dict[str, Any]
 """What an image processor made of the images of a batch, under the names of the model's `get_image_features`."""
 
 _TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
+_NO_IMAGES = (
+    "this decoder compares images, but there are none; give generate the processor's outputs whole, or, to a logits "
+    "processor, images=..."
+)
 _PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
 
 
@@ -97,6 +101,8 @@ class ImageRows:
         """
         if not inputs and not any(self._rewrites):
             return
+        if not has_pixels(inputs) and any(rewrite not in (None, no_images) for rewrite in self._rewrites):
+            raise ArgumentError(_NO_IMAGES)
         kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         prompts = [row[where].tolist() for row, where in zip(ids, kept, strict=True)]
         source = Source(inputs, prompts, self._run)
@@ -115,15 +121,12 @@ class ImageRows:
             self._views.append(shared if i not in own else chunks.pop(0) if own[i] is not None else None)
             self._inputs.append(own.get(i, inputs))
         places = placeholders(self.model, ids).sum(dim=1).tolist()
-        some = next((view for view in self._views if view), [])
-        self._of_prompt = _dealt(some, places) if some else [range(0)] * len(ids)
+        dealt = [_dealt(view, places) for view in self._views if view]
+        self._of_prompt = dealt[0] if dealt else [range(0)] * len(ids)
 
     def _run(self, inputs: ImageInputs) -> Any:
         if self._encode is None or not has_pixels(inputs):
-            raise ArgumentError(
-                "this decoder compares images, but there are none; give generate the processor's outputs whole, or, to "
-                "a logits processor, images=..."
-            )
+            raise ArgumentError(_NO_IMAGES)
         if "qformer_input_ids" in self._names and "qformer_input_ids" not in inputs:
             raise ModelError(
                 f"{type(self.model).__name__} reads its images in the light of the question, which a logits processor "
@@ -278,7 +281,7 @@ def _dealt(images: Sequence[_Image], places: Sequence[int]) -> list[range]:
             break
         dealt.append(range(start, stop))
         start = stop
-    if len(dealt) != len(places) or start != len(sizes):
+    if len(dealt) != len(places) or any(sizes[start:]):
         raise ArgumentError(
             f"the prompts have room for {' + '.join(map(str, places))} image tokens, but the {len(sizes)} images make "
             f"{' + '.join(map(str, sizes))}; give each prompt its images, in order, through the processor."

@@ -40,7 +40,7 @@ class Pictures:
             raise ArgumentError(
                 f"images is {images!r}; expected an image, a list with one per prompt, or a list of lists of images."
             )
-        nested = [[image] if isinstance(image, _ONE) else list(image) for image in images]
+        nested = [list(image) if isinstance(image, list | tuple) else [image] for image in images]
         self.rows = [[read_image(image) for image in row] for row in nested]
         self._processor = getattr(processor, "image_processor", processor)
         self._options = getattr(processor, "images_kwargs", None) or {}

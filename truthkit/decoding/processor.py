@@ -56,7 +56,7 @@ class PrefixMatch:
             for companion in self._companions:
                 companion.reset()
                 self._show_images(companion.group, ids, mask)
-                companion.group.begin(ids, mask)
+                companion.group.begin(ids, mask, gaps=True)
         else:
             mask = self._mask(ids)
             if not torch.equal(parents, torch.arange(len(parents), device=parents.device)):
@@ -104,7 +104,11 @@ class PrefixMatch:
         elif self._pad is None:
             return None
         else:
-            mask = ((ids != self._pad).long().cumsum(dim=1) > 0).long()
+            of_text = ids != self._pad
+            mask = torch.zeros_like(of_text)
+            for companion in self._companions[:1]:
+                mask = placeholders(companion.group.vision, ids)  # padding can stand behind them
+            mask = (mask | ((of_text & ~mask).cumsum(dim=1) > 0)).long()
             mask[:, self._length - 1 :] = 1
         return None if bool(mask.all()) else mask
 

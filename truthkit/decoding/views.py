@@ -77,21 +77,15 @@ class Prompt:
         """How many more cache slots a row takes than the main view's own prompt."""
         return self.mask.shape[1] - self.length
 
-    def branched(self, batch: int) -> Prompt:
-        """The prompt of `batch` rows for each of these, that go on from it."""
+    def select(self, batch: int, index: torch.Tensor) -> Prompt:
+        """The prompt of `batch` rows per view, whose row `i` of all is row `index[i]` of these."""
 
-        def wide(tensor: torch.Tensor | None, dim: int = 0) -> torch.Tensor | None:
-            return None if tensor is None else tensor.repeat_interleave(batch, dim=dim)
+        def taken(tensor: torch.Tensor | None, dim: int = 0) -> torch.Tensor | None:
+            return None if tensor is None else tensor.index_select(dim, index.to(tensor.device))
 
-        return Prompt(
-            self.batch * batch,
-            self.length,
-            wide(self.ids),
-            self.mask.repeat_interleave(batch, dim=0),
-            wide(self.offsets),
-            self.padded,
-            wide(self.axes, 1),
-        )
+        mask, axes = taken(self.mask), taken(self.axes, 1)
+        assert mask is not None
+        return Prompt(batch, self.length, taken(self.ids), mask, taken(self.offsets), self.padded, axes)
 
 
 class RowGroup:
@@ -169,12 +163,13 @@ class RowGroup:
         self.aim(0, 0)
 
     @contextmanager
-    def branched(self, batch: int) -> Iterator[None]:
-        """Let `batch` rows go on from every row of the prompt, and come back to it."""
+    def branched(self, index: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Let rows go on from the main view's rows `index`, and come back; yields the index over all views."""
         trunk = self.prompt
-        self._prompt = trunk.branched(batch)
+        wide = self.wide_index(index)
+        self._prompt = trunk.select(len(index), wide)
         try:
-            yield
+            yield wide
         finally:
             self._prompt = trunk
 
@@ -293,8 +288,9 @@ class RowGroup:
             wide["input_ids"] = ids.repeat(n, 1)
             if prompt.ids is not None and past == 0:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
-        for name in _TOKEN_TYPES & kwargs.keys() if prompt.ids is not None and past == 0 else ():
-            wide[name] = self._token_types(wide[name], prompt)
+        for name in _TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
+            if wide.get(name) is not None:
+                wide[name] = self._token_types(wide[name], prompt)
         if past == 0 and self.images.ready and (images := self.images.output(prompt.batch)) is not None:
             if self.vision is self.model:
                 wide["mm_encoder_outputs"] = {"image": images}

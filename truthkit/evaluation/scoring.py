@@ -1,13 +1,14 @@
 """Log-probabilities of given texts under a model and a decoder, with what they begin with read once for all.
 
-Rows that share their first tokens, as all questions behind one few-shot prompt do, share their computation: the prefix
-is one forward of one row, and the batches go on from it (`truthkit.decoding.branches`).
+Choices share their question, and questions behind one few-shot prompt share that: each is read once, in one row, and
+what follows goes on from there (`truthkit.decoding.branches`).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def log_probabilities(
     starts: Sequence[int],
     decoder: Decoder | None = None,
     *,
-    batch_tokens: int = 2048,
+    batch_tokens: int = 512,
     share_prefix: bool = True,
     on_rows: Callable[[int], None] = lambda _count: None,
 ) -> list[float]:
@@ -39,73 +40,128 @@ def log_probabilities(
         starts: for each row the first position that counts, at least 1.
         decoder: attached to `model` by the caller, or None.
         batch_tokens: how many tokens, padding and shared ones aside, are read at a time.
-        share_prefix: read the rows' common beginning once.
+        share_prefix: read the rows' common beginning once, and what rows have in common before their starts.
         on_rows: called with the number of rows that were just done.
     """
-    shared = _common(rows, min(starts, default=1) - 1) if share_prefix else 0
-    prefix = _Prefix(model, rows[0][:shared], decoder) if shared >= _WORTH else None
-    if prefix is None or not prefix.usable:
-        prefix, shared = None, 0
-    lengths = [len(row) - shared for row in rows]
-    scores = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lengths.__getitem__)
-    while order:
-        some = [order.pop()]
-        while order and (len(some) + 1) * lengths[some[0]] <= batch_tokens:
-            some.append(order.pop())
-        tails = [list(rows[i][shared:]) for i in some]
-        for i, score in zip(some, _scored(model, tails, [starts[i] - shared for i in some], prefix), strict=True):
-            scores[i] = score
-        on_rows(len(some))
-    return scores
+    if not rows:
+        return []
+    reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows)
+    cache = GrowingCache(config=model.config.get_text_config(decoder=True))
+    shared = _common(rows, min(starts) - 2) if share_prefix and can_branch(cache) else 0
+    if shared < _WORTH:
+        reader.read_whole()
+    else:
+        reader.read_shared(shared, cache)
+    return reader.scores
 
 
-class _Prefix:
-    """Tokens that were read once, in the model's own cache."""
+class _Reader:
+    """The rows of one call, and their scores so far."""
 
-    def __init__(self, model: Any, ids: Sequence[int], decoder: Decoder | None):
-        self.ids, self.decoder = torch.tensor([list(ids)], device=model.device), decoder
-        self.cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-        self.usable = can_branch(self.cache)
-        if self.usable:
-            with torch.no_grad():
-                model(input_ids=self.ids, cache=self.cache)
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        decoder: Decoder | None,
+        batch_tokens: int,
+        on_rows: Callable[[int], None],
+    ):
+        self.model, self.decoder = model, decoder
+        self.rows, self.starts = rows, starts
+        self.tokens, self.on_rows = batch_tokens, on_rows
+        self.scores = [0.0] * len(rows)
+        self._accepted = inspect.signature(plain_model(model).forward).parameters
+
+    def read_whole(self) -> None:
+        """Every row by itself."""
+        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i]))
+        while order:
+            some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
+            ids, mask = _padded([self.rows[i] for i in some])
+            self._score(some, ids, mask, 0, None)
+
+    def read_shared(self, shared: int, cache: Any) -> None:
+        """The first `shared` tokens into `cache`, then every context that follows them, then what follows that."""
+        self._forward(*_padded([self.rows[0][:shared]]), 0, 1, cache)
+        contexts: dict[tuple[int, ...], list[int]] = {}
+        for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)):
+            contexts.setdefault(tuple(row[shared : start - 1]), []).append(i)
+        order = sorted(contexts, key=len)
+        while order:
+            chosen = _batch(order, len, self.tokens)
+            ids, mask = _padded(chosen)
+            mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
+            with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
+                self._forward(ids, mask, shared, 1, trunk)
+                self._read_behind([(place, i) for place, c in enumerate(chosen) for i in contexts[c]], mask, trunk)
+
+    def _read_behind(self, members: list[tuple[int, int]], mask: torch.Tensor, trunk: Any) -> None:
+        """What follows the contexts in `trunk`, whose mask is given: pairs of a context's place and a row's number."""
+
+        def length(member: tuple[int, int]) -> int:
+            return len(self.rows[member[1]]) - self.starts[member[1]] + 1
+
+        members = sorted(members, key=length)
+        while members:
+            some = _batch(members, length, self.tokens)
+            ids, own = _padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
+            index = torch.tensor([place for place, _ in some])
+            with self._branched(trunk, index) as cache:
+                self._score([i for _, i in some], ids, torch.cat([mask[index], own], dim=1), mask.shape[1], cache)
+
+    def _score(self, which: list[int], ids: torch.Tensor, mask: torch.Tensor, past: int, cache: Any) -> None:
+        """Read `ids` and note the scores of these rows."""
+        counts = [len(self.rows[i]) - self.starts[i] for i in which]
+        logits = self._forward(ids, mask, past, max(counts) + 1, cache)[:, :-1].float()
+        targets = ids[:, -logits.shape[1] :, None].to(logits.device)
+        each = logits.gather(-1, targets)[..., 0] - logits.logsumexp(dim=-1)
+        for row, (i, count) in enumerate(zip(which, counts, strict=True)):
+            self.scores[i] = float(each[row, each.shape[1] - count :].sum())
+        self.on_rows(len(which))
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, past: int, keep: int, cache: Any) -> torch.Tensor:
+        """Logits at the last `keep` positions of `ids`, which follow `past` tokens that `cache` holds."""
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, past:]
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        call: dict[str, Any] = {
+            name: value.to(self.model.device) for name, value in inputs.items() if name in self._accepted
+        }
+        call |= {"use_cache": False} if cache is None else {"cache": cache}
+        call |= {"logits_to_keep": keep} if "logits_to_keep" in self._accepted else {}
+        with torch.no_grad():
+            return self.model(**call).logits[:, -keep:]
+
+    @contextmanager
+    def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
+        if self.decoder is None:
+            yield BranchedCache(cache, index, keep=keep)
+        else:
+            with self.decoder.branched(cache, index, keep=keep) as branches:
+                yield branches
 
 
-def _scored(model: Any, rows: list[list[int]], starts: list[int], prefix: _Prefix | None) -> list[float]:
-    """Scores of rows of which a prefix may have been read already; they are padded on the left."""
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of rows padded on the left."""
     width = max(map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
-        ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
-    past = 0 if prefix is None else prefix.ids.shape[1]
-    positions = past + (mask.cumsum(dim=1) - 1).clamp_min(0)
-    mask = torch.cat([mask.new_ones(len(rows), past), mask], dim=1)
-    counted = [len(row) - start for row, start in zip(rows, starts, strict=True)]
-    keep = max(counted) + 1
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    accepted = inspect.signature(plain_model(model).forward).parameters
-    call: dict[str, Any] = {name: value.to(model.device) for name, value in inputs.items() if name in accepted}
-    if "logits_to_keep" in accepted:
-        call["logits_to_keep"] = keep
-    with torch.no_grad():
-        if prefix is None:
-            logits = model(**call, use_cache=False).logits
-        elif prefix.decoder is None:
-            logits = model(**call, cache=BranchedCache(prefix.cache)).logits
-        else:
-            with prefix.decoder.branched(prefix.cache, len(rows)) as cache:
-                logits = model(**call, cache=cache).logits
-    log_p = logits[:, -keep:-1].float().log_softmax(dim=-1)
-    each = log_p.gather(-1, call["input_ids"][:, 1 - keep :, None])[..., 0]
-    return [float(each[i, each.shape[1] - count :].sum()) for i, count in enumerate(counted)]
+        if row:
+            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(list(row)), 1
+    return ids, mask
+
+
+def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[Any]:
+    """Take the longest off the end of `order`, and as many more as `tokens` allow; at least one."""
+    some = [order.pop()]
+    while order and (len(some) + 1) * length(some[0]) <= tokens:
+        some.append(order.pop())
+    return some
 
 
 def _common(rows: Sequence[Sequence[int]], most: int) -> int:
     """How many first tokens all rows share, at most so many."""
-    if not rows:
-        return 0
     length = 0
     for column in zip(*rows, strict=False):  # to the end of the shortest
         if length == most or len(set(column)) > 1:

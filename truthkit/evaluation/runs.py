@@ -1,0 +1,129 @@
+"""A task run under a decoder: asked, recorded, scored, summed up."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import truthkit
+from truthkit.evaluation.asking import Asking
+from truthkit.evaluation.records import SUMMARY, Records, file_sha256, write_atomically
+from truthkit.evaluation.score import Score
+from truthkit.evaluation.tasks import Task
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
+
+
+def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None) -> dict[str, Any]:
+    """Ask what has no answer yet, and write `summary.json`; returns it.
+
+    Under `accelerate launch` or `torchrun` every process asks its share of the items and writes a file of its own;
+    process 0 waits for the others and sums up.
+
+    Args:
+        task: what is asked.
+        asking: how.
+        out: the run's folder, made or gone on with.
+        model_name: for the record.
+        limit: only the first so many items.
+    """
+    items = task.items[:limit]
+    rank, world = _place()
+    config = _config(task, asking, model_name, limit)
+    records = Records(out, config, rank)
+    start = time.perf_counter()
+    bar = tqdm(total=len(items[rank::world]), desc=task.name, unit="item", disable=None if rank == 0 else True)
+
+    def done(count: int) -> None:
+        bar.update(count)
+        if rank == 0 and count and not bar.disable:
+            bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
+
+    with bar:
+        asking.run(items[rank::world], records, done)
+    if rank == 0:
+        _wait(items, records)
+        summary = sum_up(task, _so_far(task, items, records), config, records, time.perf_counter() - start)
+        write_atomically(out / SUMMARY, summary)
+        return summary
+    return {"config": config}
+
+
+def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, seconds: float) -> dict[str, Any]:
+    """The contents of `summary.json`."""
+    first = records.done[task.items[0].key]
+    return {
+        "metrics": score.metrics,
+        "intervals": {name: list(interval) for name, interval in score.intervals().items()},
+        "config": config | score.config,
+        "provenance": {
+            "items": len(score.clusters),
+            "data_sha256": {path.name: file_sha256(path) for path in task.data},
+            "first_prompt": first["prompt"],
+            "first_output": first["output"],
+            "versions": {"truthkit": truthkit.__version__, "python": platform.python_version()} | _versions(),
+            "hardware": _hardware(),
+            "command": " ".join(sys.argv),
+            "seconds": round(seconds, 1),
+            "seconds_of_items": round(sum(record["seconds"] for record in records.done.values()), 1),
+        },
+    }
+
+
+def _so_far(task: Task, items: Sequence[Any], records: Records) -> Score:
+    which = [i for i, item in enumerate(items) if item.key in records.done]
+    return task.score(which, [records.done[items[i].key]["output"] for i in which])
+
+
+def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> dict[str, Any]:
+    generation: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "sample": asking.sample}
+    if asking.sample:
+        generation |= {"temperature": asking.temperature, "top_p": asking.top_p}
+    return {
+        "task": task.name,
+        "model": model_name,
+        "revision": getattr(asking.model.config, "_commit_hash", None),
+        "dtype": str(asking.model.dtype).removeprefix("torch."),
+        "decoder": asking.decoder.text,
+        "seed": asking.seed,
+        "limit": limit,
+        **task.config,
+        **({} if task.items[0].choices else generation),
+    }
+
+
+def _place() -> tuple[int, int]:
+    """The number of this process and how many there are, as launchers say."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _wait(items: Sequence[Any], records: Records) -> None:
+    """Until every process has written its share."""
+    while any(item.key not in records.done for item in items):
+        time.sleep(0.5)
+        records.reread()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
