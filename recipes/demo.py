@@ -1,21 +1,27 @@
-# Six ways to decode, on questions where a small model hallucinates: the same model and prompts, side by side.
+# Ways to decode, on questions and pictures where small models hallucinate: the same prompts, side by side.
 """What `make demo` runs. About a minute on two cores; with `--quick` two questions and short answers."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 import truthkit as tk
-from truthkit.cli.rendering import Output, show_answers, working
+from truthkit.cli.rendering import Output, printable, show_answers, working
 from truthkit.cli.side_by_side import Contestant, Shown, answer_all
 from truthkit.decoding.answers import Settings, encode_prompt, passage_in_front
+from truthkit.images.sheet import transform_sheet
+from truthkit.scenes.questions import CAPTION_PROMPT, held_out, mentions
+from truthkit.scenes.render import render
 
 
 class Question(NamedTuple):
@@ -52,6 +58,16 @@ QUESTIONS = (
     ),
 )
 
+PICTURES = 3
+
+PICTURE_NOTES = (
+    "scene-vlm is a test model of 2.3 million parameters, trained so that it invents what usually comes along. It "
+    "shows what the decoders do; whether they help a real model is for a benchmark on that model. On this one, "
+    "benchmarks/scenes.py measures them, with intervals and controls.",
+    "RITUAL transforms the picture at random, the same way each time for the same picture and prompt. RITUAL+ has the "
+    "model choose; this one cannot read the list, and falls back to the draw.",
+)
+
 NOTES = (
     "The colour, or ‖, marks where an answer parts from greedy's. One that differs is not thereby truer: read it.",
     "“greedy + passage” is the control for CAD: both have a passage with the answer in front of their question. Only "
@@ -85,6 +101,43 @@ def contestants(model: Any, tokenizer: Any, question: Question, settings: Settin
     return [Contestant(label, decoder, inputs, settings) for label, decoder, inputs in decoders]
 
 
+def picture_contestants(model: Any, processor: Any, picture: Any, settings: Settings) -> list[Contestant]:
+    """The image decoders on one picture."""
+    inputs = encode_prompt(processor, CAPTION_PROMPT, images=[picture])
+    decoders: list[tuple[str, AbstractContextManager[Any]]] = [
+        ("greedy", nullcontext()),
+        ("RITUAL", tk.RITUAL(model, processor, images=picture)),
+        ("RITUAL+", tk.RITUALPlus(model, processor, images=picture)),
+        ("VCD", tk.VCD(model)),
+        ("M3ID", tk.M3ID(model, processor)),
+        ("RITUAL + VCD", tk.RITUAL(model, processor, images=picture) + tk.VCD(model)),
+    ]
+    return [Contestant(label, decoder, inputs, settings) for label, decoder in decoders]
+
+
+def show_pictures(console: Output, settings: Settings) -> None:
+    """Describe pictures of objects that lack their usual company, and say what was invented."""
+    model, processor = tk.load("scene-vlm")
+    folder = Path(tempfile.mkdtemp(prefix="truthkit-demo-"))
+    for number, scene in enumerate(held_out(PICTURES, seed=3), start=1):
+        picture = render(scene)
+        picture.resize((384, 384), resample=0).save(folder / f"picture{number}.png")
+        entries = picture_contestants(model, processor, picture, settings)
+        shown = answer_all(model, processor, entries, title=f"picture {number}/{PICTURES}")
+        table = Table(title=f"Picture {number} shows: {', '.join(scene.names)}", title_justify="left", show_lines=False)
+        for column in ("decoder", "“Describe the image.”", "invented", "left out"):
+            table.add_column(column)
+        for entry in shown:
+            named = mentions(entry.answer.text)
+            invented = ", ".join(name for name in named if name not in scene.names)
+            missing = ", ".join(name for name in scene.names if name not in named)
+            said = Text(printable(entry.answer.text.strip()))
+            table.add_row(entry.label, said, Text(invented, style="red"), missing)
+        console.print(table, "")
+    transform_sheet(render(held_out(1, seed=3)[0])).save(folder / "transforms.png")
+    console.print(f"The pictures, and RITUAL's transforms of the first one: {folder}", "", soft_wrap=True)
+
+
 def speed_table(rows: list[list[Shown]]) -> Table:
     """Each decoder's speed over all questions, by its median step, and its cost against greedy's."""
     table = Table(title="Decoding speed", title_justify="left")
@@ -99,10 +152,10 @@ def speed_table(rows: list[list[Shown]]) -> Table:
     return table
 
 
-def notes() -> Table:
+def notes(lines: tuple[str, ...]) -> Table:
     """What the answers show, and what not to conclude."""
     grid = Table.grid(padding=(0, 1))
-    for note in NOTES:
+    for note in lines:
         grid.add_row("*", note)
     return grid
 
@@ -128,8 +181,12 @@ def main() -> None:
         rows.append(answer_all(model, tokenizer, entries, title=f"question {number}/{len(questions)}"))
         show_answers(console, tokenizer, question.text, rows[-1])
         console.print()
-    console.print(speed_table(rows), "", notes(), "", sep="\n")
-    console.print(f"{len(questions)} questions, {len(rows[0])} decoders: {time.perf_counter() - start:.0f} s")
+    console.print(speed_table(rows), "", notes(NOTES), "", sep="\n")
+    show_pictures(console, settings)
+    console.print(notes(PICTURE_NOTES), "", sep="\n")
+    console.print(
+        f"{len(questions)} questions, {len(rows[0])} decoders, {PICTURES} pictures: {time.perf_counter() - start:.0f} s"
+    )
 
 
 if __name__ == "__main__":
