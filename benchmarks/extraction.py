@@ -10,31 +10,41 @@ left-padded
 
 Texts are of 8 to 128 tokens, seeded random words. Every way runs in a process of its own; times are CPU seconds on one
 thread, medians over interleaved rounds; memory is the growth of the process' peak resident set over what it was with
-the model loaded and warm. Decoding is greedy with a growing cache, per token.
+the model loaded and warm. With `--more-pairs N`, extraction from N pairs is set beside that from `--pairs`, both with
+an allocator that gives memory back at once (MALLOC_MMAP_THRESHOLD_): what is in use, without what malloc keeps.
+
+Decoding is greedy with a growing cache, batch 1. The ways run in threads of one process on the same weights and take
+turns token by token, so that all meet the same machine; times are CPU times of the thread. Ratios are token by token to
+"unsteered", median and quarter points. "Unsteered" appears twice: its second ratio shows the noise.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria
 
 import truthkit as tk
 from truthkit.activations.sites import decoder_blocks
+from truthkit.steering.encoding import encode_pairs
 from truthkit.steering.extraction import _Reading
-from truthkit.steering.pairs import checked_pairs, encode_pairs
+from truthkit.steering.pairs import checked_pairs
 
 WAYS = ("floor", "extract", "usual")
-DECODING = ("unsteered", "steered", "steered-one-layer", "baked")
+DECODING = ("unsteered", "unsteered again", "steered", "steered, 1 layer", "baked")
 
 
 def texts(tokenizer: Any, count: int, longest: int = 128, seed: int = 0) -> list[tuple[str, str]]:
@@ -96,72 +106,114 @@ def run(way: str, count: int, budget: int, longest: int) -> dict[str, float]:
         "usual": lambda pairs: usual(model, tokenizer, pairs),
     }
     does["floor"](warm)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of loading is over
+    before = memory("VmRSS")
     start = time.process_time()
     does[way](pairs)
     seconds = time.process_time() - start
-    return {"seconds": seconds, "extra_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+    return {"seconds": seconds, "extra_mb": memory("VmHWM") - before}
 
 
-def in_own_process(way: str, count: int, budget: int, longest: int) -> dict[str, float]:
-    """One way, once, in a process of its own."""
+def memory(name: str) -> float:
+    """A figure of this process, in MB; Linux."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def in_own_process(way: str, count: int, budget: int, longest: int, *, lean: bool = False) -> dict[str, float]:
+    """One way, once, in a process of its own; lean: with an allocator that keeps nothing."""
     command = [sys.executable, __file__, "--run", way]
     command += ["--pairs", str(count), "--budget", str(budget), "--longest", str(longest)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"} if lean else None
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def decoding(tokens: int, rounds: int) -> dict[str, list[float]]:
-    """CPU milliseconds per decoded token: unsteered, steered at all layers and at one, baked."""
-    from transformers import StoppingCriteria
+class InTurns(StoppingCriteria):
+    """Lets several `generate` calls, each in a thread of its own, go on by one token in turn, and times each token."""
 
-    class Clock(StoppingCriteria):
-        def __init__(self) -> None:
-            self.ticks: list[float] = []
+    def __init__(self, mine: threading.Semaphore, following: threading.Semaphore):
+        self.mine, self.following = mine, following
+        self.ticks: list[float] = []
 
-        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            self.ticks.append(time.process_time())
-            return torch.zeros(len(input_ids), dtype=torch.bool)
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        self.ticks.append(time.thread_time())
+        self.following.release()
+        self.mine.acquire()
+        self.ticks.append(time.thread_time())
+        return torch.zeros(len(input_ids), dtype=torch.bool)
 
+
+def decoding(tokens: int, *, fast: bool) -> dict[str, list[float]]:
+    """CPU milliseconds of every decoded token; fast: in the layout of `tk.fast_decoding`."""
     model, tokenizer = tk.load()
     pairs = texts(tokenizer, 8)
     vector = tk.extract(model, tokenizer, pairs, held_out=0) * 0.1
     ids = torch.tensor([tokenizer(pairs[0][0]).input_ids])
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    models = {way: copy.deepcopy(model, dict(shared)) for way in DECODING}
+    turns = [threading.Semaphore(0) for _ in DECODING]
+    clocks = {way: InTurns(turns[i], turns[(i + 1) % len(turns)]) for i, way in enumerate(DECODING)}
 
-    def once() -> list[float]:
-        clock = Clock()
-        model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-            stopping_criteria=[clock],
-            cache=tk.GrowingCache(config=model.config),
-        )
-        return [1e3 * (b - a) for a, b in zip(clock.ticks, clock.ticks[1:], strict=False)]
+    def generate(way: str) -> None:
+        torch.set_num_threads(1)
+        clocks[way].mine.acquire()
+        try:
+            models[way].generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                min_new_tokens=tokens,
+                max_new_tokens=tokens,
+                stopping_criteria=[clocks[way]],
+                cache=tk.GrowingCache(config=model.config),
+            )
+        finally:
+            clocks[way].following.release()
 
-    steps: dict[str, list[float]] = {way: [] for way in DECODING}
-    for _ in range(rounds):
-        steps["unsteered"] += once()
-        with vector.steer(model):
-            steps["steered"] += once()
-        with vector.steer(model, layers=15, positions="generated"):
-            steps["steered-one-layer"] += once()
-        with vector.bake(model):
-            steps["baked"] += once()
-    return steps
+    with ExitStack() as stack:
+        for other in models.values() if fast else ():
+            stack.enter_context(tk.fast_decoding(other))
+        stack.enter_context(vector.steer(models["steered"]))
+        stack.enter_context(vector.steer(models["steered, 1 layer"], layers=15, positions="generated"))
+        stack.enter_context(vector.bake(models["baked"]))
+        threads = [threading.Thread(target=generate, args=(way,)) for way in DECODING]
+        for thread in threads:
+            thread.start()
+        turns[0].release()
+        for thread in threads:
+            thread.join()
+    return {
+        way: [1e3 * (end - start) for start, end in zip(*ticks(clock), strict=True)] for way, clock in clocks.items()
+    }
+
+
+def ticks(clock: InTurns) -> tuple[list[float], list[float]]:
+    """When each token after the first few was begun and done."""
+    return clock.ticks[7:-2:2], clock.ticks[8:-1:2]
+
+
+def report_decoding(spent: dict[str, list[float]], title: str) -> dict[str, Any]:
+    """Print and return the table."""
+    found = {}
+    print(f"{title}: CPU ms/token, ratio to unsteered (quarter points), {len(spent['unsteered'])} tokens")
+    for way, ones in spent.items():
+        ratios = [one / base for one, base in zip(ones, spent["unsteered"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        found[way] = {"ms": statistics.median(ones), "ratio": middle, "quarters": [low, high]}
+        print(f"  {way:18} {found[way]['ms']:8.2f}  {middle:6.3f} ({low:.3f} to {high:.3f})")
+    return found
 
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=512)
-    parser.add_argument("--more-pairs", type=int, default=0, help="extract from so many pairs too, to compare memory")
+    parser.add_argument("--more-pairs", type=int, default=0, help="compare memory with that for so many pairs")
     parser.add_argument("--budget", type=int, default=2048, help="tokens per forward (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=128, help="tokens of the longest text (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=32, help="decoded tokens per round")
+    parser.add_argument("--rounds", type=int, default=3, help="of extraction; 0 leaves it out (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=200, help="to decode; 0 leaves it out (default: %(default)s)")
     parser.add_argument("--run", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -174,21 +226,19 @@ def main() -> None:
     for _ in range(args.rounds):
         for way in WAYS:
             runs[way].append(in_own_process(way, args.pairs, args.budget, args.longest))
-    base = statistics.median(one["seconds"] for one in runs["floor"])
-    for way, ones in runs.items():
-        seconds, memory = (statistics.median(one[key] for one in ones) for key in ("seconds", "extra_mb"))
-        figures[way] = {"seconds": seconds, "ratio": seconds / base, "extra_mb": memory, "runs": ones}
-        print(f"{way:10} {seconds:8.1f} s  {seconds / base:5.2f} x floor  {memory:8.0f} MB")
-    if args.more_pairs:
-        more = in_own_process("extract", args.more_pairs, args.budget, args.longest)
-        figures["extract, more pairs"] = {"pairs": args.more_pairs, **more}
-        print(f"extract from {args.more_pairs} pairs: {more['seconds']:.1f} s, {more['extra_mb']:.0f} MB")
-    if args.tokens:
-        steps = decoding(args.tokens, 2 * args.rounds)
-        plain = statistics.median(steps["unsteered"])
-        for way, ones in steps.items():
-            figures[way] = {"ms": statistics.median(ones), "ratio": statistics.median(ones) / plain}
-            print(f"{way:20} {figures[way]['ms']:8.2f} ms/token  {figures[way]['ratio']:6.3f} x unsteered")
+    base = statistics.median(one["seconds"] for one in runs["floor"]) if args.rounds else 0.0
+    for way, ones in runs.items() if args.rounds else ():
+        seconds, extra = (statistics.median(one[key] for one in ones) for key in ("seconds", "extra_mb"))
+        figures[way] = {"seconds": seconds, "ratio": seconds / base, "extra_mb": extra, "runs": ones}
+        print(f"{way:10} {seconds:8.1f} s  {seconds / base:5.2f} x floor  {extra:8.0f} MB")
+    for count in (args.pairs, args.more_pairs) if args.more_pairs else ():
+        more = in_own_process("extract", count, args.budget, args.longest, lean=True)
+        figures[f"extract {count}, lean allocator"] = more
+        print(f"extract from {count} pairs: {more['seconds']:.1f} s, {more['extra_mb']:.1f} MB in use at most")
+    for fast in (False, True) if args.tokens else ():
+        title = "decoding, fast layout" if fast else "decoding"
+        spent = decoding(args.tokens, fast=fast)
+        figures[title] = report_decoding(spent, title)
     if args.out:
         args.out.write_text(json.dumps(figures, indent=2))
 

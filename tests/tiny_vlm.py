@@ -97,6 +97,8 @@ class _Qwen2VLProcessor(Qwen2VLProcessor):
 
 
 class _SmolVLMProcessor(SmolVLMProcessor):
+    apply_chat_template = ProcessorMixin.apply_chat_template  # its own asks the video processor
+
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, image_seq_len: int = 4, **_kwargs: Any):
         self.fake_image_token, self.global_image_token = "<fake_token_around_image>", "<global-img>"
         self.image_token, self.image_token_id, self.video_token = "<image>", SPECIAL["<image>"], "<video>"
@@ -342,9 +344,14 @@ class TinyVLM:
         mark = _FAMILIES[self.family].image
         filled = [text.format(*[mark] * len(row)) for text, row in zip(texts, images, strict=True)]
         given: Any = list(images) if self.several else [image for row in images for image in row]
+        given = given if any(images) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # PaliGemma's processor, of NumPy 2
             made = self.processor(images=given, text=filled, padding=True, return_tensors="pt")
+        if "qformer_input_ids" in made:  # padded on the left, each would have other positions than alone
+            for ids, mask in zip(made["qformer_input_ids"], made["qformer_attention_mask"], strict=True):
+                ids.copy_(ids.roll(int(mask.sum())))
+                mask.copy_(mask.roll(int(mask.sum())))
         return {name: value for name, value in made.items() if name not in {"labels", "num_crops", "num_patches"}}
 
 
@@ -355,7 +362,9 @@ def tiny_vlm(family: str, seed: int = 2, dtype: torch.dtype = torch.float32) -> 
         KeyError: `family` is not in `FAMILIES`.
     """
     known = _FAMILIES[family]
-    model = AutoModelForImageTextToText.from_config(known.config(), dtype=dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(known.config(), dtype=dtype)
     _fill(model, seed)
     return TinyVLM(family, model.eval(), known.processor(toy_tokenizer(**_NAMED)))
 

@@ -138,3 +138,26 @@ def test_plot(vector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     pytest.importorskip("matplotlib", reason="the extra plots is not installed")
     assert cli.main(["vector", "plot", str(vector), "--out", str(tmp_path / "auc.png")]) == 0
     assert (tmp_path / "auc.png").stat().st_size > 1000
+
+
+def test_answers_are_steered(
+    smollm2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: `generate` in a `with` block of one's own."""
+    monkeypatch.setattr("truthkit.models.load", lambda *_args, **_options: smollm2)
+    model, tokenizer = smollm2
+    vector = tk.SteeringVector({10: 20 * torch.randn(576)}, 30)
+    vector.save(path := tmp_path / "v.safetensors")
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Who are you?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with vector.steer(model, strength=1.5, positions="generated"):
+        steered = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    arguments = ["--decoder", "greedy", "--max-new-tokens", "6", "--json"]
+    assert cli.main(["generate", "Who are you?", "--steer", f"{path}:1.5,positions=generated", *arguments]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["prompts"][0]["answers"]
+    assert answer["text"] == tokenizer.decode(steered[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert answer["text"] != tokenizer.decode(
+        model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :],
+        skip_special_tokens=True,
+    )

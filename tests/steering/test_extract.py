@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +12,10 @@ import torch
 
 import truthkit as tk
 from tests.activations.oracle import states
-from tests.conftest import ROOT
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import FAMILIES, tiny
 from truthkit.steering import Pair
-from truthkit.steering.pairs import encode_pairs
+from truthkit.steering.encoding import encode_pairs
 from truthkit.steering.progress import Progress
 
 
@@ -97,6 +92,23 @@ def test_on_the_real_model(smollm2: Any) -> None:
     vector = tk.extract(model, tokenizer, pairs, held_out=0, layers=[3, 15, 29])
     for layer in vector:
         assert distance(vector[layer], by_hand(model, pairs, layer, TAKES["last"], tokenizer)) < 1e-5
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_a_compiled_model_is_read_uncompiled(how: str) -> None:
+    """Compiled code would pass the hooks by."""
+    torch.compiler.reset()
+    model: Any = tiny("llama")
+    if how == "wrapped":
+        model = torch.compile(model, backend="eager")
+    else:
+        model.compile(backend="eager")
+    with torch.no_grad():
+        model(input_ids=torch.arange(2, 10)[None])
+    vector = tk.extract(model, ToyTokenizer(), toy_pairs(), layers=[2], held_out=0)
+    expected = tk.extract(tiny("llama"), ToyTokenizer(), toy_pairs(), layers=[2], held_out=0)
+    torch.compiler.reset()
+    assert torch.equal(vector[2], expected[2])
 
 
 def test_held_out_scores_are_those_of_a_vector_that_has_not_seen_them() -> None:
@@ -213,33 +225,3 @@ def test_bad_input_leaves_a_clean_model(pairs: Any, options: dict[str, Any], mes
     with pytest.raises(tk.ArgumentError, match=message):
         tk.extract(model, ToyTokenizer(), pairs, **options)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-_WORKER = """
-import sys, torch
-torch.set_num_threads(1)
-import truthkit as tk
-from tests.decoding.cases import ToyTokenizer
-from tests.steering.test_extract import toy_pairs
-from tests.tiny import tiny
-vector = tk.extract(tiny("llama", dtype=torch.float64), ToyTokenizer(), toy_pairs(24), method=sys.argv[1],
-token_budget=100) import os
-vector.save(f"{sys.argv[2]}/{os.environ.get('RANK', 'alone')}.safetensors")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["pca", "logistic"])
-def test_two_processes_give_the_same_vector(method: str, tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(_WORKER)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for prefix in (launch, []):
-        subprocess.run(
-            [sys.executable, *prefix, str(script), method, str(tmp_path)], check=True, env=environment, cwd=ROOT
-        )
-    alone, first, second = (tk.SteeringVector.load(tmp_path / f"{name}.safetensors") for name in ("alone", "0", "1"))
-    assert all(torch.equal(first[layer], second[layer]) for layer in first)
-    assert all(distance(first[layer], alone[layer].double()) < 1e-6 for layer in alone)
-    assert json.dumps(first.scores) == json.dumps(alone.scores)

@@ -10,11 +10,11 @@ import pytest
 
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
+from truthkit.steering.encoding import encode_pairs
 from truthkit.steering.pairs import (
     Pair,
     as_pair,
     checked_pairs,
-    encode_pairs,
     pairs_from_labels,
     pairs_from_template,
     read_pairs,
@@ -72,7 +72,7 @@ def test_no_pairs() -> None:
 def test_tokens_of_texts_and_answers() -> None:
     encoded = encode_pairs([Pair("ab", "c"), Pair("ef", "g", prompt="cd")], ToyTokenizer())
     a, b, c, d, e, f, g = (ord(letter) for letter in "abcdefg")
-    assert encoded.ids == [[1, a, b], [1, c], [1, c, d, e, f], [1, c, d, g]]
+    assert list(encoded.ids) == [[1, a, b], [1, c], [1, c, d, e, f], [1, c, d, g]]
     assert encoded.prompts == [3, 2, 3, 3]
 
 

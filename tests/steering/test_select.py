@@ -8,7 +8,8 @@ import torch
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import tiny
-from truthkit.steering.pairs import Pair, encode_pairs
+from truthkit.steering.encoding import encode_pairs
+from truthkit.steering.pairs import Pair
 from truthkit.steering.select import choose, divergences, preference
 from truthkit.steering.vector import SteeringVector
 

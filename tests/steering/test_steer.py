@@ -13,7 +13,7 @@ from tests.decoding import oracle as decoders
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import FAMILIES, padded_batch, tiny
 from truthkit.activations.capture import Capture
-from truthkit.activations.positions import Role
+from truthkit.activations.positions import Role, Text
 from truthkit.activations.sites import head_features
 from truthkit.steering import SteeringVector, stacked
 
@@ -186,6 +186,26 @@ def test_a_loop_of_ones_own() -> None:
     assert tokens == expected
 
 
+@pytest.mark.parametrize("options", [{"prefill_chunk_size": 4}, {"num_beams": 3}, {"cache_implementation": "static"}])
+def test_passages_wherever_they_stand(options: dict[str, Any]) -> None:
+    """The same as when the passage's columns are named by number; it begins after the first chunk of a prefill."""
+    model, texts = tiny("llama"), ("so, where is it?", "and where is it?")
+    rows = [ToyTokenizer()(text).input_ids for text in texts]
+    batch = {"input_ids": torch.tensor(rows), "attention_mask": torch.ones(2, len(rows[0]), dtype=torch.long)}
+    batch["attention_mask"][0, 0], batch["input_ids"][0, 0] = 0, 0
+    start, more = texts[0].index("where") + 1, {"max_new_tokens": COUNT, "do_sample": False, **options}
+
+    def columns(tokens: Any) -> torch.Tensor:
+        at = tokens.number + torch.tensor([[1], [0]]).repeat_interleave(len(tokens.number) // 2, dim=0)
+        return (at >= start) & (at < start + 5)
+
+    with tk.Steering(model, vectors(1, scale=6.0), positions=columns):
+        expected = model.generate(**batch, **more)
+    with tk.Steering(model, vectors(1, scale=6.0), positions=Text("where"), processor=ToyTokenizer()):
+        assert model.generate(**batch, **more).tolist() == expected.tolist()
+    assert model.generate(**batch, **more).tolist() != expected.tolist()
+
+
 def test_roles_under_generate(smollm2: Any) -> None:
     """Only the user's words are steered: the same states as when their columns are named by number."""
     model, tokenizer = smollm2
@@ -322,6 +342,7 @@ def test_a_compiled_model_is_refused(how: str) -> None:
         ({1: torch.ones(48)}, {"strength": []}, r"strength is \[\]"),
         ({1: torch.ones(2, 48)}, {"strength": [1.0, 2.0, 3.0]}, "differ in number"),
         ({1: torch.ones(48)}, {"mode": "ad"}, "mode is 'ad'"),
+        ({1: torch.ones(48), -3: torch.ones(48)}, {}, "two are the same block"),
         ({1: torch.ones(48)}, {"positions": "end"}, "positions contains 'end'"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 import truthkit as tk
 from truthkit.steering import Pair
-from truthkit.steering.pairs import encode_pairs
+from truthkit.steering.encoding import encode_pairs
 from truthkit.steering.select import divergences, preference
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from truthkit.errors import AttachError
 
 
@@ -20,8 +22,7 @@ def refuse_compiled(given: Any, model: Any) -> None:
         AttachError: it does.
     """
     wrapped = given is not model and hasattr(given, "_orig_mod")
-    in_place = any(module.__dict__.get("_compiled_call_impl") is not None for module in model.modules())
-    if wrapped or in_place or model.__dict__.get("_compiled_call") is not None:
+    if wrapped or _compiled_in_place(model) or model.__dict__.get("_compiled_call") is not None:
         raise AttachError(
             "this model is compiled already, and compiled code would pass the hooks by in silence. Enter the block "
             "first and compile inside it (torch.compile(model)), use the uncompiled model, or bake the vector."
@@ -35,3 +36,17 @@ def guarded_compilation() -> Iterator[None]:
 
     with config.patch(skip_nnmodule_hook_guards=False):
         yield
+
+
+@contextmanager
+def eagerly(model: Any) -> Iterator[None]:
+    """Whatever is compiled of `model` runs uncompiled, so that hooks see it."""
+    if not _compiled_in_place(model):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _compiled_in_place(model: Any) -> bool:
+    return any(module.__dict__.get("_compiled_call_impl") is not None for module in model.modules())

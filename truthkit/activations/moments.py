@@ -23,17 +23,23 @@ class Moments:
         self.mean = torch.zeros(layers, features, dtype=torch.float64)
         self.scatter = torch.zeros(layers, features, features, dtype=torch.float64) if scatter else None
 
-    def update(self, rows: torch.Tensor) -> None:
-        """Take in `rows`, (layers, n, features), of any floating dtype."""
-        if rows.shape[1] == 0:
+    def update(self, rows: torch.Tensor, *, minus: torch.Tensor | None = None) -> None:
+        """Take in `rows` (layers, n, features), or their differences from `minus`, of any floating dtype."""
+        if (count := rows.shape[1]) == 0:
             return
-        rows = rows.to("cpu", torch.float64)
-        mean = rows.mean(dim=1)
-        scatter = None
-        if self.scatter is not None:
-            centred = rows - mean[:, None]
-            scatter = centred.mT @ centred
-        self._combine(rows.shape[1], mean, scatter)
+        mean = torch.empty_like(self.mean)
+        scatter = None if self.scatter is None else torch.empty_like(self.scatter)
+        for layer, states in enumerate(
+            rows
+        ):  # one at a time: float64 copies of all would be the largest thing in memory
+            states = states.to("cpu", torch.float64)
+            if minus is not None:
+                states = states - minus[layer].to("cpu", torch.float64)
+            mean[layer] = states.mean(dim=0)
+            if scatter is not None:
+                centred = states - mean[layer]
+                torch.mm(centred.T, centred, out=scatter[layer])
+        self._combine(count, mean, scatter)
 
     def merge(self, other: Moments) -> None:
         """Take in all that `other` has seen."""

@@ -123,6 +123,19 @@ def site_width(model: Any, site: str) -> int:
     return int(width if width is not None else projection.weight.shape[0])
 
 
+def image_token(model: Any) -> int | None:
+    """The id of the image placeholder token, or None for a text model."""
+    found = (getattr(model.config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((token for token in found if token is not None), None)
+
+
+def input_device(model: Any) -> torch.device:
+    """Where token ids go in; with weights that are offloaded, where they are brought to run."""
+    embeddings = model.get_input_embeddings()
+    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    return torch.device(device) if device is not None else embeddings.weight.device
+
+
 def head_features(model: Any, head: int) -> slice:
     """Which features of site "heads" belong to one attention head.
 

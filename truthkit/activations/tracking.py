@@ -1,9 +1,10 @@
 """Which tokens each forward holds, whoever calls it: `generate` in any mode, a decoder, or user code.
 
 A hook on the text decoder sees the rows that really run, so the views of a decoder are counted too; a hook on the model
-sees the rows as the caller has them. Between them every row is traced to the item of the batch that it belongs to: rows
-are view-major (all rows of the first view, then all of the second), and within a view the beams or samples of an item
-lie side by side.
+sees the rows as the caller has them. Image-text models hand their text decoder embeddings and finished masks, so a hook
+on the module between the two notes the token ids and the padding. From all this every row is traced to the item of the
+batch that it belongs to: rows are view-major (all rows of the first view, then all of the second), and within a view
+the beams or samples of an item lie side by side.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from truthkit.activations.positions import Tokens
+from truthkit.activations.sites import image_token
 from truthkit.decoding.attach import keep_mask_flat, refuse_continuous_batching, replaced_method
 from truthkit.errors import ArgumentError
 
@@ -37,8 +39,7 @@ class Tracker:
 
     def __init__(self, model: Any, processor: Any = None, observer: Callable[[], None] | None = None):
         self.model, self.processor, self.observer = model, processor, observer
-        config = model.config
-        self._image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        self._image_token = image_token(model)
         self.prompt_lengths: Sequence[int] | None = None
         self.tokens: Tokens
         self.item: torch.Tensor
@@ -46,6 +47,8 @@ class Tracker:
         self._generating = self._began = False
         self._asked: tuple[int, int] | None = None
         self._narrow: dict[str, Any] = {}
+        self._between: dict[str, Any] = {}
+        self._prompts_given: torch.Tensor | None = None
         self._start: dict[str, Any] = {}
         self._columns = 0
 
@@ -53,6 +56,8 @@ class Tracker:
         """Put the hooks on; `stack` takes them off."""
         model = self.model
         stack.callback(model.register_forward_pre_hook(self._outside, with_kwargs=True, prepend=True).remove)
+        if (base := model.base_model) is not model and base is not model.get_decoder():
+            stack.callback(base.register_forward_pre_hook(self._note, with_kwargs=True).remove)
         stack.callback(model.get_decoder().register_forward_pre_hook(self._inside, with_kwargs=True).remove)
         stack.enter_context(replaced_method(model, "generate", self._follow_generate))
         stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching))
@@ -66,11 +71,12 @@ class Tracker:
             given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
             given = given if given is not None else kwargs.get("inputs_embeds")
             self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
+            self._prompts_given = given if isinstance(given, torch.Tensor) and given.dim() == 2 else None
             self._generating, self._began = True, False
             try:
                 return original(*args, **kwargs)
             finally:
-                self._generating, self._asked = False, None
+                self._generating, self._asked, self._prompts_given = False, None, None
 
         return generate
 
@@ -83,28 +89,35 @@ class Tracker:
             self._narrow["mask"] = kwargs.get("attention_mask")
 
     @torch.compiler.disable
+    def _note(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._between = {"ids": args[0] if args else kwargs.get("input_ids"), "mask": kwargs.get("attention_mask")}
+
+    @torch.compiler.disable
     def _inside(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         narrow, self._narrow = self._narrow, {}
+        between, self._between = self._between, {}
         ids = args[0] if args else kwargs.get("input_ids")
         given = ids if ids is not None else kwargs["inputs_embeds"]
         rows, width = given.shape[:2]
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
         narrow = narrow or {"rows": rows, "width": width, "ids": ids, "mask": kwargs.get("attention_mask")}
         past = self._past(cache)
-        mask = _flat(kwargs.get("attention_mask"), rows)
+        if (mask := _flat(kwargs.get("attention_mask"), rows)) is None:
+            mask = _flat(between.get("mask"), rows)
         if self._generating:
             first, self._began = not self._began, True
         else:
             first = past == 0
-        if ids is None and narrow["ids"] is not None and narrow["width"] == width and rows % narrow["rows"] == 0:
-            ids = narrow["ids"].repeat(rows // narrow["rows"], 1)
+        self.item = self._items(narrow["rows"], rows, given.device)
+        if ids is None:
+            prompts = self._prompts_given[self.item.cpu()] if first and self._prompts_given is not None else None
+            ids = next((one for one in (between.get("ids"), prompts) if _has_shape(one, rows, width)), None)
         if first:
             self._begin(narrow, rows, width, given.device, mask, ids)
         self._columns = past + width
         start = self._start
         self.after_prompt = past >= start["width"]
-        self.item = self._items(narrow["rows"], rows, given.device)
-        real, number = _numbers(mask, kwargs.get("position_ids"), past, rows, width, given.device)
+        real, number = self._numbers(mask, kwargs.get("position_ids"), past, rows, width, given.device)
         repeats = rows // len(start["given"])
         counts = [
             start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name]
@@ -117,6 +130,20 @@ class Tracker:
         )
         if self.observer is not None:
             self.observer()
+
+    def _numbers(
+        self, mask: torch.Tensor | None, positions: Any, past: int, rows: int, width: int, device: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of the last `width` columns are real, and the number of each among its row's real tokens."""
+        if mask is not None:
+            number = mask.long().cumsum(dim=1)[:, -width:] - 1
+            return mask[:, -width:].bool(), number
+        real = torch.ones(rows, width, dtype=torch.bool, device=device)
+        if not isinstance(positions, torch.Tensor) or positions.dim() != 2:
+            return real, torch.arange(past, past + width, device=device).expand(rows, -1)
+        # Several candidates for one place share a position. PaliGemma counts positions from 1.
+        first = self._start.setdefault("position", positions[:1, :1] - past)
+        return real, (positions - first).expand(rows, -1)
 
     def _past(self, cache: Any) -> int:
         """How many columns the cache holds; a static cache's own count is a tensor, so it is counted here."""
@@ -146,13 +173,19 @@ class Tracker:
         prompt = given
         if self.prompt_lengths is not None and not self._generating:
             prompt = self._prompts(narrow, rows, given)
-        text = None
-        if self.processor is not None and ids is not None:
-            text = [
-                (row if kept is None else row[kept[: len(row)].bool()]).tolist()
-                for row, kept in zip(ids, mask if mask is not None else [None] * rows, strict=True)
-            ]
+        text = self._texts(ids, mask, prompt_width) if self.processor is not None and ids is not None else None
         self._start = {"width": prompt_width, "prompt": prompt, "given": given, "memory": {}, "text": text}
+
+    def _texts(self, ids: torch.Tensor, mask: torch.Tensor | None, prompt_width: int) -> list[list[int]]:
+        """The texts without padding; all of the prompts, of which a chunked prefill shows but the beginning."""
+        prompts = self._prompts_given
+        if prompts is not None and ids.shape[1] < prompt_width == prompts.shape[1]:
+            ids = prompts.to(ids.device)[self.item]
+        if mask is None:
+            return ids.tolist()
+        known = mask[:, : ids.shape[1]].bool()
+        kept = torch.nn.functional.pad(known, (0, ids.shape[1] - known.shape[1]), value=True)
+        return [row[real].tolist() for row, real in zip(ids, kept, strict=True)]
 
     def _prompts(self, narrow: dict[str, Any], rows: int, given: torch.Tensor) -> torch.Tensor:
         lengths = self.prompt_lengths
@@ -169,18 +202,9 @@ class Tracker:
         return torch.arange(rows, device=device) % narrow_rows // (narrow_rows // items)
 
 
+def _has_shape(ids: Any, rows: int, width: int) -> bool:
+    return isinstance(ids, torch.Tensor) and ids.shape == (rows, width)
+
+
 def _flat(mask: Any, rows: int) -> torch.Tensor | None:
     return mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 and len(mask) == rows else None
-
-
-def _numbers(
-    mask: torch.Tensor | None, positions: Any, past: int, rows: int, width: int, device: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which of the last `width` columns are real, and the number of each among its row's real tokens."""
-    if mask is not None:
-        number = mask.long().cumsum(dim=1)[:, -width:] - 1
-        return mask[:, -width:].bool(), number
-    real = torch.ones(rows, width, dtype=torch.bool, device=device)
-    if isinstance(positions, torch.Tensor) and positions.dim() == 2:  # several candidates for one place share a number
-        return real, positions.expand(rows, -1)
-    return real, torch.arange(past, past + width, device=device).expand(rows, -1)

@@ -32,8 +32,7 @@ contrastive decoders gain. With several processes, `accelerate launch -m truthki
 
 examples:
   truthkit eval truthfulqa --data mc_task.json --decoder dola:beta=0 --out runs/dola --limit 100
-  truthkit eval pope --model llava-hf/llava-1.5-7b-hf --data coco_pope_random.json --images val2014 \\
-      --decoder ritual --sample --controls --out runs/ritual
+  truthkit eval pope --data coco_pope_random.json --images val2014 --decoder ritual --sample --controls --out runs/r
 """
 
 

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 A line of PAIRS is {"positive": ..., "negative": ...}, each a text or a list of chat messages; with "prompt", the two
-are its answers. Pairs with the same "group" are never on both sides of the held-out split. Bad lines are reported and
-skipped.
+are its answers. A message of an image-text model may hold images: its content is then a list such as
+[{"type": "image", "path": "a.png"}, {"type": "text", "text": ...}], with paths from the folder of PAIRS. Pairs with the
+same "group" are never on both sides of the held-out split. Bad lines are reported and skipped.
 
 positions: last, prompt, answer, all, image, a number, a range 3:10, role:user, text:PASSAGE; joined by +
 methods:   mean, pca, logistic, lda, contrastive_pca; with an option as in logistic:l2=0.5
 
 An extraction that was interrupted goes on where it stopped when the same command is given again. Several processes
-share the work under accelerate launch or torchrun.
+share the work: torchrun --nproc_per_node 2 -m truthkit.cli extract ... or accelerate launch --multi_gpu -m ...; both
+work without a GPU too, but `accelerate launch --cpu` starts one process unless it is given --mpirun_hostfile.
 
 example:
   truthkit extract pairs.jsonl --layers 8-20 --positions answer --out v.safetensors
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """Extract, score, save; 0 if there is a vector."""
     from truthkit.models import load
     from truthkit.steering import extract, read_pairs
+    from truthkit.steering.shards import Shards
     from truthkit.steering.spec import parse_layers, parse_positions
 
     source = args.pairs or args.pairs_option
@@ -116,11 +119,12 @@ def run(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
         **options,
     )
-    if int(os.environ.get("RANK", "0")):
+    if Shards().index > 0:
         return 0
     if args.select:
         vector = _select(model, processor, vector, chosen_on, strengths, positions)
-    vector.save(out)
+    vector.save(work / out.name)  # if this process is killed here, the next run clears away the half-written file
+    os.replace(work / out.name, out)
     shutil.rmtree(work, ignore_errors=True)
     _report(args, vector, out)
     return 0
@@ -146,7 +150,7 @@ def _numbers(text: str) -> list[float]:
 
 def _split(pairs: list[Pair], processor: Any, args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     """Pairs to extract from, and pairs to choose layer and strength on."""
-    from truthkit.steering.pairs import encode_pairs
+    from truthkit.steering.encoding import encode_pairs
     from truthkit.steering.scores import split_groups
 
     fit, held = split_groups(encode_pairs(pairs, processor).groups, args.held_out, seed=args.seed + 1)
@@ -160,11 +164,16 @@ def _select(
 ) -> SteeringVector:
     from dataclasses import replace
 
-    from truthkit.steering.pairs import encode_pairs
+    from truthkit.steering.encoding import encode_pairs
     from truthkit.steering.select import choose, preference
 
     encoded = encode_pairs(pairs, processor)
     everything = list(range(len(pairs)))
+    texts = [ids for text, ids in enumerate(encoded.ids) if text not in encoded.pictured]
+    if not texts:
+        raise ArgumentError(
+            "--select watches over fluency on texts without images, but every held-out pair has images."
+        )
     scores = {layer: score["auc"] for layer, score in vector.scores.items()}
     layers = sorted(vector.layers, key=lambda layer: -scores.get(layer, 0.5))[:3]
     best, trials = choose(
@@ -174,7 +183,7 @@ def _select(
         lambda: preference(model, encoded, everything),
         layers=layers,
         strengths=strengths,
-        texts=encoded.ids[:8],
+        texts=texts[:8],
     )
     selection = {
         "layer": best.layer,

@@ -50,25 +50,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bundled() -> list[dict[str, Any]]:
-    """One record for each bundled model; `path` and `bytes` are None until it is converted."""
-    from truthkit.models.bundled import BUNDLED, DEFAULT
+    """One record for each bundled model; `path` and `bytes` are None until it is converted, as a shipped one is."""
+    from truthkit.models.bundled import BUNDLED, DEFAULT, ShippedModel
     from truthkit.models.store import converted_folder, is_complete
 
     records = []
     for model in BUNDLED.values():
-        folder = converted_folder(model)
-        converted = is_complete(folder)
+        if isinstance(model, ShippedModel):
+            folder, installed, converted, how_to_get = model.folder, True, True, "part of truthkit"
+        else:
+            folder, installed, how_to_get = converted_folder(model), model.source() is not None, model.ways_to_get()
+            converted = is_complete(folder)
         records.append(
             {
                 "name": model.name,
                 "default": model.name == DEFAULT,
                 "title": model.title,
                 "license": model.license,
-                "installed": model.source() is not None,
+                "installed": installed,
                 "converted": converted,
                 "path": str(folder) if converted else None,
                 "bytes": sum(file.stat().st_size for file in folder.iterdir()) if converted else None,
-                "how_to_get": model.ways_to_get(),
+                "how_to_get": how_to_get,
             }
         )
     return records

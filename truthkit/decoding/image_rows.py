@@ -101,6 +101,11 @@ class ImageRows:
         """
         if not inputs and not any(self._rewrites):
             return
+        if self._encode is None:
+            raise ModelError(
+                f"{type(self.model).__name__} is a text-only model, but the prompts that its view is to read hold "
+                "images; use an image-text amateur with the same tokenizer, or a prompt-only one."
+            )
         if not has_pixels(inputs) and any(rewrite not in (None, no_images) for rewrite in self._rewrites):
             raise ArgumentError(_NO_IMAGES)
         kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()

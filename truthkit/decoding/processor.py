@@ -28,6 +28,7 @@ class PrefixMatch:
     """Follows the rows of a generation loop by their tokens alone.
 
     Args:
+        model: the model of the loop.
         companions: groups whose caches are reordered and cut so that they hold the longest known prefix of every row.
         attention_mask: 2-D mask of the prompt. None takes leading `pad_token_id` tokens for padding.
         pad_token_id: that token; None for no padding.
@@ -36,13 +37,14 @@ class PrefixMatch:
 
     def __init__(
         self,
+        model: Any,
         companions: list[Companion],
         attention_mask: torch.Tensor | None,
         pad_token_id: int | None,
         images: Pictures | None = None,
     ):
-        self._companions, self._prompt_mask, self._pad = companions, attention_mask, pad_token_id
-        self._images = images
+        self._model, self._companions, self._images = model, companions, images
+        self._prompt_mask, self._pad = attention_mask, pad_token_id
         self._ids: torch.Tensor | None = None
         self._length = 0
 
@@ -82,7 +84,7 @@ class PrefixMatch:
         return (known, parents) if known >= self._length else nothing
 
     def _show_images(self, group: RowGroup, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
-        if self._images is None and not group.images.changed and bool(placeholders(group.vision, ids).any()):
+        if self._images is None and not group.images.changed and bool(placeholders(self._model, ids).any()):
             raise ArgumentError(
                 "the prompt holds images, which a logits processor does not see; pass them to it as images=..."
             )
@@ -104,11 +106,8 @@ class PrefixMatch:
         elif self._pad is None:
             return None
         else:
-            of_text = ids != self._pad
-            mask = torch.zeros_like(of_text)
-            for companion in self._companions[:1]:
-                mask = placeholders(companion.group.vision, ids)  # padding can stand behind them
-            mask = (mask | ((of_text & ~mask).cumsum(dim=1) > 0)).long()
+            of_image = placeholders(self._model, ids)  # padding can stand behind it
+            mask = (of_image | (((ids != self._pad) & ~of_image).cumsum(dim=1) > 0)).long()
             mask[:, self._length - 1 :] = 1
         return None if bool(mask.all()) else mask
 
@@ -159,7 +158,7 @@ class DecoderLogitsProcessor(LogitsProcessor):
         self._own_rows = len(own)
         self._companions = [Companion(group) for group in groups] + decoder.separate_models()
         config = decoder.model.generation_config
-        self._match = PrefixMatch(self._companions, attention_mask, config.pad_token_id, pictures)
+        self._match = PrefixMatch(decoder.front, self._companions, attention_mask, config.pad_token_id, pictures)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Combined and normalised scores; `input_ids` (batch, length), `scores` (batch, vocabulary)."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from truthkit.errors import ArgumentError
 
-CONFIG, SUMMARY = "config.json", "summary.json"
+CONFIG, SUMMARY, ITEMS = "config.json", "summary.json", "items.jsonl"
 
 
 class Records:
@@ -61,12 +61,15 @@ class Records:
         self.done |= {record["key"]: record for record in records}
 
 
-def write_atomically(path: Path, document: Any) -> None:
-    """Write JSON so that the file is the old one or the new one, never half of it."""
+def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
+    """Write JSON, or with `lines` one line per entry, so that the file is the old or the new one, never half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        if lines:
+            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
+        else:
+            json.dump(document, file, indent=2, ensure_ascii=False)
+            file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import torch
 from tqdm import tqdm
 
 import truthkit
-from truthkit.evaluation.asking import Asking
-from truthkit.evaluation.records import SUMMARY, Records, file_sha256, write_atomically
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.asking import Asking, Item
+from truthkit.evaluation.records import ITEMS, SUMMARY, Records, file_sha256, write_atomically
 from truthkit.evaluation.score import Score
 from truthkit.evaluation.tasks import Task
 
@@ -46,13 +48,16 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
     def done(count: int) -> None:
         bar.update(count)
         if rank == 0 and count and not bar.disable:
-            bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
+            with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
+                bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
 
     with bar:
         asking.run(items[rank::world], records, done)
     if rank == 0:
         _wait(items, records)
-        summary = sum_up(task, _so_far(task, items, records), config, records, time.perf_counter() - start)
+        score = _so_far(task, items, records)
+        summary = sum_up(task, score, config, records, time.perf_counter() - start)
+        write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
         write_atomically(out / SUMMARY, summary)
         return summary
     return {"config": config}
@@ -79,7 +84,18 @@ def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, s
     }
 
 
-def _so_far(task: Task, items: Sequence[Any], records: Records) -> Score:
+def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[dict[str, Any]]:
+    """What the scorer found about every item, beside its key, prompt and images; for comparing and reporting."""
+    if len(score.items) != len(items):
+        return []
+    return [
+        {"key": item.key, "cluster": str(found.get("image", found.get("question", item.id))), "prompt": item.prompt}
+        | {"images": item.images, "output": records.done[item.key]["output"], **found}
+        for item, found in zip(items, score.items, strict=True)
+    ]
+
+
+def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
     which = [i for i, item in enumerate(items) if item.key in records.done]
     return task.score(which, [records.done[items[i].key]["output"] for i in which])
 
@@ -106,7 +122,7 @@ def _place() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def _wait(items: Sequence[Any], records: Records) -> None:
+def _wait(items: Sequence[Item], records: Records) -> None:
     """Until every process has written its share."""
     while any(item.key not in records.done for item in items):
         time.sleep(0.5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,15 @@ def chair(
     """
     from truthkit.evaluation import chair as scorer
 
-    names = synonyms or (data if data.is_dir() else data.parent) / "synonyms.txt"
+    home = data if data.is_dir() else data.parent
+    names = synonyms or home / "synonyms.txt"
     if not names.exists():
         raise NotAvailableError(f"there is no {names}; pass the file of object names and synonyms with --synonyms.")
-    vocabulary = scorer.Vocabulary(names, lemmatizer)
+    beside = [home / "nltk_data", home.absolute().parent / "nltk_data"]
+    vocabulary = scorer.Vocabulary(names, lemmatizer, nltk_data=beside)
     truth = scorer.read_ground_truth(data, vocabulary)
     folder = _images(images, "chair")
-    pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _ENDINGS]
+    pictures = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _ENDINGS]
     known = [
         path for path in pictures if path.stem.split("_")[-1].isdigit() and scorer.image_number(path.name) in truth
     ]
@@ -169,9 +172,21 @@ def _images(folder: Path | None, task: str) -> Path:
     return folder
 
 
+@cache
+def _pictures(folder: Path) -> dict[str, str]:
+    """Paths of all images under a folder, by name and by name without ending."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _ENDINGS:
+            found.setdefault(path.name, str(path))
+            found.setdefault(path.stem, str(path))
+    return found
+
+
 def _image(folder: Path, name: str) -> str:
-    """The path of an image, with or without an ending in its name."""
-    for candidate in (folder / name, *(folder / f"{name}{ending}" for ending in sorted(_ENDINGS))):
-        if candidate.is_file():
-            return str(candidate)
+    """The path of an image in a folder or in a folder of it, with or without an ending in its name."""
+    if (folder / name).is_file():
+        return str(folder / name)
+    if found := _pictures(folder).get(name) or _pictures(folder).get(Path(name).stem):
+        return found
     raise NotAvailableError(f"{folder} has no image {name}; pass the folder that holds it with --images.")

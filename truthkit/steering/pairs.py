@@ -1,21 +1,21 @@
-"""Contrast pairs: what they may look like, and how they become tokens."""
+"""Contrast pairs: what they may look like, and where they come from."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.images.reading import read_image
 
 Side: TypeAlias = "str | list[dict[str, Any]]"
-"""A text, or chat messages."""
+"""A text, or chat messages; their content is a text, or a list of parts such as {"type": "text", "text": ...} and
+{"type": "image", "path": ...} ("image" in place of "path" for an opened one)."""
 
 _FIELDS = {"positive", "negative", "prompt", "group"}
 
@@ -77,8 +77,37 @@ def _check_side(name: str, side: Any) -> None:
     for message in side:
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
             raise ArgumentError(f"{name} holds {message!r}; expected messages with 'role' and 'content'.")
-        if isinstance(message["content"], str) and not message["content"].strip():
-            raise ArgumentError(f"{name} has a {message['role']} message that is empty.")
+        _check_content(name, message["role"], message["content"])
+
+
+def _check_content(name: str, role: str, content: Any) -> None:
+    if isinstance(content, str):
+        if not content.strip():
+            raise ArgumentError(f"{name} has a {role} message that is empty.")
+        return
+    if not isinstance(content, list) or not content:
+        raise ArgumentError(f"{name} has a {role} message with content {content!r:.80}; expected a text or parts.")
+    for part in content:
+        text = isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+        if not text and image_source(part) is None:
+            raise ArgumentError(
+                f"{name} has a {role} message with the part {part!r:.80}; expected {{'type': 'text', 'text': ...}} or "
+                "{'type': 'image', 'path': ...}."
+            )
+
+
+def image_source(part: Any) -> Any:
+    """The path or the opened image of a part of a message; None if the part is no image."""
+    if not isinstance(part, dict) or part.get("type") != "image":
+        return None
+    return next((part[name] for name in ("image", "path", "url") if part.get(name) is not None), None)
+
+
+def image_sources(message: dict[str, Any]) -> list[Any]:
+    """All images of a message."""
+    content = message["content"]
+    found = map(image_source, content) if isinstance(content, list) else ()
+    return [source for source in found if source is not None]
 
 
 def as_pair(value: Any) -> Pair:
@@ -105,7 +134,7 @@ def read_pairs(path: str | PathLike[str]) -> PairFile:
     """Pairs from a JSON Lines file; bad lines are reported by number and do no harm to the others.
 
     A line is an object with "positive" and "negative" (texts, or lists of chat messages), and optionally "prompt" (then
-    these are its answers) and "group"; or a list of the two.
+    these are its answers) and "group"; or a list of the two. Paths of images are relative to the file's folder.
 
     Raises:
         NotAvailableError: there is no such file.
@@ -120,7 +149,7 @@ def read_pairs(path: str | PathLike[str]) -> PairFile:
             if not line.strip():
                 continue
             try:
-                pairs.append(as_pair(json.loads(line.decode("utf-8"))))
+                pairs.append(_located(as_pair(json.loads(line.decode("utf-8"))), path.parent))
             except UnicodeDecodeError:
                 bad.append(BadLine(number, "not UTF-8."))
             except json.JSONDecodeError as error:
@@ -128,6 +157,31 @@ def read_pairs(path: str | PathLike[str]) -> PairFile:
             except ArgumentError as error:
                 bad.append(BadLine(number, str(error)))
     return PairFile(pairs, bad)
+
+
+def _located(pair: Pair, folder: Path) -> Pair:
+    """`pair` with its images' paths seen from here, all of which can be read."""
+
+    def located(side: Side | None) -> Any:
+        if not isinstance(side, list) or not any(map(image_sources, side)):
+            return side
+        return [{**message, "content": [part_of(part) for part in parts(message["content"])]} for message in side]
+
+    def part_of(part: dict[str, Any]) -> dict[str, Any]:
+        if (source := image_source(part)) is None:
+            return part
+        if not isinstance(source, str):
+            raise ArgumentError(f"an image is {source!r:.80}; expected the path of a file.")
+        image_path = source if source.startswith(("http://", "https://")) else str(folder / source)
+        read_image(image_path)
+        return {"type": "image", "path": image_path}
+
+    return replace(pair, **{name: located(getattr(pair, name)) for name in ("prompt", "positive", "negative")})
+
+
+def parts(content: Any) -> list[dict[str, Any]]:
+    """A message's content as a list of parts."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def checked_pairs(pairs: Iterable[Any]) -> list[Pair]:
@@ -178,75 +232,3 @@ def pairs_from_labels(texts: Sequence[str], labels: Sequence[bool | int], *, see
     draw.shuffle(positives)
     draw.shuffle(negatives)
     return [Pair(a, b) for a, b in zip(positives, negatives, strict=False)]
-
-
-@dataclass
-class EncodedPairs:
-    """Token ids of all texts: text 2·i is the positive side of pair i, text 2·i + 1 its negative side.
-
-    Attributes:
-        ids: token ids of every text.
-        prompts: how many tokens of every text are prompt.
-        groups: the group of every pair, as an index.
-    """
-
-    ids: list[list[int]] = field(default_factory=list)
-    prompts: list[int] = field(default_factory=list)
-    groups: list[int] = field(default_factory=list)
-
-    def digest(self) -> str:
-        """SHA-256 of all token ids, prompt lengths and groups."""
-        return hashlib.sha256(json.dumps([self.ids, self.prompts, self.groups]).encode()).hexdigest()
-
-
-def encode_pairs(pairs: Sequence[Pair], processor: Any, limit: int | None = None) -> EncodedPairs:
-    """Tokenise every text once.
-
-    Chat messages go through the chat template: a text that ends in an assistant message ends with the last token of its
-    content, one that ends in another message with the header of the answer to come.
-
-    Raises:
-        ArgumentError: messages without a chat template, or a text longer than `limit` tokens.
-    """
-    tokenizer = text_tokenizer(processor, "pairs")
-    encoded = EncodedPairs()
-    group_numbers: dict[str, int] = {}
-    for number, pair in enumerate(pairs):
-        for name in ("positive", "negative"):
-            try:
-                ids, prompt = _encode(tokenizer, getattr(pair, name), pair.prompt)
-                if limit is not None and len(ids) > limit:
-                    raise ArgumentError(f"it has {len(ids)} tokens, but the model has room for {limit}.")
-                if not ids:
-                    raise ArgumentError("it has no tokens.")
-            except ArgumentError as error:
-                raise ArgumentError(f"pairs[{number}], {name}: {error}") from None
-            encoded.ids.append(ids)
-            encoded.prompts.append(prompt)
-        key = pair.group if pair.group is not None else json.dumps(pair.prompt if pair.prompt is not None else number)
-        encoded.groups.append(group_numbers.setdefault(key, len(group_numbers)))
-    return encoded
-
-
-def _encode(tokenizer: Any, side: Side, prompt: Side | None) -> tuple[list[int], int]:
-    if prompt is None and isinstance(side, str):
-        ids = list(tokenizer(side).input_ids)
-        return ids, len(ids)
-    if isinstance(prompt, str):
-        assert isinstance(side, str)
-        ids = list(tokenizer(prompt + side).input_ids)
-        return ids, min(len(tokenizer(prompt).input_ids), len(ids))
-    if not getattr(tokenizer, "chat_template", None):
-        raise ArgumentError("chat messages were given, but this tokenizer has no chat template; give texts.")
-    messages = [*(prompt or []), {"role": "assistant", "content": side}] if isinstance(side, str) else side
-    if messages[-1]["role"] != "assistant":
-        ids = _rendered(tokenizer, messages, add_generation_prompt=True)
-        return ids, len(ids)
-    before = _rendered(tokenizer, messages[:-1], add_generation_prompt=True) if len(messages) > 1 else []
-    ids = _rendered(tokenizer, messages, continue_final_message=True)
-    return ids, min(len(before), len(ids))
-
-
-def _rendered(tokenizer: Any, messages: Sequence[Any], **options: Any) -> list[int]:
-    ids = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=False, **options)
-    return list(ids)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from truthkit.activations.capture import Capture
+from truthkit.activations.sites import input_device
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError, MissingExtraError
@@ -90,7 +91,7 @@ def token_projections(
     if not ids:
         raise ArgumentError("the text is empty; there are no tokens to project.")
     with Capture(model, [layer], site=vector.site) as capture, torch.no_grad():
-        plain(input_ids=torch.tensor([ids], device=plain.get_input_embeddings().weight.device), use_cache=False)
+        plain(input_ids=torch.tensor([ids], device=input_device(plain)), use_cache=False)
     direction = torch.nn.functional.normalize(vector[layer].double(), dim=0)
     values = capture[layer].cpu().double() @ direction
     return [tokenizer.decode([token]) for token in ids], values.tolist()

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from truthkit.activations.positions import Positions
+from truthkit.activations.sites import input_device
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
-from truthkit.steering.pairs import EncodedPairs
+from truthkit.steering.encoding import EncodedPairs
 from truthkit.steering.vector import SteeringVector
 
 
@@ -52,7 +53,7 @@ def divergences(
 ) -> list[float]:
     """Mean KL(unsteered ‖ steered) per token of `texts`, in nats, for every strength."""
     tokenizer, plain = text_tokenizer(processor, "texts"), plain_model(model)
-    device = plain.get_input_embeddings().weight.device
+    device = input_device(plain)
     total, tokens = torch.zeros(len(strengths), dtype=torch.float64), 0
     for text in texts:
         ids = torch.tensor([tokenizer(text).input_ids if isinstance(text, str) else list(text)], device=device)
@@ -141,9 +142,9 @@ def preference(model: Any, encoded: EncodedPairs, pairs: Sequence[int]) -> float
         for sign, text in ((1.0, 2 * pair), (-1.0, 2 * pair + 1)):
             ids, prompt = encoded.ids[text], encoded.prompts[text]
             start = prompt if prompt < len(ids) else 1
-            batch = torch.tensor([ids], device=plain.get_input_embeddings().weight.device)
+            inputs = encoded.inputs(text, plain)
             with torch.no_grad():
-                logits = plain(input_ids=batch, use_cache=False).logits[0, start - 1 : -1].float()
-            picked = logits.log_softmax(dim=-1).gather(1, batch[0, start:, None])
+                logits = plain(**inputs, use_cache=False).logits[0, start - 1 : -1].float()
+            picked = logits.log_softmax(dim=-1).gather(1, inputs["input_ids"][0, start:, None].to(logits.device))
             total += sign * float(picked.mean())
     return total / len(pairs)

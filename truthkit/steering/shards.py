@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ import torch
 from truthkit.activations.moments import Moments
 from truthkit.activations.spool import Spool
 
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where torchrun and the MPI launchers say how many processes there are."""
+
 
 class Shards:
     """The place of this process among its peers; alone, number 0 of 1."""
@@ -20,12 +24,19 @@ class Shards:
     def __init__(self) -> None:
         self.index, self.count = 0, 1
         self._device = torch.device("cpu")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if any(int(os.environ.get(name, "1")) > 1 for name in _WORLD_SIZES):
             from accelerate import PartialState
 
-            state = PartialState()
+            # Without cpu=True it would take a machine without GPU for a single process.
+            state = PartialState(cpu=not torch.cuda.is_available())
             self.index, self.count = state.process_index, state.num_processes
             self._device = state.device if torch.distributed.get_backend() == "nccl" else self._device
+        elif {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
+            warnings.warn(
+                "`accelerate launch --cpu` has started one process only: it starts several by --mpirun_hostfile. "
+                "`torchrun --nproc_per_node N` does without MPI.",
+                stacklevel=1,
+            )
 
     def _gathered(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         tensor = tensor.to(self._device)

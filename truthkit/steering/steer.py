@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
 
-from truthkit.activations.compiled import guarded_compilation, refuse_compiled
-from truthkit.activations.positions import Positions, check_positions, selected
-from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module, site_width
-from truthkit.activations.tracking import Tracker
-from truthkit.decoding.attach import plain_model
+from truthkit.activations.hooks import Hooked, OnStates
+from truthkit.activations.positions import Positions, selected
+from truthkit.activations.sites import site_width
 from truthkit.errors import ArgumentError
 from truthkit.steering.edits import check_mode, edited, with_norm_of
 
 _BEFORE_PROMPT_ENDS = ("prompt", "last")
+_AFTER_PROMPT = ("generated", "answer", "all")
 
 
-class Steering:
+class Steering(Hooked):
     """Changes to the hidden states of `model` for the length of a `with` block.
 
     Several may be active on one model: they act in the order in which they were entered. Under a truthkit decoder
@@ -61,49 +58,26 @@ class Steering:
         keep_norm: bool = False,
         processor: Any = None,
     ):
-        self._given = model
-        self.model = plain_model(model)
-        self.positions, self.mode = check_positions(positions, processor), check_mode(mode)
-        self.site, self.features, self.keep_norm = site, features, keep_norm
-        blocks = decoder_blocks(self.model)
-        layers = resolve_layers(list(vectors), len(blocks))
-        self._modules = {layer: site_module(blocks[layer], site) for layer in layers}
-        self._vectors = dict(zip(layers, vectors.values(), strict=True))
-        self._per_item = [layer for layer, vector in self._vectors.items() if vector.dim() > 1]
+        super().__init__(model, list(vectors), site, positions, processor)
+        self.mode, self.features, self.keep_norm = check_mode(mode), features, keep_norm
+        self._vectors = dict(zip(self.layers, vectors.values(), strict=True))
+        if len(self._vectors) < len(vectors):
+            raise ArgumentError(f"vectors has layers {list(vectors)}, of which two are the same block; give one each.")
         self._strength = _checked_strength(strength)
         self._items = self._check_widths(site_width(self.model, site))
         self._ready: dict[int, torch.Tensor] = {}
-        self._row_strength: torch.Tensor | float = 1.0
+        self._rows: torch.Tensor | None = None
         self._chosen: torch.Tensor | None = None
         self._skip = False
-        self._tracker = Tracker(self.model, processor, self._begin_forward)
-        self._stack = ExitStack()
+        parts = positions if isinstance(positions, tuple) else (positions,)
+        self._never_later = all(part in _BEFORE_PROMPT_ENDS for part in parts)
+        self._always_later = any(part in _AFTER_PROMPT for part in parts)
+        self._only_adds = self.mode == "add" and features is None and not keep_norm
 
-    @property
-    def prompt_lengths(self) -> Sequence[int] | None:
-        return self._tracker.prompt_lengths
-
-    @prompt_lengths.setter
-    def prompt_lengths(self, lengths: Sequence[int] | None) -> None:
-        self._tracker.prompt_lengths = lengths
-
-    def __enter__(self) -> Steering:
-        refuse_compiled(self._given, self.model)
-        with ExitStack() as stack:
-            self._tracker.attach(stack)
-            for layer, module in self._modules.items():
-                if self.site == "heads":
-                    handle = module.register_forward_pre_hook(self._before(layer))
-                else:
-                    handle = module.register_forward_hook(self._after(layer))
-                stack.callback(handle.remove)
-            stack.callback(self._ready.clear)
-            stack.enter_context(guarded_compilation())
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stack.close()
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._ready.clear()
+        self._rows = None
 
     def _check_widths(self, width: int) -> int | None:
         """How many items the per-item values are for; None where there is none."""
@@ -141,37 +115,49 @@ class Steering:
                 f"strength or vectors are given for {self._items} items, but the batch has {int(item[-1]) + 1}; give "
                 "one per prompt, or a single one for all."
             )
-        for layer in self._per_item:
-            self._ready.pop(layer, None)
-        self._row_strength = (
-            self._strength[item.cpu()][:, None, None] if isinstance(self._strength, torch.Tensor) else self._strength
-        )
-        if tracker.after_prompt and self.positions in _BEFORE_PROMPT_ENDS:
-            self._skip, self._chosen = True, None
-        elif tracker.after_prompt and (self.positions in ("generated", "answer", "all")):
-            self._skip, self._chosen = False, None
-        else:
-            self._chosen = selected(self.positions, tokens)[..., None]
-            self._skip = False
+        if self._items is not None and (self._rows is None or not torch.equal(self._rows, item)):
+            self._rows = item
+            self._ready.clear()
+        self._skip = tracker.after_prompt and self._never_later
+        everywhere = tracker.after_prompt and self._always_later
+        self._chosen = None if self._skip or everywhere else selected(self.positions, tokens)[..., None]
 
     def _vector(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """The layer's vector, spread over the rows of this forward, in the dtype and on the device of `hidden`."""
-        if layer not in self._ready:
+        """The layer's vector for the rows of this forward, in the dtype and on the device of `hidden`.
+
+        What is only added is multiplied by the strength here, once, and not at every token.
+        """
+        if (vector := self._ready.get(layer)) is None:
             vector = self._vectors[layer]
             if vector.dim() > 1:
                 vector = vector[self._tracker.item.to(vector.device)]
                 vector = vector[:, None] if vector.dim() == 2 else vector
-            self._ready[layer] = vector.to(hidden.device, hidden.dtype)
-        return self._ready[layer]
+            if self.mode == "add":
+                vector = vector * self._strength_for(vector)
+            vector = self._ready[layer] = vector.to(hidden.device, hidden.dtype)
+        return vector
 
-    def _change(self, layer: int, given: torch.Tensor) -> torch.Tensor:
-        hidden = (
-            given if given.dim() == 3 else given.view(*self._tracker.tokens.real.shape, -1)
-        )  # OPT's MLP sees one long row
+    def _strength_for(self, states: torch.Tensor) -> torch.Tensor | float:
+        if isinstance(self._strength, float):
+            return self._strength
+        return self._strength[self._tracker.item.cpu()][:, None, None].to(states.device, states.dtype)
+
+    def _on_states(self, layer: int) -> OnStates:
+        def change(hidden: torch.Tensor) -> torch.Tensor | None:
+            if self._skip:
+                return None
+            if self._only_adds and self._chosen is None and hidden.dim() == 3:  # as in most decoding steps
+                return hidden + self._vector(layer, hidden)
+            return self._changed_where_chosen(layer, hidden)
+
+        return change
+
+    def _changed_where_chosen(self, layer: int, given: torch.Tensor) -> torch.Tensor:
+        # OPT's MLP sees one long row.
+        hidden = given if given.dim() == 3 else given.view(*self._tracker.tokens.real.shape, -1)
         if self.features is not None:
-            part = hidden[..., self.features]
             changed = hidden.clone()
-            changed[..., self.features] = self._changed(layer, part)
+            changed[..., self.features] = self._changed(layer, hidden[..., self.features])
         else:
             changed = self._changed(layer, hidden)
         if self._chosen is not None:
@@ -185,27 +171,9 @@ class Steering:
                 f"the patch for layer {layer} has {vector.shape[1]} tokens, but the forward has {hidden.shape[1]}; "
                 "patch a whole text in one forward, or give one vector per item."
             )
-        strength = self._row_strength
-        if isinstance(strength, torch.Tensor):
-            strength = strength.to(hidden.device, hidden.dtype)
+        strength = 1.0 if self.mode == "add" else self._strength_for(hidden)
         changed = edited(hidden, vector, strength, self.mode)
         return with_norm_of(changed, hidden) if self.keep_norm else changed
-
-    def _after(self, layer: int) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if self._skip:
-                return None
-            if isinstance(output, tuple):
-                return (self._change(layer, output[0]), *output[1:])
-            return self._change(layer, output)
-
-        return hook
-
-    def _before(self, layer: int) -> Any:
-        def hook(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
-            return None if self._skip else (self._change(layer, args[0]), *args[1:])
-
-        return hook
 
 
 def _checked_strength(strength: Any) -> float | torch.Tensor:

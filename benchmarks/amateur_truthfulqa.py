@@ -1,0 +1,346 @@
+r"""TruthfulQA multiple choice with a trained amateur: base, ICD, DoLa and LOL on the same views of the same tokens.
+
+    truthkit train amateur qa_one-turn_data.json qa_multi-turn_data.json --forms chat+plain --out amateur
+    python benchmarks/amateur_truthfulqa.py TruthfulQA.csv --amateur amateur --out results
+
+One decoder holds every view that the methods compare: the model with its early exits, the amateur with its own, the
+model under LOL's refocus instruction and, with --control, another adapter. A choice's tokens run through its forward
+once, after a prompt that is read once, and all methods are computed from the views' logits there. On the first
+questions `tk.ICD`, `tk.DoLa` and `tk.LOL` themselves score the choices too, without cache, and must agree.
+
+Omega, lambda and gamma are chosen by MC2 on --dev questions that are drawn by the seed; the tables are of the others.
+Scores are summed log-probabilities after renormalising each step ("normalised"), or the sums of the raw contrasts as in
+the released code of DoLa and ICD, `post_softmax=False` ("raw"): the two are far apart in MC2. The plausibility
+constraint is off (beta = 0). Differences from the base, and of LOL from ICD, have paired bootstrap intervals over
+questions, MC1 McNemar's test as well. Controls: no amateur, the refocus alone, an adapter trained on the right answers
+to the same questions (--control), and the choice of fewest tokens, which is what a contrast that has become flat picks.
+A killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import truthkit as tk
+from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.kernel import most_divergent, take_layer
+from truthkit.decoding.lol import REFOCUS_PROMPT
+from truthkit.decoding.prompts import with_instruction
+from truthkit.decoding.views import ViewLogits
+from truthkit.evaluation import truthfulqa
+from truthkit.evaluation.intervals import mcnemar, paired_bootstrap
+from truthkit.evaluation.records import Records, content_key, file_sha256, write_atomically
+
+FORMS = ("normalised", "raw")
+PROTOCOL = "authors"
+Setting = tuple[float, float, float]
+"""Lambda, omega, gamma: LOL's weights of the amateur, of the lower layers, of the refocus. ICD is (lambda, 0, 0)."""
+
+GRID: tuple[Setting, ...] = tuple(itertools.product((0.25, 0.5, 1.0), (0.0, 0.25, 0.5, 1.0), (0.0, 0.5, 1.0)))
+FIXED: dict[str, Setting] = {
+    "base": (0.0, 0.0, 0.0),
+    "ICD, lambda 1": (1.0, 0.0, 0.0),
+    "LOL, defaults": (1.0, 0.5, 0.5),
+    "no amateur, omega 0.5": (0.0, 0.5, 0.0),
+    "refocus alone, gamma 1": (0.0, 0.0, 1.0),
+}
+SHORTEST = "fewest tokens"
+PARTS = ("main", "amateur", "lower", "lower amateur", "refocus")
+
+
+class Views(Decoder):
+    """Every view that the methods need, in one forward, which returns the model's own logits."""
+
+    def __init__(self, model: Any, tokenizer: Any, amateur: str, control: str | None, layers: Sequence[int]):
+        views = [tk.View("amateur", adapter=amateur, exits=True)]
+        views += [tk.View("refocus", prompt=with_instruction(tokenizer, REFOCUS_PROMPT))]
+        views += [tk.View("control", adapter=control)] if control else []
+        super().__init__(model, views, layers=layers)
+        self.seen: tuple[ViewLogits, ...] = ()
+
+    def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+        self.seen = (main, *views)
+        return main.logits
+
+    def parts(self) -> dict[str, torch.Tensor]:
+        """What the scores of the last forward are made of, each (rows, positions, vocabulary)."""
+        main, amateur, refocus, *control = self.seen
+        log_p, exits = main.logits.log_softmax(-1), main.exits.log_softmax(-1)
+        parts = {
+            "main": log_p,
+            "amateur": amateur.logits.log_softmax(-1),
+            "lower": exits.mean(dim=0),
+            "lower amateur": amateur.exits.log_softmax(-1).mean(dim=0),
+            "refocus": refocus.logits.log_softmax(-1) - log_p,
+            "DoLa": log_p - take_layer(exits, most_divergent(main.logits, main.exits)),
+        }
+        if control:
+            parts["control"] = control[0].logits.log_softmax(-1)
+        return parts
+
+
+def weights(setting: Setting) -> list[float]:
+    """Of `PARTS` in LOL's sum."""
+    lam, omega, gamma = setting
+    return [1.0, -lam, omega, -omega * lam, gamma]
+
+
+def contrasts(parts: dict[str, torch.Tensor], settings: dict[str, Setting]) -> dict[str, torch.Tensor]:
+    """Every method's scores before they are renormalised."""
+    stack = [parts[name] for name in PARTS]
+    scores = {
+        name: sum(weight * part for weight, part in zip(weights(setting), stack, strict=True) if weight)
+        for name, setting in settings.items()
+    }
+    if "base" in settings:  # the methods without a grid
+        scores["DoLa"] = parts["DoLa"]
+        if "control" in parts:
+            scores["control adapter, lambda 1"] = parts["main"] - parts["control"]
+    return scores
+
+
+class Tokens:
+    """Prompts and choices as tokens, and what all prompts begin with."""
+
+    def __init__(self, tokenizer: Any, prompts: dict[str, str]):
+        self._tokenizer, self._prompts = tokenizer, prompts
+        first, *others = [self._ids(prompt) for prompt in prompts.values()]
+        self.prefix = first[: next(i for i in range(len(first)) if any(ids[i] != first[i] for ids in others))]
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer(text).input_ids
+
+    def of(self, question: str, choice: str) -> tuple[list[int], list[int]]:
+        """The prompt's tokens and the choice's: both together, cut where the prompt's own end."""
+        prompt = self._ids(self._prompts[question])
+        return prompt, self._ids(f"{self._prompts[question]} {choice}")[len(prompt) :]
+
+
+class Scorer:
+    """Scores choices through one decoder, with what all prompts begin with and each question read once."""
+
+    def __init__(self, model: Any, views: Views, tokens: Tokens, together: int = 4):
+        self._model, self._views, self._tokens, self._together = model, views, tokens, together
+        self._cache = tk.GrowingCache(config=model.config.get_text_config(decoder=True))
+        self._forward([tokens.prefix], 1, self._cache)
+
+    def _forward(self, rows: list[list[int]], keep: int, cache: Any) -> dict[str, torch.Tensor]:
+        """The parts at the last `keep` positions, (rows, keep, vocabulary)."""
+        with torch.no_grad():
+            self._model(torch.tensor(rows), cache=cache, use_cache=True, logits_to_keep=keep)
+        return self._views.parts()
+
+    def question(self, question: truthfulqa.Question, settings: dict[str, Setting]) -> list[dict[str, Any]]:
+        """For each choice: the normalised score of every setting, the raw parts, and how many tokens it has."""
+        answers = [self._tokens.of(question.text, choice) for choice in question.choices]
+        choices = [ids for _, ids in answers]
+        records: list[dict[str, Any]] = [{}] * len(choices)
+        order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
+        with self._views.branched(self._cache, torch.zeros(1, dtype=torch.long), keep=True) as asked:
+            first = self._forward([answers[0][0][len(self._tokens.prefix) :]], 1, asked)
+            for start in range(0, len(order), self._together):
+                some = order[start : start + self._together]
+                width = max(1, *(len(choices[i]) - 1 for i in some))
+                rows = [choices[i][:-1] + choices[i][:1] * (width - len(choices[i]) + 1) for i in some]
+                with self._views.branched(asked, torch.zeros(len(some), dtype=torch.long)) as branches:
+                    more = self._forward(rows, width, branches)
+                for row, i in enumerate(some):
+                    rest = len(choices[i]) - 1
+                    parts = {name: torch.cat([first[name][0], more[name][row, :rest]]) for name in first}
+                    records[i] = summed(parts, choices[i], settings)
+        return records
+
+
+def summed(parts: dict[str, torch.Tensor], ids: list[int], settings: dict[str, Setting]) -> dict[str, Any]:
+    """What is kept of a choice: sums over its tokens."""
+    rows, columns = torch.arange(len(ids)), torch.tensor(ids)
+    normalised = {
+        name: float((score[rows, columns] - score.logsumexp(-1)).double().sum())
+        for name, score in contrasts(parts, settings).items()
+    }
+    raw = {name: float(part[rows, columns].double().sum()) for name, part in parts.items()}
+    return {"normalised": normalised, "parts": raw, "tokens": len(ids)}
+
+
+def raw_score(parts: dict[str, float], name: str, settings: dict[str, Setting]) -> float:
+    """A choice's score in the raw form, from its parts."""
+    if name == "DoLa":
+        return parts["DoLa"]
+    if name.startswith("control"):
+        return parts["main"] - parts["control"]
+    return sum(w * parts[part] for w, part in zip(weights(settings[name]), PARTS, strict=True))
+
+
+def metrics(
+    questions: Sequence[truthfulqa.Question],
+    records: dict[str, list[dict[str, Any]]],
+    name: str,
+    form: str,
+    settings: dict[str, Setting],
+) -> np.ndarray:
+    """MC1, MC2, MC3 of every question, a row each."""
+    rows = []
+    for question in questions:
+        choices = records[question.text]
+        if name == SHORTEST:
+            values = [-float(choice["tokens"]) for choice in choices]
+        elif form == "raw":
+            values = [raw_score(choice["parts"], name, settings) for choice in choices]
+        else:
+            values = [choice["normalised"][name] for choice in choices]
+        found = truthfulqa.choice_metrics(question, values, protocol=PROTOCOL)
+        rows.append([1.0, *(found[metric] for metric in truthfulqa.METRICS)])
+    return np.asarray(rows)
+
+
+def means(totals: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the three metrics, from totals whose first column counts."""
+    return {name: totals[..., i] / totals[..., 0] for i, name in enumerate(truthfulqa.METRICS, 1)}
+
+
+def compared(before: np.ndarray, after: np.ndarray, seed: int) -> dict[str, Any]:
+    """Paired differences with 95 % intervals and p-values; McNemar's test for MC1."""
+    differences = paired_bootstrap(before, after, means, seed=seed)
+    gained, lost, p, _ = mcnemar(before[:, 1] == 1, after[:, 1] == 1)
+    return {name: difference._asdict() for name, difference in differences.items()} | {
+        "mcnemar": {"gained": gained, "lost": lost, "p": p}
+    }
+
+
+def agreement(
+    model: Any,
+    tokenizer: Any,
+    args: argparse.Namespace,
+    tokens: Tokens,
+    questions: Sequence[truthfulqa.Question],
+    records: dict[str, list[dict[str, Any]]],
+) -> float:
+    """The largest difference of a choice's score from what the decoders themselves give, in whole forwards."""
+    options = {"amateur": str(args.amateur), "beta": 0.0}
+    lol = {"layers": args.layers, "refocus": True, **options}
+    decoders = {
+        "ICD, lambda 1": tk.ICD(model, tokenizer, **options),
+        "DoLa": tk.DoLa(model, layers=args.layers, beta=0.0),
+        "LOL, defaults": tk.LOL(model, tokenizer, **lol),
+    }
+    worst = 0.0
+    for name, decoder in decoders.items():
+        with decoder, torch.no_grad():
+            for question in questions:
+                for choice, record in zip(question.choices[:2], records[question.text], strict=False):
+                    prompt, ids = tokens.of(question.text, choice)
+                    logits = model(torch.tensor([prompt + ids]), logits_to_keep=len(ids) + 1).logits[0, :-1]
+                    score = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].double().sum()
+                    worst = max(worst, abs(float(score) - record["normalised"][name]))
+    return worst
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="TruthfulQA.csv or mc_task.json")
+    parser.add_argument("--amateur", type=Path, required=True, help="PEFT folder")
+    parser.add_argument("--control", type=Path, help="another PEFT folder, contrasted with as ICD's amateur is")
+    parser.add_argument("--out", type=Path, required=True, help="folder for records and results")
+    parser.add_argument("--model", help="hub id or folder (default: the bundled model)")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--chat", action="store_true", help="the whole prompt as a user's message (as ICD's runs)")
+    parser.add_argument("--layers", type=int, nargs="+", default=[14, 18, 22, 26], help="early exits of DoLa and LOL")
+    parser.add_argument("--dev", type=int, default=100, help="questions to choose the weights on")
+    parser.add_argument("--limit", type=int, help="so many questions only, drawn by the seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    questions = truthfulqa.read_questions(args.data, protocol=PROTOCOL)
+    random.Random(args.seed).shuffle(questions)
+    questions = questions[: args.limit]
+    dev, test = questions[: args.dev], questions[args.dev :]
+    model, tokenizer = tk.load(args.model, dtype=args.dtype)
+
+    def prompt(question: truthfulqa.Question) -> str:
+        text = truthfulqa.prompt(question.text, protocol=PROTOCOL)
+        if not args.chat:
+            return text
+        messages = [{"role": "user", "content": text}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True).rstrip("\n") + "\n"
+
+    config = {
+        "data_sha256": file_sha256(args.data),
+        "amateur_sha256": file_sha256(args.amateur / "adapter_model.safetensors"),
+        "control_sha256": args.control and file_sha256(args.control / "adapter_model.safetensors"),
+        "model": args.model or "bundled",
+        **{name: getattr(args, name) for name in ("dtype", "chat", "layers", "dev", "seed")},
+        "protocol": PROTOCOL,
+    }
+    store = Records(args.out, config)
+    tokens = Tokens(tokenizer, {question.text: prompt(question) for question in questions})
+    views = Views(model, tokenizer, str(args.amateur), args.control and str(args.control), args.layers)
+    grid = {f"{setting}": setting for setting in GRID}
+
+    def ask(part: Sequence[truthfulqa.Question], settings: dict[str, Setting], title: str) -> dict[str, Any]:
+        keys = {question.text: content_key(question.text, settings) for question in part}
+        with views:
+            scorer = Scorer(model, views, tokens)
+            for question in tqdm(part, desc=title, mininterval=5):
+                if keys[question.text] not in store.done:
+                    record = {"key": keys[question.text], "question": question.text}
+                    store.append([record | {"choices": scorer.question(question, settings)}])
+        return {text: store.done[key]["choices"] for text, key in keys.items()}
+
+    dev_records = ask(dev, grid | FIXED, "dev")
+    worst = agreement(model, tokenizer, args, tokens, dev[:1], dev_records)
+    print(f"largest difference from the decoders' own scores: {worst:.2e}")
+
+    def best(form: str, names: Sequence[str]) -> str:
+        return max(names, key=lambda name: metrics(dev, dev_records, name, form, grid)[:, 2].mean())
+
+    chosen: dict[str, Setting] = {}
+    for form in FORMS:
+        chosen[f"ICD, chosen ({form})"] = grid[best(form, [name for name, s in grid.items() if s[1] == s[2] == 0])]
+        chosen[f"LOL, chosen ({form})"] = grid[best(form, [name for name, s in grid.items() if s[1] > 0])]
+    settings = FIXED | chosen
+    records = ask(test, settings, "test")
+
+    results: dict[str, Any] = {"questions": {"dev": len(dev), "test": len(test)}, "agreement": worst, "chosen": chosen}
+    methods = [*settings, "DoLa", SHORTEST, *(["control adapter, lambda 1"] if args.control else [])]
+    for form in FORMS:
+        names = [name for name in methods if not ("chosen" in name and form not in name)]
+        scores = {name: metrics(test, records, name, form, settings) for name in names}
+        table = {}
+        for name in names:
+            table[name] = means(scores[name].sum(axis=0)) | {"setting": settings.get(name)}
+            table[name]["over base"] = compared(scores["base"], scores[name], args.seed)
+        icd, lol = (f"{method}, chosen ({form})" for method in ("ICD", "LOL"))
+        table[lol]["over ICD, chosen"] = compared(scores[icd], scores[lol], args.seed)
+        table["LOL, defaults"]["over ICD, lambda 1"] = compared(
+            scores["ICD, lambda 1"], scores["LOL, defaults"], args.seed
+        )
+        if args.control:
+            control = scores["control adapter, lambda 1"]
+            table["ICD, lambda 1"]["over control"] = compared(control, scores["ICD, lambda 1"], args.seed)
+        results[form] = table
+        print(f"\n{form}, {len(test)} questions   MC1    MC2    MC3    MC2 over base [95 %], p   setting")
+        for name in names:
+            row, gain = table[name], table[name]["over base"]["mc2"]
+            print(
+                f"{name:28} {100 * row['mc1']:6.2f} {100 * row['mc2']:6.2f} {100 * row['mc3']:6.2f}   "
+                f"{100 * gain['value']:+6.2f} [{100 * gain['low']:+.2f}, {100 * gain['high']:+.2f}], {gain['p']:.4f}   "
+                f"{settings.get(name, '')}"
+            )
+    write_atomically(args.out / "summary.json", json.loads(json.dumps({"config": config, **results}, default=float)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,779 @@
+r"""REFLEX (arXiv 2511.20233) from end to end: a fact-checker, what it gained and lost, and vectors for both.
+
+    python recipes/reflex.py --out reflex                          # SmolLM2 on LIAR-RAW; an hour or two on two cores
+    python recipes/reflex.py --out quick --quick                   # a sketch of it in three minutes
+    python recipes/reflex.py --out reflex --seeds 0 1 2 --test-claims 0   # three seeds, the whole test split
+
+For every seed: role-play fine-tuning (claim to verdict; claim to verdict and explanation), quadrants of backbone and
+fine-tuned model on the training claims, style and substance vectors from them, and a single truth direction beside
+them; layer, sign and strength by the gain on held-out training claims; guided verdicts on the test claims; explanations
+before and after cleaning; self-refinement on Q2 and Q4, and on as many claims drawn at random. Then one table with
+intervals, paired tests against the fine-tuned model, and controls that see no claim; and plots.
+
+Every stage leaves its result in the output folder. The same command goes on where it was stopped; a command with other
+settings starts the stages afresh that depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import truthkit as tk
+from truthkit.evaluation.factcheck import averaged, compare, confusion, control, implied, mentions_agree, score
+from truthkit.evaluation.score import Score
+from truthkit.steering.reflex import (
+    Disagreement,
+    Form,
+    ReflexVectors,
+    as_backbone,
+    horizontal_pairs,
+    projections,
+    refinement_claims,
+    reflex_vectors,
+    write_claims,
+)
+from truthkit.steering.reflex_gains import measure_gains
+from truthkit.steering.reflex_guide import Guide
+from truthkit.steering.vector import SteeringVector
+from truthkit.steering.verdicts import VerdictScorer, as_verdicts, label_bias
+from truthkit.training.factcheck_data import LABELS_2, LABELS_3, LABELS_6, Claim, merge_label, read_claims
+from truthkit.training.lora import Settings, train
+from truthkit.training.overlap import overlapping
+from truthkit.training.reflex_data import reflex_examples
+
+SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
+
+ROWS = {
+    "majority": "control: the most frequent training label",
+    "prior": "control: labels drawn with the training shares",
+    "zero_shot": "backbone, zero-shot",
+    "zero_shot_even": "backbone, labels evened out",
+    "sft_verdict": "SFT: verdict",
+    "sft": "SFT: verdict and explanation",
+    "sft_even": "  + labels evened out to the prior (control)",
+    "truth": "  + single truth direction (ITI/CAA-like)",
+    "style": "  + style",
+    "substance": "  + substance",
+    "both": "  + both",
+    "random": "  + random directions, chosen as the others (control)",
+    "refined": "  + self-refined on Q2 and Q4",
+    "refined_random": "  + trained on as many random claims (control)",
+    "verdict_guided": "SFT: verdict, guided by the vectors of the explained one",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for, from where an earlier run of it stopped."""
+    args = _parser().parse_args(argv)
+    if args.quick:
+        _make_quick(args, argv)
+    torch.set_num_threads(args.threads)
+    console, started = Console(width=None if sys.stdout.isatty() else 132), time.time()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        runs = [Run(args, seed, console).results() for seed in args.seeds]
+        summary = _summary(args, runs)
+    except tk.TruthkitError as error:
+        console.print(f"reflex: {error}", style="red", markup=False)
+        return 2
+    _write(args.out / "summary.json", summary)
+    _show(console, summary)
+    if find_spec("matplotlib") is None:
+        console.print("no plots: they need matplotlib (pip install 'truthkit[plots]')", markup=False)
+    else:
+        _plot(args.out, runs[0])
+    console.print(f"{args.out}: summary.json and plots; {time.time() - started:.0f} s", markup=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for everything that is made")
+    add("--quick", action="store_true", help="few claims, steps, layers and strengths, where not given")
+    add("--model", help="hub id or folder (default: the bundled model)")
+    add("--dtype", default="float32", help="of scoring; bfloat16 rounds probabilities (default: float32)")
+    add("--train-dtype", help="of the frozen weights in training (default: as --dtype)")
+    add("--train", type=Path, nargs="+", default=[SHARED / "factcheck/val_joined.jsonl"], help="claims to train on")
+    add("--more", type=Path, nargs="*", default=[SHARED / "liar/train.tsv"], help="claims for verdicts only")
+    add("--test", type=Path, nargs="+", default=[SHARED / "factcheck/test_joined.jsonl"])
+    add("--transfer", type=Path, nargs="*", help="claims of another dataset, in two labels, to guide as well")
+    add("--labels", type=int, choices=(6, 3), default=3)
+    sizes = parser.add_argument_group("sizes")
+    sizes.add_argument("--train-claims", type=int, default=0, help="0 is all but the held-out ones")
+    sizes.add_argument("--more-claims", type=int, default=1000)
+    sizes.add_argument("--held-out", type=int, default=200, help="training claims to choose layer and strength on")
+    sizes.add_argument("--test-claims", type=int, default=0, help="0 is all")
+    sizes.add_argument("--explained", type=int, default=40, help="test claims whose explanations are generated")
+    sizes.add_argument("--explanation-tokens", type=int, default=120)
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=float, default=1.0)
+    training.add_argument("--steps", type=int, help="so many steps instead")
+    training.add_argument("--refine-epochs", type=float, default=1.0)
+    training.add_argument("--lr", type=float, default=5e-4)
+    training.add_argument("--refine-lr", type=float, default=1e-4)
+    training.add_argument("--rank", type=int, default=16)
+    training.add_argument("--batch-tokens", type=int, default=1024)
+    reflex = parser.add_argument_group("REFLEX")
+    reflex.add_argument("--backbone-verdicts", choices=("raw", "even"), default="even", help="for the quadrants [ours]")
+    reflex.add_argument("--contrast", choices=("vertical", "horizontal"), default="vertical")
+    reflex.add_argument("--method", choices=("mean", "logistic"), default="mean")
+    reflex.add_argument("--orthogonal", action="store_true", help="take style out of substance")
+    reflex.add_argument("--without-shift", action="store_true", help="take what fine-tuning does to all claims out")
+    reflex.add_argument("--layers", type=int, nargs="+", help="to choose from (default: all)")
+    reflex.add_argument("--strengths", type=float, nargs="+", default=[-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0])
+    reflex.add_argument("--positions", choices=("generated", "prompt", "all"), default="generated")
+    reflex.add_argument("--penalty", type=float, default=0.0, help="standard errors off a gain; 0 is the paper's rule")
+    reflex.add_argument("--balanced", action="store_true", help="gains count classes alike")
+    add("--seeds", type=int, nargs="+", default=[0])
+    add("--token-budget", type=int, default=2048)
+    add("--threads", type=int, default=1)
+    return parser
+
+
+_QUICK: dict[str, Any] = {
+    "train_claims": 96,
+    "more_claims": 0,
+    "held_out": 24,
+    "test_claims": 48,
+    "explained": 2,
+    "explanation_tokens": 24,
+    "steps": 12,
+    "strengths": [-4.0, 4.0],
+    "layers": [4, 14, 24],
+    "train_dtype": "bfloat16",
+}
+
+
+def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
+    given = {word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)}
+    for name, value in _QUICK.items():
+        if f"--{name.replace('_', '-')}" not in given:
+            setattr(args, name, value)
+
+
+_TRAINING = ("model", "dtype", "train_dtype", "train", "more", "test", "labels", "epochs", "steps", "lr", "rank")
+_REFLEX = ("backbone_verdicts", "contrast", "method", "orthogonal", "without_shift", "layers", "strengths", "positions")
+_CHOICE = ("penalty", "balanced", "refine_epochs", "refine_lr")
+
+
+class Run:
+    """One seed: its claims, its stages, its results."""
+
+    def __init__(self, args: argparse.Namespace, seed: int, console: Console):
+        self.args, self.seed, self.console = args, seed, console
+        self.out = args.out / f"seed-{seed}"
+        self.out.mkdir(exist_ok=True)
+        self.form = Form({6: LABELS_6, 3: LABELS_3}[args.labels], explain=True)
+        self.labels = self.form.labels
+        self._model: Any = None
+        self._adapter: tuple[str | None, Any] = (None, None)
+        self._split()
+        self._decides = {
+            "training": [
+                seed,
+                args.batch_tokens,
+                *(getattr(args, name) for name in _TRAINING),
+                *map(_ids, (self.train, self.more)),
+            ],
+            "reflex": [*(getattr(args, name) for name in _REFLEX + _CHOICE), _ids(self.held)],
+            "test": _ids(self.test),
+        }
+
+    # -- claims --------------------------------------------------------------------------------------------------------
+
+    def _split(self) -> None:
+        args, draw = self.args, random.Random(self.seed)
+        test = [claim for file in args.test for claim in read_claims(file, labels=self.labels)]
+        train = self._unseen([c for file in args.train for c in read_claims(file, labels=self.labels)], args.test)
+        more = self._unseen([c for file in args.more for c in read_claims(file, labels=self.labels)], args.test)
+        known = {claim.text for claim in train}
+        more = [claim for claim in more if claim.text not in known]
+        draw.shuffle(train)
+        self.held, self.train = train[: args.held_out], train[args.held_out :]
+        self.train = self.train[: args.train_claims or None]
+        self.more = draw.sample(more, min(args.more_claims, len(more)))
+        fixed = random.Random(0)  # every seed is tested on the same claims
+        self.test = fixed.sample(test, min(args.test_claims, len(test))) if args.test_claims else test
+        if len(self.train) < 2 or not self.held:
+            raise tk.ArgumentError(f"{len(train)} training claims are too few to hold {args.held_out} of them out.")
+        self.say(
+            f"seed {self.seed}: {len(self.train)} training claims, {len(self.more)} for verdicts only, "
+            f"{len(self.held)} held out, {len(self.test)} to test on"
+        )
+
+    def _unseen(self, claims: list[Claim], files: Sequence[Path]) -> list[Claim]:
+        if not claims:
+            return claims
+        seen = {i for file in files for i in overlapping([claim.text for claim in claims], file)}
+        if seen:
+            self.say(f"{len(seen)} training claims stand in the test files too and are left out")
+        return [claim for i, claim in enumerate(claims) if i not in seen]
+
+    # -- stages --------------------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def stage(self, name: str, make: Callable[[], Any], needs: str, **also: Any) -> Any:
+        """The result of a stage: JSON from its file, or made now and written there.
+
+        Args:
+            name: of the stage and its file.
+            make: makes the result.
+            needs: which of "training", "reflex" and "test" it depends on.
+            **also: what else it depends on.
+        """
+        path = self.out / f"{name}.json"
+        decides = [self._decides[part] for part in needs.split()]
+        key = hashlib.sha256(json.dumps([decides, also], default=str).encode()).hexdigest()
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["key"] == key:
+                return kept["result"]
+            path.unlink()
+            if name.startswith("train_"):  # the adapter of other settings
+                shutil.rmtree(self.out / f"adapter-{name.removeprefix('train_')}", ignore_errors=True)
+        began = time.time()
+        result = make()
+        _write(path, {"key": key, "seconds": round(time.time() - began, 1), "result": result})
+        self.say(f"  {name}: {time.time() - began:.0f} s")
+        return json.loads(json.dumps(result))
+
+    def kept(self, name: str) -> Any:
+        """The result of a stage that was made before."""
+        return json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))["result"]
+
+    def results(self) -> dict[str, Any]:
+        """Everything this seed comes to, stage by stage."""
+        self.adapter("sft_verdict", self.train + self.more, ["verdict"])
+        explained = ["explained", "verdict"] if self.more else ["explained"]
+        self.adapter("sft", self.train + self.more, explained)
+        zero = self.stage("zero_shot", lambda: self.scored(None, self.test), "training test")
+        only = self.stage("sft_verdict", lambda: self.scored("sft_verdict", self.test, explain=False), "training test")
+        found = self.quadrants()
+        guides = self.guides(found)
+        everything = "training reflex test"
+        guided = self.stage("guided", lambda: self.guided(guides), everything)
+        self.refine(found)
+        refined = {
+            name: self.stage(name, partial(self.scored, name, self.test), everything)
+            for name in ("refined", "refined_random")
+        }
+        sizes = [self.args.explained, self.args.explanation_tokens]
+        explanations = self.stage("explanations", lambda: self.explain(guides), everything, sizes=sizes)
+        onwards = self.stage("verdict_guided", self.onwards, everything)
+        transfer = None
+        if self.args.transfer:
+            files = self.args.transfer
+            transfer = self.stage("transfer", lambda: self.transfer(guides), "training reflex", files=files)
+        train_labels = [claim.label for claim in self.train]
+        prior = [max(train_labels.count(label), 1) / len(train_labels) for label in self.labels]
+        on_train = self.kept("disagreement")
+        evened = {
+            "zero_shot_even": _shifted(zero, _bias(on_train["backbone_scores"], None)),
+            "sft_even": _shifted(guided["sft"], _bias(on_train["tuned_scores"], prior)),
+        }
+        rows = {"zero_shot": zero, "sft_verdict": only, **evened, **guided, **refined, "verdict_guided": onwards}
+        return {
+            "seed": self.seed,
+            "labels": list(self.labels),
+            "test": [{"id": claim.id, "label": claim.label} for claim in self.test],
+            "train_labels": train_labels,
+            "scores": rows,
+            "quadrants": found.counts(),
+            "by_label": _by_label(found),
+            "projections": self.stage("projections", lambda: self.projected(found), "training reflex"),
+            "vectors": self.kept("vectors"),
+            "gains": {name: self.kept(f"gains_{name}") for name in guides},
+            "chosen": {name: _chosen(guide) for name, guide in guides.items()},
+            "refined_claims": len(refinement_claims(found)),
+            "explanations": explanations,
+            "transfer": transfer,
+        }
+
+    # -- models --------------------------------------------------------------------------------------------------------
+
+    def adapter(self, name: str, claims: Sequence[Claim], formats: list[str], start: str | None = None) -> Path:
+        """Train an adapter, or go on with it, or leave it as it is."""
+        out = self.out / f"adapter-{name}"
+        settings = Settings(
+            rank=self.args.rank,
+            lr=self.args.refine_lr if start else self.args.lr,
+            epochs=self.args.refine_epochs if start else self.args.epochs,
+            steps=None if start else self.args.steps,
+            batch_tokens=self.args.batch_tokens,
+            seed=self.seed,
+        )
+
+        def make() -> dict[str, Any]:
+            model, tokenizer = tk.load(self.args.model, dtype=self.args.train_dtype or self.args.dtype)
+            report = train(
+                model,
+                tokenizer,
+                reflex_examples(claims, formats=formats, labels=self.labels),
+                out,
+                settings=settings,
+                start=self.out / f"adapter-{start}" if start else None,
+                progress=sys.stderr.isatty(),
+            )
+            losses = report["losses"]
+            few = max(1, len(losses) // 5)
+            return {
+                "steps": report["steps"],
+                "examples": report["data"]["examples"],
+                "loss": [round(sum(part) / few, 4) for part in (losses[:few], losses[-few:])],
+            }
+
+        if not out.is_dir():
+            (self.out / f"train_{name}.json").unlink(missing_ok=True)
+        made = self.stage(f"train_{name}", make, "training reflex" if start else "training")
+        self.say(f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {made['loss']}")
+        return out
+
+    def model(self, adapter: str | None) -> tuple[Any, Any]:
+        """The model with one of this seed's adapters; None is the plain one."""
+        if self._model is None:
+            self._model = tk.load(self.args.model, dtype=self.args.dtype)
+        model, tokenizer = self._model
+        if self._adapter[0] != adapter:
+            if self._adapter[1] is not None:
+                self._adapter[1].unload()
+                vars(model).pop("peft_config", None)
+            wrapped = None
+            if adapter is not None:
+                from truthkit.models.adapter import with_adapter
+
+                wrapped = with_adapter(model, self.out / f"adapter-{adapter}")
+            self._adapter = (adapter, wrapped)
+        return self._adapter[1] or model, tokenizer
+
+    def scorer(self, adapter: str | None) -> VerdictScorer:
+        return VerdictScorer(*self.model(adapter), self.labels, token_budget=self.args.token_budget)
+
+    def prompts(self, claims: Sequence[Claim], explain: bool = True) -> list[Any]:
+        form = Form(self.labels, explain=explain)
+        return [form.prompt(claim) for claim in claims]
+
+    def scored(self, adapter: str | None, claims: Sequence[Claim], explain: bool = True) -> list[list[float]]:
+        return _rounded(self.scorer(adapter).scores(self.prompts(claims, explain)))
+
+    # -- REFLEX --------------------------------------------------------------------------------------------------------
+
+    def quadrants(self) -> Disagreement:
+        def make() -> dict[str, Any]:
+            model, tokenizer = self.model("sft")
+            tuned = self.scored("sft", self.train)
+            with as_backbone(model) as backbone:
+                scorer = VerdictScorer(backbone, tokenizer, self.labels, token_budget=self.args.token_budget)
+                before = scorer.scores(self.prompts(self.train))
+            return {"backbone_scores": _rounded(before), "tuned_scores": tuned}
+
+        made = self.stage("disagreement", make, "training")
+        shift = _bias(made["backbone_scores"], None) if self.args.backbone_verdicts == "even" else None
+        verdicts = [
+            tuple(as_verdicts(torch.tensor(made[name], dtype=torch.float64), self.labels, by))
+            for name, by in (("backbone_scores", shift), ("tuned_scores", None))
+        ]
+        found = Disagreement(tuple(self.train), *verdicts)
+        counts = found.counts()
+        self.say("  quadrants: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+        return found
+
+    def vectors(self, found: Disagreement) -> dict[str, SteeringVector]:
+        """Style, substance, and a single truth direction, of every layer, in files."""
+        files = {name: self.out / f"{name}.safetensors" for name in ("style", "substance", "truth", "random")}
+
+        def make() -> dict[str, Any]:
+            model, tokenizer = self.model("sft")
+            options: dict[str, Any] = {"method": self.args.method, "seed": self.seed}
+            options["token_budget"] = self.args.token_budget
+            made = reflex_vectors(model, tokenizer, found, self.form, contrast=self.args.contrast, **options)
+            used = made.without_shift() if self.args.without_shift else made
+            used = used.orthogonalised() if self.args.orthogonal else used
+            pairs = horizontal_pairs(found, range(len(found.claims)), self.form)
+            truth = tk.extract(model, tokenizer, pairs, **options)
+            draw = torch.Generator().manual_seed(self.seed)
+            noise = {
+                layer: torch.nn.functional.normalize(torch.randn(used.style.features, generator=draw), dim=0) * norm
+                for layer, norm in used.style.norms().items()
+            }
+            chance = SteeringVector(noise, used.style.layer_count)
+            for name, vector in (
+                ("style", used.style), ("substance", used.substance), ("truth", truth), ("random", chance)
+            ):  # fmt: skip
+                vector.save(files[name])
+            return {"leakage": _leakage(made), "leakage_used": _leakage(used), "auc": _aucs(made, truth)}
+
+        if not all(file.is_file() for file in files.values()):
+            (self.out / "vectors.json").unlink(missing_ok=True)
+        self.stage("vectors", make, "training reflex")
+        return {name: SteeringVector.load(file) for name, file in files.items()}
+
+    def guides(self, found: Disagreement) -> dict[str, Guide]:
+        """Each vector with the layer, sign and strength of its largest gain on the held-out claims."""
+        vectors = self.vectors(found)
+        guides: dict[str, Guide] = {}
+        for name in ("truth", "style", "substance", "substance_after_style", "random"):
+            given = [guides["style"]] if name == "substance_after_style" else []
+            guides[name] = self.chosen(name, vectors[name.partition("_")[0]], "sft", given)
+        return guides
+
+    def chosen(self, name: str, vector: SteeringVector, adapter: str, given: list[Guide]) -> Guide:
+        file = self.out / f"guide-{name}.safetensors"
+
+        def make() -> dict[str, Any]:
+            layers = [layer for layer in self.args.layers or vector.layers if layer < vector.layer_count]
+            gains = measure_gains(
+                self.scorer(adapter),
+                self.prompts(self.held, explain=adapter != "sft_verdict"),
+                [claim.label for claim in self.held],
+                vector,
+                layers=layers or vector.layers,
+                strengths=self.args.strengths,
+                positions=self.args.positions,
+                guides=given,
+                balanced=self.args.balanced,
+                progress=sys.stderr.isatty(),
+            )
+            gains.choose(penalty=self.args.penalty).save(file)
+            return gains.as_dict() | {"by_layer": gains.by_layer()}
+
+        if not file.is_file():
+            (self.out / f"gains_{name}.json").unlink(missing_ok=True)
+        self.stage(f"gains_{name}", make, "training reflex")
+        guide = Guide.load(file)
+        about = guide.vector.provenance["selection"]
+        self.say(
+            f"  {name}: layer {about['layer']}, strength {guide.strength:g}, gain {about['gain']:+.4f} "
+            f"± {about['standard_error']:.4f} on {about['examples']} held-out claims"
+        )
+        return guide
+
+    def guided(self, guides: dict[str, Guide]) -> dict[str, Any]:
+        sets = {
+            "sft": [],
+            "truth": [guides["truth"]],
+            "style": [guides["style"]],
+            "substance": [guides["substance"]],
+            "both": [guides["style"], guides["substance_after_style"]],
+            "random": [guides["random"]],
+        }
+        scores = self.scorer("sft").scores_under(self.prompts(self.test), list(sets.values()))
+        return {name: _rounded(one) for name, one in zip(sets, scores, strict=True)}
+
+    def onwards(self) -> list[list[float]]:
+        """The verdict-only model under the explained one's style, its layer and strength chosen anew."""
+        style = SteeringVector.load(self.out / "style.safetensors")
+        substance = SteeringVector.load(self.out / "substance.safetensors")
+        first = self.chosen("verdict_style", style, "sft_verdict", [])
+        second = self.chosen("verdict_substance", substance, "sft_verdict", [first])
+        prompts = self.prompts(self.test, explain=False)
+        return _rounded(self.scorer("sft_verdict").scores(prompts, guides=[first, second]))
+
+    def refine(self, found: Disagreement) -> None:
+        """Train on with Q2 and Q4, and with as many claims drawn from all quadrants."""
+        chosen = refinement_claims(found)
+        write_claims(chosen, self.out / "refine.jsonl")
+        drawn = random.Random(self.seed).sample(self.train, len(chosen))
+        self.adapter("refined", chosen, ["explained"], start="sft")
+        self.adapter("refined_random", drawn, ["explained"], start="sft")
+
+    def projected(self, found: Disagreement) -> dict[str, Any]:
+        """The fine-tuned model's states along style and substance, at the layer chosen for the style."""
+        vectors = [SteeringVector.load(self.out / f"{name}.safetensors") for name in ("style", "substance")]
+        layer = Guide.load(self.out / "guide-style.safetensors").vector.layers[0]
+        numbers = [i for name in ("Q1", "Q2", "Q3", "Q4") for i in found.of(name)[:60]]
+        model, tokenizer = self.model("sft")
+        prompts = self.prompts([found.claims[i] for i in numbers])
+        along = projections(model, tokenizer, prompts, vectors, layer=layer, token_budget=self.args.token_budget)
+        names = found.quadrants
+        return {"layer": layer, "quadrants": [names[i] for i in numbers], "along": _rounded(along)}
+
+    # -- explanations and other data -----------------------------------------------------------------------------------
+
+    def explain(self, guides: dict[str, Guide]) -> dict[str, Any]:
+        """Explanations of the fine-tuned model, alone and guided, before and after cleaning by the style vector."""
+        claims = [claim for claim in self.test if claim.explanation][: self.args.explained]
+        if not claims:
+            return {}
+        model, tokenizer = self.model("sft")
+        made: dict[str, Any] = {}
+        for name, vectors in (
+            ("sft", {}),
+            ("both", {"style": guides["style"], "substance": guides["substance_after_style"]}),
+        ):
+            checker = tk.FactChecker(
+                model,
+                tokenizer,
+                vectors=vectors,
+                labels=self.labels,
+                clean_by=_amplifying(guides["style"]),
+                max_new_tokens=self.args.explanation_tokens,
+                token_budget=self.args.token_budget,
+            )
+            checks = checker.check_all([Claim(claim.id, claim.text, claim.label) for claim in claims])
+            made[name] = [check.as_dict() | {"tokens": []} for check in checks]
+        backbone = self.scorer(None)
+        for rows in made.values():
+            for form in ("explanation", "cleaned"):
+                for row, label in zip(rows, implied(backbone, [row[form] for row in rows]), strict=True):
+                    row[f"{form}_implies"] = label
+        for rows in made.values():
+            for row, claim in zip(rows, claims, strict=True):
+                row |= {"id": claim.id, "label": claim.label, "reference": claim.explanation}
+        return made
+
+    def transfer(self, guides: dict[str, Guide]) -> dict[str, Any]:
+        """Another dataset in two labels: what is half true counts as false."""
+        claims = [claim for file in self.args.transfer for claim in read_claims(file, labels=LABELS_2)]
+        prompts = self.prompts(claims)
+        sets = [[], [guides["style"]], [guides["style"], guides["substance_after_style"]]]
+        scores = self.scorer("sft").scores_under(prompts, sets)
+        return {
+            "labels": [claim.label for claim in claims],
+            "true": [i for i, label in enumerate(self.labels) if merge_label(label, LABELS_2) == "true"],
+            "scores": {name: _rounded(s) for name, s in zip(("sft", "style", "both"), scores, strict=True)},
+        }
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def _ids(claims: Sequence[Claim]) -> list[str]:
+    return [claim.id for claim in claims]
+
+
+def _rounded(scores: torch.Tensor) -> list[list[float]]:
+    return [[round(value, 5) for value in row] for row in scores.tolist()]
+
+
+def _bias(scores: list[list[float]], prior: list[float] | None) -> list[float]:
+    return label_bias(torch.tensor(scores, dtype=torch.float64), prior).tolist()
+
+
+def _shifted(scores: list[list[float]], bias: list[float]) -> list[list[float]]:
+    return [[value + by for value, by in zip(row, bias, strict=True)] for row in scores]
+
+
+def _leakage(vectors: ReflexVectors) -> dict[int, float]:
+    return {layer: round(cosine, 4) for layer, cosine in vectors.leakage().items()}
+
+
+def _aucs(vectors: ReflexVectors, truth: SteeringVector) -> dict[str, dict[int, float]]:
+    named = {"style": vectors.style, "substance": vectors.substance, "truth": truth}
+    return {name: {layer: one["auc"] for layer, one in vector.scores.items()} for name, vector in named.items()}
+
+
+def _by_label(found: Disagreement) -> dict[str, dict[str, int]]:
+    """How many claims of each gold label a quadrant has: a quadrant of one label says nothing but that label."""
+    counts: dict[str, dict[str, int]] = {}
+    for claim, name in zip(found.claims, found.quadrants, strict=True):
+        of = counts.setdefault(name, {})
+        of[claim.label] = of.get(claim.label, 0) + 1
+    return counts
+
+
+def _chosen(guide: Guide) -> dict[str, Any]:
+    about = guide.vector.provenance["selection"]
+    return {name: about[name] for name in ("layer", "strength", "gain", "standard_error", "examples")}
+
+
+def _amplifying(guide: Guide) -> SteeringVector:
+    """The style as it is amplified: turned round where a negative strength was chosen."""
+    return -guide.vector if guide.strength < 0 else guide.vector
+
+
+def _score(run: dict[str, Any], scores: list[list[float]]) -> Score:
+    labels = run["labels"]
+    shares = [verdict.probabilities for verdict in as_verdicts(torch.tensor(scores, dtype=torch.float64), labels)]
+    ids = [claim["id"] for claim in run["test"]]
+    return score([claim["label"] for claim in run["test"]], shares, labels, ids=ids)
+
+
+def _control(run: dict[str, Any], kind: str) -> Score:
+    shares = control(run["train_labels"], len(run["test"]), run["labels"], kind=kind, seed=run["seed"])
+    ids = [claim["id"] for claim in run["test"]]
+    return score([claim["label"] for claim in run["test"]], shares, run["labels"], ids=ids)
+
+
+def _summary(args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    rows: dict[str, Score] = {}
+    for name in ROWS:
+        of = [_control(r, name) if name in ("majority", "prior") else _score(r, r["scores"][name]) for r in runs]
+        rows[name] = of[0] if len(runs) == 1 else averaged(of)
+    table = []
+    for name, scored in rows.items():
+        interval = scored.intervals(resamples=2000)["macro_f1"]
+        entry: dict[str, Any] = {
+            "name": name,
+            "what": ROWS[name].strip(),
+            "metrics": {key: round(value, 4) for key, value in scored.metrics.items()},
+            "macro_f1_interval": [round(end, 4) for end in interval],
+        }
+        base = "sft_verdict" if name == "verdict_guided" else "sft"
+        if name != base:
+            entry["against"] = base
+            against = compare(rows[base], scored, resamples=2000).as_dict()
+            entry["difference"] = against["differences"]["macro_f1"]
+            entry["mcnemar"] = against["mcnemar"]
+        if len(runs) == 1:
+            entry["confusion"] = confusion(scored)
+        table.append(entry)
+    refined = compare(rows["refined_random"], rows["refined"], resamples=2000).differences["macro_f1"]
+    return {
+        "metrics": {entry["name"]: entry["metrics"] for entry in table},
+        "table": table,
+        "refined_against_random": refined._asdict(),
+        "seeds": [run["seed"] for run in runs],
+        "test_claims": len(runs[0]["test"]),
+        "quadrants": [run["quadrants"] for run in runs],
+        "quadrants_by_label": [run["by_label"] for run in runs],
+        "refined_claims": [run["refined_claims"] for run in runs],
+        "chosen": [run["chosen"] for run in runs],
+        "vectors": [run["vectors"] for run in runs],
+        "explanations": [_explanations(run) for run in runs],
+        "transfer": [_transfer(run["transfer"]) for run in runs if run["transfer"]],
+        "config": json.loads(json.dumps(vars(args), default=str)),
+    }
+
+
+def _explanations(run: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, rows in run["explanations"].items():
+        for form in ("explanation", "cleaned"):
+            said, verdicts = [row[form] for row in rows], [row["verdict"] for row in rows]
+            common: dict[str, Any] = {"explanations": said, "references": [row["reference"] for row in rows]}
+            given = ([row["label"] for row in rows], [row["probabilities"] for row in rows], run["labels"])
+            by_words = mentions_agree(verdicts, said, run["labels"])
+            by_model = [
+                None if row[f"{form}_implies"] is None else row[f"{form}_implies"] == row["verdict"] for row in rows
+            ]
+            scored = score(*given, **common, consistent=by_model)
+            intervals = scored.intervals(resamples=1000)
+            worded = [one for one in by_words if one is not None]
+            found[f"{name}, {form}"] = {
+                "claims": len(rows),
+                "words": round(scored.metrics["explanation_words"], 1),
+                "rouge_l": round(scored.metrics["rouge_l"], 4),
+                "rouge_l_interval": [round(end, 4) for end in intervals["rouge_l"]],
+                "consistency_by_backbone": round(scored.metrics["consistency"], 4),
+                "named_a_rating": len(worded),
+                "named_the_verdict": sum(worded),
+                "sentences_dropped": sum(len(row["dropped"]) for row in rows) if form == "cleaned" else 0,
+            }
+    return found
+
+
+def _transfer(found: dict[str, Any]) -> dict[str, Any]:
+    table, base = {}, None
+    for name, scores in found["scores"].items():
+        shares = torch.tensor(scores, dtype=torch.float64).softmax(dim=-1)[:, found["true"]].sum(dim=-1).tolist()
+        scored = score(found["labels"], [{"true": one, "false": 1 - one} for one in shares], LABELS_2)
+        base = base or scored
+        interval = scored.intervals(resamples=2000)["macro_f1"]
+        difference = compare(base, scored, resamples=2000).differences["macro_f1"]
+        table[name] = {
+            "claims": len(shares),
+            "macro_f1": round(scored.metrics["macro_f1"], 4),
+            "interval": [round(end, 4) for end in interval],
+            "difference": difference._asdict(),
+        }
+    return table
+
+
+def _show(console: Console, summary: dict[str, Any]) -> None:
+    seeds = len(summary["seeds"])
+    title = f"{summary['test_claims']} test claims, {seeds} seed{'s' * (seeds > 1)}"
+    table = Table("", "macro-F1", "95 %", "accuracy", "ECE", "against SFT", "p", title=title)
+    for row in summary["table"]:
+        low, high = row["macro_f1_interval"]
+        change = row.get("difference")
+        table.add_row(
+            ROWS[row["name"]],
+            f"{row['metrics']['macro_f1']:.3f}",
+            f"{low:.3f}–{high:.3f}",
+            f"{row['metrics']['accuracy']:.3f}",
+            f"{row['metrics']['ece']:.3f}",
+            f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if change else "",
+            f"{change['p']:.3f}" if change else "",
+        )
+    console.print(table)
+    gain = summary["refined_against_random"]
+    console.print(
+        f"self-refined on {summary['refined_claims']} claims, against as many random ones: {gain['value']:+.3f} "
+        f"[{gain['low']:+.3f}, {gain['high']:+.3f}], p {gain['p']:.3f}",
+        markup=False,
+    )
+    for found in summary["explanations"]:
+        for name, row in found.items():
+            console.print(f"explanations, {name}: {json.dumps(row)}", markup=False)
+    for found in summary["transfer"]:
+        for name, row in found.items():
+            console.print(f"other data, {name}: {json.dumps(row)}", markup=False)
+
+
+@contextmanager
+def _picture(path: Path, width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure.subplots()
+    figure.savefig(path, dpi=150)
+
+
+def _plot(out: Path, run: dict[str, Any]) -> None:
+    with _picture(out / "gains.png", 7, 3.5) as axes:
+        for name, gains in run["gains"].items():
+            layers = sorted(gains["by_layer"], key=int)
+            means = [gains["by_layer"][layer][1] for layer in layers]
+            errors = [gains["by_layer"][layer][2] for layer in layers]
+            at = list(map(int, layers))
+            axes.plot(at, means, marker="o", markersize=3, label=name.replace("_", " "))
+            low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
+            axes.fill_between(at, low, high, alpha=0.15, linewidth=0)
+        axes.axhline(0, color="grey", linestyle=":", linewidth=1)
+        axes.set(xlabel="layer (decoder block)", ylabel="held-out gain in P(gold), best strength")
+        axes.legend(frameon=False, fontsize=8)
+    with _picture(out / "quadrants.png", 4.5, 3.5) as axes:
+        names, bottom = list(run["quadrants"]), [0] * 4
+        for label in run["labels"]:
+            counts = [run["by_label"].get(name, {}).get(label, 0) for name in names]
+            axes.bar(names, counts, bottom=bottom, label=label)
+            bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
+        axes.set(ylabel="training claims")
+        axes.legend(frameon=False, title="gold")
+    with _picture(out / "projections.png", 4.5, 4) as axes:
+        shown = run["projections"]
+        for name in ("Q1", "Q2", "Q3", "Q4"):
+            dots = [xy for xy, of in zip(shown["along"], shown["quadrants"], strict=True) if of == name]
+            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, label=name, alpha=0.7)
+        axes.set(xlabel=f"along style, layer {shown['layer']}", ylabel="along substance")
+        axes.legend(frameon=False)
+
+
+def _write(path: Path, value: Any) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Hooks at a site of several layers, put on and taken off together, which know the tokens of every forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Self, TypeAlias
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from truthkit.activations.compiled import guarded_compilation, refuse_compiled
+from truthkit.activations.positions import Positions, check_positions
+from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module
+from truthkit.activations.tracking import Tracker
+from truthkit.decoding.attach import plain_model
+
+OnStates: TypeAlias = Callable[[torch.Tensor], torch.Tensor | None]
+"""Takes the states at a site, (rows, width, features); what it returns takes their place, None leaves them."""
+
+
+def hook_states(block: nn.Module, site: str, act: OnStates) -> RemovableHandle:
+    """Call `act` with the states at a site of a decoder block whenever they are computed."""
+    module = site_module(block, site)
+
+    def on_input(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+        changed = act(args[0])
+        return None if changed is None else (changed, *args[1:])
+
+    def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return act(output)
+        changed = act(output[0])
+        return None if changed is None else (changed, *output[1:])
+
+    if site == "heads":
+        return module.register_forward_pre_hook(on_input)
+    return module.register_forward_hook(on_output)
+
+
+class Hooked:
+    """What reading and steering share: hooks for the length of a `with` block, on a model that runs as it likes.
+
+    Subclasses say what is done in `_begin_forward`, once `self._tracker` knows the tokens, and in `_on_states`.
+
+    Args:
+        model: any text or image-text model; PEFT wrappers are looked through.
+        layers: layer numbers; None is all.
+        site: "block", "heads" or "mlp".
+        positions: which tokens; see `truthkit.activations.positions`.
+        processor: tokenizer or processor, for positions that look at characters.
+    """
+
+    def __init__(self, model: Any, layers: Sequence[int] | None, site: str, positions: Positions, processor: Any):
+        self._given, self.model = model, plain_model(model)
+        self.site, self.positions = site, check_positions(positions, processor)
+        blocks = decoder_blocks(self.model)
+        self.layers = resolve_layers(range(len(blocks)) if layers is None else layers, len(blocks))
+        for layer in self.layers:
+            site_module(blocks[layer], site)
+        self._tracker = Tracker(self.model, processor, self._begin_forward)
+        self._stack = ExitStack()
+
+    @property
+    def prompt_lengths(self) -> Sequence[int] | None:
+        """For forwards outside `generate`: how many of each text's tokens are prompt. None means all."""
+        return self._tracker.prompt_lengths
+
+    @prompt_lengths.setter
+    def prompt_lengths(self, lengths: Sequence[int] | None) -> None:
+        self._tracker.prompt_lengths = lengths
+
+    def __enter__(self) -> Self:
+        refuse_compiled(self._given, self.model)
+        blocks = decoder_blocks(self.model)
+        with ExitStack() as stack:
+            self._tracker.attach(stack)
+            for layer in dict.fromkeys(self.layers):
+                stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer)).remove)
+            stack.enter_context(guarded_compilation())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def _begin_forward(self) -> None:
+        raise NotImplementedError
+
+    def _on_states(self, layer: int) -> OnStates:
+        raise NotImplementedError

@@ -1,0 +1,112 @@
+"""`truthkit check`: the verdict on a claim, with its explanation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from truthkit.cli.prompt_lines import read_prompts
+from truthkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from truthkit.factcheck import Check
+    from truthkit.steering.reflex_guide import Guide
+
+_EPILOG = """\
+Verdicts are the most probable of the label words, not parsed from what the model says. An untrained model's verdicts
+are guesses: train an adapter with `truthkit train reflex`, or make one and its vectors with recipes/reflex.py.
+Sentences in [brackets] were taken for noise by the style vector, and are left out of the cleaned explanation.
+
+examples:
+  truthkit check "The Great Wall of China is visible from the Moon."
+  truthkit check "The bridge opened in 1932." --evidence "It was opened on 19 March 1932." --adapter DIR --json
+  truthkit check --file claims.txt --adapter DIR --style style.safetensors --substance substance.safetensors
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `check` to the command line."""
+    parser = subparsers.add_parser(
+        "check",
+        help="the verdict on a claim, with its explanation",
+        description="Check claims: a probability for every verdict, and an explanation with its noise left out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help="a claim; - reads one per line from standard input")
+    parser.add_argument("--file", metavar="FILE", help="read one claim per line; blank lines are skipped")
+    parser.add_argument("--evidence", metavar="TEXT", help="what is known about it; the same for every claim")
+    parser.add_argument(
+        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
+    )
+    parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, as `truthkit train reflex` makes it")
+    parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+    for name in ("style", "substance"):
+        parser.add_argument(
+            f"--{name}", metavar="FILE[:STRENGTH]", help=f"guide by this {name} vector; of one layer, or with a choice"
+        )
+    parser.add_argument("--labels", metavar="A,B,...", help="the verdicts to choose from (default: true,half,false)")
+    parser.add_argument("--no-explanation", action="store_true", help="the verdict only")
+    parser.add_argument("--max-new-tokens", type=int, default=160, metavar="N", help="(default: 160)")
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and print; 0 if there is a verdict on every claim."""
+    claims = read_prompts(args.claims, args.file)
+    labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
+    if args.evidence is not None and not args.evidence.strip():
+        raise ArgumentError("--evidence is empty; pass what is known, or leave it out.")
+
+    from truthkit.cli import rendering
+    from truthkit.factcheck import FactChecker
+    from truthkit.models import load
+    from truthkit.training.factcheck_data import LABELS_3
+
+    vectors = {name: _guide(text) for name in ("style", "substance") if (text := getattr(args, name))}
+    with rendering.working("loading the model"):
+        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+    checker = FactChecker(
+        model,
+        processor,
+        vectors=vectors,
+        labels=labels or LABELS_3,
+        explain=not args.no_explanation,
+        max_new_tokens=args.max_new_tokens,
+    )
+    found = checker.check_all(claims, [args.evidence] * len(claims))
+    if args.json:
+        print(json.dumps([one.as_dict() for one in found], indent=2))
+    else:
+        print("\n\n".join(rendering.printable(_shown(one)) for one in found))
+    return 0
+
+
+def _guide(text: str) -> Guide:
+    """The guide of FILE, or with the strength of FILE:STRENGTH."""
+    from dataclasses import replace
+
+    from truthkit.steering.reflex_guide import Guide, as_guide
+    from truthkit.steering.spec import parse_steer
+
+    spec = parse_steer(text)
+    if spec.options:
+        raise ArgumentError(f"{text!r} has options; expected FILE or FILE:STRENGTH, the rest stands in the file.")
+    vector = spec.load()
+    if spec.strength is not None and len(vector) == 1:
+        return Guide(vector, spec.strength)
+    guide = as_guide(vector)
+    return guide if spec.strength is None else replace(guide, strength=spec.strength)
+
+
+def _shown(one: Check) -> str:
+    others = sorted(one.probabilities.items(), key=lambda item: -item[1])
+    lines = [one.claim, f"{one.verdict}  ({', '.join(f'{label} {value:.1%}' for label, value in others)})"]
+    explanation, at = "", 0
+    for gone in one.dropped:
+        explanation += f"{one.explanation[at : gone.start]}[{gone.text}]"
+        at = gone.stop
+    explanation += one.explanation[at:]
+    return "\n".join([*lines, explanation] if explanation else lines)

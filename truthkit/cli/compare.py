@@ -1,0 +1,65 @@
+"""`truthkit compare`: two runs of a benchmark, item by item."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+Differences are B minus A with paired bootstrap intervals over images or questions; right and wrong answers are tested
+by McNemar's exact test.
+
+example:
+  truthkit compare runs/ritual/greedy runs/ritual/decoder --show 10
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `compare` to the command line."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="two runs of a benchmark, with paired tests",
+        description="Compare two runs of `truthkit eval` over the same items.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("before", type=Path, metavar="A", help="folder of the one run")
+    parser.add_argument("after", type=Path, metavar="B", help="folder of the other")
+    parser.add_argument("--show", type=int, default=5, metavar="N", help="items gained and lost to show (default: 5)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the differences, and items that flipped."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from truthkit.cli.rendering import Output, printable
+    from truthkit.evaluation.compare import compare, read_run
+
+    before, after = read_run(args.before), read_run(args.after)
+    found = compare(before, after)
+    console = Output()
+    table = Table(title=Text(f"{after.name} against {before.name}"), title_justify="left")
+    for column in ("mean of", "A", "B", "difference", "95 % interval", "p"):
+        table.add_column(column, justify="left" if column == "mean of" else "right")
+    shared = {item["key"] for item in after.items}
+    for name, change in found.changes.items():
+        values = [float(item[name]) for item in before.items if item["key"] in shared]
+        mean = sum(values) / len(values)
+        span = f"{change.low:+.4f} to {change.high:+.4f}"
+        table.add_row(
+            name, f"{mean:.4f}", f"{mean + change.value:.4f}", f"{change.value:+.4f}", span, f"{change.p:.3g}"
+        )
+    console.print(table)
+    if found.answers is not None:
+        test = found.answers
+        console.print(
+            f"right only in B: {test.gained}, right only in A: {test.lost}; McNemar's exact test: p = {test.p:.3g}"
+        )
+    for title, pairs in (("right only in B", found.gained), ("right only in A", found.lost)):
+        for one, other in pairs[: args.show]:
+            console.print(Text(f"\n{title}: {printable(str(one.get('question', one['prompt'])))}", style="bold"))
+            console.print(Text(f"  A: {printable(str(one['output']))}\n  B: {printable(str(other['output']))}"))
+    return 0

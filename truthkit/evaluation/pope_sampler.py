@@ -1,0 +1,106 @@
+"""POPE questions from one's own annotations: the official sampler, seeded.
+
+Source: AoiDragon/POPE, `main.py` and `utils.py`. Same draws in the same order as there, so the same random state gives
+the same questions; only its template slip ("Is there an orange in the imange?") is not repeated.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.pope import STRATEGIES, Question
+
+TEMPLATE = "Is there {article} {object} in the image?"
+
+
+def object_counts(images: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """In how many images each object is, in order of first appearance."""
+    return dict(Counter(name for objects in images.values() for name in objects))
+
+
+def co_occurrence(images: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """For each object those that share an image with it, most frequent first; ties in order of first appearance."""
+    together: dict[str, Counter[str]] = {}
+    for objects in images.values():
+        for name in objects:
+            together.setdefault(name, Counter()).update(other for other in objects if other != name)
+    return {name: [other for other, _ in counts.most_common()] for name, counts in together.items()}
+
+
+def sample_questions(
+    images: Mapping[str, Sequence[str]],
+    *,
+    strategies: Sequence[str] = STRATEGIES,
+    objects_per_image: int = 3,
+    image_count: int | None = None,
+    seed: int = 0,
+    template: str = TEMPLATE,
+) -> dict[str, list[Question]]:
+    """POPE questions for every strategy: as many objects that are there as ones that are not, for every image.
+
+    Args:
+        images: the objects of each image, each named once. Images with fewer than `objects_per_image` are left out.
+        strategies: how absent objects are chosen: any (`random`), the most frequent ones (`popular`), or those that
+            share the most images with the object just asked for (`adversarial`). One random state serves them in turn.
+        objects_per_image: how many present objects of an image are asked for: its first ones.
+        image_count: draw so many images, as the official script does with 500; None takes all in order.
+        seed: of every draw.
+        template: the question, with {article} and {object}.
+
+    Raises:
+        ArgumentError: too few images; or an image that leaves no absent objects to ask for.
+    """
+    if unknown := [name for name in strategies if name not in STRATEGIES]:
+        raise ArgumentError(f"strategies has {unknown[0]!r}; expected some of {', '.join(STRATEGIES)}.")
+    generator = random.Random(seed)
+    chosen = {image: objects for image, objects in images.items() if len(objects) >= objects_per_image}
+    if not chosen or (image_count or 0) > len(chosen):
+        raise ArgumentError(
+            f"{len(chosen)} images have {objects_per_image} objects or more; expected at least {image_count or 1}."
+        )
+    if image_count is not None:
+        chosen = dict(generator.sample(list(chosen.items()), image_count))
+    counts, together = object_counts(chosen), co_occurrence(chosen)
+    popular = [name for name, _ in Counter(counts).most_common()]
+    for image, objects in chosen.items():
+        if len(counts) - len(set(objects)) < objects_per_image:
+            raise ArgumentError(
+                f"image {image} has {len(objects)} of {len(counts)} objects: too few are absent from it."
+            )
+
+    result = {}
+    for strategy in strategies:
+        ranked = {name: {"random": [], "popular": popular, "adversarial": together[name]}[strategy] for name in counts}
+        pairs = _pairs(chosen, list(counts), ranked, objects_per_image, generator)
+        result[strategy] = [
+            Question(str(number), image, _ask(template, name), label, strategy)
+            for number, (image, name, label) in enumerate(pairs, 1)
+        ]
+    return result
+
+
+def _pairs(
+    images: Mapping[str, Sequence[str]],
+    names: list[str],
+    ranked: Mapping[str, list[str]],
+    objects_per_image: int,
+    generator: random.Random,
+) -> Iterator[tuple[str, str, str]]:
+    for image, objects in images.items():
+        asked: list[str] = []
+        for present in objects[:objects_per_image]:
+            asked.append(present)
+            absent = next((name for name in ranked[present] if name not in asked and name not in objects), None)
+            while absent is None:
+                name = generator.choice(names)
+                absent = name if name not in asked and name not in objects else None
+            asked.append(absent)
+            yield image, present, "yes"
+            yield image, absent, "no"
+
+
+def _ask(template: str, name: str) -> str:
+    return template.format(article="an" if name[0] in "aeiou" else "a", object=name)

@@ -1,0 +1,416 @@
+"""REFLEX: what a model and its fine-tuned form disagree on, as vectors (2511.20233).
+
+The backbone B and the fine-tuned model F judge the same training claims. In quadrant Q1 both are right, in Q2 only F
+("reasoning gain"), in Q3 none, in Q4 only B ("knowledge loss"). Q2 gives the *style* vector, to be amplified, Q4 the
+*substance* vector, which points from what F says to what B knew, and suppresses the conflict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from truthkit.activations.capture import read_texts
+from truthkit.activations.positions import Positions
+from truthkit.decoding.attach import plain_model
+from truthkit.decoding.prompts import text_tokenizer
+from truthkit.errors import ArgumentError
+from truthkit.steering.extraction import extract
+from truthkit.steering.pairs import Pair
+from truthkit.steering.vector import SteeringVector
+from truthkit.steering.verdicts import LEAD, Prompt, Verdict, VerdictScorer, batches, encode_dialogue
+from truthkit.training.dialogue import EXPLANATION, dialogue
+from truthkit.training.factcheck_data import LABELS_3, Claim
+
+QUADRANTS = {"Q1": (True, True), "Q2": (False, True), "Q3": (False, False), "Q4": (True, False)}
+"""Whether the backbone and the fine-tuned model are right."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How claims are put to the model: one of the four formats, and the labels.
+
+    Attributes:
+        labels: the verdicts to choose from.
+        explain: ask for an explanation.
+        evidence: show the evidence.
+    """
+
+    labels: tuple[str, ...] = LABELS_3
+    explain: bool = True
+    evidence: bool = False
+
+    def prompt(self, claim: Claim) -> list[dict[str, str]]:
+        """What is asked."""
+        return dialogue(claim, explain=self.explain, evidence=self.evidence, labels=self.labels, answer=False)
+
+    def check(self, claims: Sequence[Claim]) -> None:
+        """Raise unless there are claims and all have labels of this form.
+
+        Raises:
+            ArgumentError: there are none, or one has another label.
+        """
+        if not claims:
+            raise ArgumentError("claims is empty; give at least one.")
+        for number, claim in enumerate(claims):
+            if claim.label not in self.labels:
+                raise ArgumentError(
+                    f"claims[{number}] has the label {claim.label!r}; expected one of {', '.join(self.labels)}. "
+                    "read_claims(path, labels=...) merges labels."
+                )
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The verdicts of backbone and fine-tuned model on the same claims, and what they make of each claim.
+
+    Attributes:
+        claims: the claims.
+        backbone, tuned: the two models' verdicts.
+    """
+
+    claims: tuple[Claim, ...]
+    backbone: tuple[Verdict, ...]
+    tuned: tuple[Verdict, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.claims) == len(self.backbone) == len(self.tuned) or not self.claims:
+            raise ArgumentError(
+                f"there are {len(self.backbone)} and {len(self.tuned)} verdicts for {len(self.claims)} claims; "
+                "expected one of each model for every claim."
+            )
+
+    def of(self, quadrant: str) -> list[int]:
+        """The numbers of a quadrant's claims."""
+        if quadrant not in QUADRANTS:
+            raise ArgumentError(f"quadrant is {quadrant!r}; expected one of {', '.join(QUADRANTS)}.")
+        return [i for i, found in enumerate(self.quadrants) if found == quadrant]
+
+    @property
+    def quadrants(self) -> list[str]:
+        """Each claim's quadrant."""
+        names = {right: name for name, right in QUADRANTS.items()}
+        judged = zip(self.claims, self.backbone, self.tuned, strict=True)
+        return [names[b.label == claim.label, f.label == claim.label] for claim, b, f in judged]
+
+    def counts(self) -> dict[str, int]:
+        """How many claims each quadrant has."""
+        found = self.quadrants
+        return {name: found.count(name) for name in QUADRANTS}
+
+    def wrong(self, number: int) -> str:
+        """The verdict to contrast the gold one with: F's where F is wrong, else B's, else F's runner-up."""
+        gold, tuned = self.claims[number].label, self.tuned[number]
+        for verdict in (tuned, self.backbone[number]):
+            if verdict.label != gold:
+                return verdict.label
+        return max((label for label in tuned.probabilities if label != gold), key=tuned.probabilities.__getitem__)
+
+
+@contextmanager
+def as_backbone(model: Any, against: Any = "base") -> Iterator[Any]:
+    """The backbone of a fine-tuned model.
+
+    Args:
+        model: the fine-tuned model.
+        against: "base" is `model` with its adapters off; or another model with the same tokenizer.
+
+    Raises:
+        ArgumentError: "base", and the model has no adapter.
+    """
+    if not isinstance(against, str):
+        yield against
+        return
+    if against != "base" or not hasattr(model, "disable_adapter"):
+        raise ArgumentError(
+            f"against={against!r}; expected a model, or 'base' for a PEFT model, whose adapters can be switched off."
+        )
+    with model.disable_adapter():
+        yield model
+
+
+def disagreement(
+    model: Any,
+    processor: Any,
+    claims: Sequence[Claim],
+    form: Form | None = None,
+    *,
+    against: Any = "base",
+    bias: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
+    token_budget: int = 2048,
+) -> Disagreement:
+    """Judge training claims with the backbone and with the fine-tuned model, both by likelihood.
+
+    Args:
+        model: the fine-tuned model.
+        processor: its tokenizer or processor.
+        claims: claims that the fine-tuning may have seen, and the test has not.
+        form: labels and format.
+        against: the backbone; see `as_backbone`.
+        bias: of the labels' scores, for backbone and fine-tuned model. A backbone that has one verdict for everything
+            knows nothing that could be lost; `label_bias` evens it out. None is the paper's way.
+        token_budget: how many tokens, padding included, run in one forward.
+
+    Raises:
+        ArgumentError: no claims, an unknown label, or a claim that is too long.
+    """
+    form = form or Form()
+    form.check(claims)
+    prompts = [form.prompt(claim) for claim in claims]
+
+    def judge(by: Any, shift: Sequence[float] | None) -> tuple[Verdict, ...]:
+        scorer = VerdictScorer(by, processor, form.labels, token_budget=token_budget)
+        return tuple(scorer.verdicts(prompts, bias=shift))
+
+    with as_backbone(model, against) as backbone:
+        before = judge(backbone, bias[0])
+    return Disagreement(tuple(claims), before, judge(model, bias[1]))
+
+
+def vertical_pairs(
+    found: Disagreement, numbers: Sequence[int], form: Form | None = None, *, through: str = "lead"
+) -> list[Pair]:
+    """The same text on both sides: `extract(..., against="base")` then gives what the two models differ in.
+
+    Args:
+        found: the claims.
+        numbers: which of them.
+        form: labels and format.
+        through: how far the text goes: to the "lead" (where the verdict is about to be said), the gold "verdict", or
+            the gold "explanation". Ours.
+    """
+    form = form or Form()
+    pairs = []
+    for i in numbers:
+        claim = found.claims[i]
+        said = _answer(claim, claim.label, through)
+        text = [*form.prompt(claim), {"role": "assistant", "content": said}]
+        pairs.append(Pair(text, text, group=str(i)))
+    return pairs
+
+
+def horizontal_pairs(
+    found: Disagreement, numbers: Sequence[int], form: Form | None = None, *, through: str = "verdict"
+) -> list[Pair]:
+    """Answers to the same prompt: the gold verdict against the wrong one that was given, both within F.
+
+    Args:
+        found: the claims.
+        numbers: which of them.
+        form: labels and format.
+        through: whether the gold "explanation" follows either "verdict". Ours.
+    """
+    form = form or Form()
+    if through == "lead":
+        raise ArgumentError("through is 'lead', where both sides are the same; expected 'verdict' or 'explanation'.")
+    pairs = []
+    for i in numbers:
+        claim = found.claims[i]
+        right, wrong = (_answer(claim, label, through) for label in (claim.label, found.wrong(i)))
+        pairs.append(Pair(right, wrong, prompt=form.prompt(claim), group=str(i)))
+    return pairs
+
+
+def _answer(claim: Claim, label: str, through: str) -> str:
+    match through:
+        case "lead":
+            return LEAD
+        case "verdict":
+            return f"{LEAD} {label}"
+        case "explanation":
+            if not (claim.explanation and claim.explanation.strip()):
+                raise ArgumentError(
+                    f"claim {claim.id!r} has no explanation; use through='verdict', or claims that have one."
+                )
+            return answer_head(label) + claim.explanation.strip()
+    raise ArgumentError(f"through is {through!r}; expected 'lead', 'verdict' or 'explanation'.")
+
+
+def answer_head(label: str) -> str:
+    """What an explained answer says before the explanation."""
+    return f"{LEAD} {label}\n{EXPLANATION} "
+
+
+@dataclass(frozen=True)
+class ReflexVectors:
+    """The vectors of every layer.
+
+    Attributes:
+        style: what F has and B has not where F alone is right (vertical), or what sets the gold verdict apart there
+            (horizontal).
+        substance: what B has and F has not where B alone is right, or what sets the gold verdict apart there.
+        shift: what F has and B has not where both are right or both wrong: fine-tuning as such. None for horizontal
+            pairs, and where there are no such claims.
+    """
+
+    style: SteeringVector
+    substance: SteeringVector
+    shift: SteeringVector | None = None
+
+    def leakage(self) -> dict[int, float]:
+        """By layer, the cosine between style and substance; its square is the share of either that is the other."""
+        return self.style.cosine(self.substance)
+
+    def orthogonalised(self, *, keep: str = "style") -> ReflexVectors:
+        """One vector as it is, the other without its part along it.
+
+        Args:
+            keep: "style" or "substance"; ours.
+        """
+        if keep == "style":
+            return ReflexVectors(self.style, self.substance.orthogonalise(self.style), self.shift)
+        if keep == "substance":
+            return ReflexVectors(self.style.orthogonalise(self.substance), self.substance, self.shift)
+        raise ArgumentError(f"keep is {keep!r}; expected 'style' or 'substance'.")
+
+    def without_shift(self) -> ReflexVectors:
+        """Both vectors without what fine-tuning changes on any claim, right or wrong (ours).
+
+        Raises:
+            ArgumentError: there is no shift vector.
+        """
+        if self.shift is None:
+            raise ArgumentError("there is no shift vector: it comes from vertical pairs with claims in Q1 or Q3.")
+        parts = (self.style.orthogonalise(self.shift), self.substance.orthogonalise(self.shift))
+        return ReflexVectors(*parts, self.shift)
+
+
+def reflex_vectors(
+    model: Any,
+    processor: Any,
+    found: Disagreement,
+    form: Form | None = None,
+    *,
+    contrast: str = "vertical",
+    through: str | None = None,
+    method: str = "mean",
+    positions: Positions = "last",
+    least: int = 1,
+    most: int | None = None,
+    against: Any = "base",
+    held_out: float = 0.2,
+    token_budget: int = 2048,
+    seed: int = 0,
+    progress: bool = False,
+    **options: Any,
+) -> ReflexVectors:
+    """Style and substance at every decoder block.
+
+    Args:
+        model: the fine-tuned model.
+        processor: its tokenizer or processor.
+        found: the disagreement of the two models on training claims.
+        form: labels and format; as in `disagreement`.
+        contrast: "vertical" (B's against F's states on the same text) or "horizontal" (answers within F).
+        through: how far the texts go; None is "lead" for vertical, "verdict" for horizontal pairs. Ours.
+        method: "mean" or "logistic" are the paper's; any of `tk.extract`'s.
+        positions: which tokens are read. Ours: the last, where the verdict is about to be said, or has been.
+        least: fewer claims than this in Q2 or Q4 are an error. Ours.
+        most: no more claims than this of each quadrant, the first ones. None takes all.
+        against: the backbone; see `as_backbone`.
+        held_out: the share of claims to score on.
+        token_budget: how many tokens, padding included, run in one forward.
+        seed: of the split and of the resampling.
+        progress: show a progress bar.
+        **options: of the method.
+
+    Raises:
+        ArgumentError: Q2 or Q4 has too few claims, or something else makes no sense.
+    """
+    form = form or Form()
+    for name, what in (("Q2", "only the fine-tuned model is right"), ("Q4", "only the backbone is right")):
+        if len(found.of(name)) < max(1, least):
+            counts = ", ".join(f"{key}: {count}" for key, count in found.counts().items())
+            raise ArgumentError(
+                f"{name}, where {what}, has {len(found.of(name))} claims, but at least {max(1, least)} are needed "
+                f"({counts}). Give more training claims, even out the labels (bias=), or train for longer or shorter."
+            )
+    if contrast not in ("vertical", "horizontal"):
+        raise ArgumentError(f"contrast is {contrast!r}; expected 'vertical' or 'horizontal'.")
+    vertical = contrast == "vertical"
+    through = through or ("lead" if vertical else "verdict")
+
+    def vector(numbers: list[int]) -> SteeringVector:
+        make = vertical_pairs if vertical else horizontal_pairs
+        return extract(
+            model,
+            processor,
+            make(found, numbers[:most], form, through=through),
+            positions=positions,
+            method=method,
+            held_out=held_out,
+            token_budget=token_budget,
+            seed=seed,
+            against=against if vertical else None,
+            progress=progress,
+            **options,
+        )
+
+    style, substance = vector(found.of("Q2")), vector(found.of("Q4"))
+    rest = sorted(found.of("Q1") + found.of("Q3"))
+    shift = vector(rest) if vertical and rest else None
+    return ReflexVectors(style, -substance if vertical else substance, shift)
+
+
+def projections(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    vectors: Sequence[SteeringVector],
+    *,
+    layer: int,
+    answer: str = LEAD,
+    positions: Positions = "last",
+    token_budget: int = 2048,
+) -> torch.Tensor:
+    """How far each text's state lies along each vector's unit direction at one layer; (texts, vectors), float64."""
+    tokenizer, plain = text_tokenizer(processor, "projections"), plain_model(model)
+    ids = [encode_dialogue(tokenizer, prompt, answer) for prompt in prompts]
+    before = [len(encode_dialogue(tokenizer, prompt)) for prompt in prompts]
+    units = torch.stack([torch.nn.functional.normalize(vector[layer].double(), dim=0) for vector in vectors])
+    result = torch.zeros(len(ids), len(vectors), dtype=torch.float64)
+    for batch in batches([len(text) for text in ids], token_budget):
+        states = read_texts(
+            plain,
+            [ids[i] for i in batch],
+            [before[i] for i in batch],
+            [layer],
+            positions=positions,
+            site=vectors[0].site,
+            processor=processor,
+        )
+        result[batch] = states[0].double().cpu() @ units.T
+    return result
+
+
+def refinement_claims(found: Disagreement) -> list[Claim]:
+    """The claims of Q2 and Q4, in their order: what self-refinement trains on."""
+    return [claim for claim, name in zip(found.claims, found.quadrants, strict=True) if name in ("Q2", "Q4")]
+
+
+def write_claims(claims: Sequence[Claim], path: str | PathLike[str]) -> None:
+    """Write claims as JSON lines that `read_claims` and `truthkit train reflex` read; the file appears whole or not.
+
+    Raises:
+        ArgumentError: there are no claims.
+    """
+    if not claims:
+        raise ArgumentError("claims is empty, so there is nothing to train on; Q2 and Q4 have no claims.")
+    lines = []
+    for claim in claims:
+        fields = {"id": claim.id, "claim": claim.text, "label": claim.label}
+        fields |= {} if claim.explanation is None else {"explain": claim.explanation}
+        fields |= {} if claim.evidence is None else {"evidence": claim.evidence}
+        lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part")
+    part.write_text("".join(lines), encoding="utf-8")
+    os.replace(part, target)

@@ -1,0 +1,115 @@
+"""What is written beside an adapter: `training.json` for programs, a model card for people."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import truthkit
+from truthkit.errors import ArgumentError
+from truthkit.training.chat import Encoded
+
+_RECORD = "training.json"
+
+
+def file_sha256(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tokens_sha256(encoded: Sequence[Encoded]) -> str:
+    """SHA-256 of the tokens and where the answers begin: what the model sees, whatever the files were called."""
+    return hashlib.sha256(json.dumps([[row.ids, row.start] for row in encoded]).encode()).hexdigest()
+
+
+def model_identity(model: Any) -> dict[str, Any]:
+    """Which model it is: name, type, size, and a hash over some weights of every tensor."""
+    some = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        some.update(name.encode())
+        some.update(parameter.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return {
+        "id": str(getattr(model.config, "_name_or_path", "") or ""),
+        "type": model.config.model_type,
+        "parameters": model.num_parameters(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "sha256": some.hexdigest(),
+    }
+
+
+def adapter_identity(folder: str | PathLike[str]) -> dict[str, str]:
+    """Which adapter a training starts from.
+
+    Raises:
+        ArgumentError: the folder holds no adapter.
+    """
+    file = Path(folder) / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ArgumentError(f"start={str(folder)!r} holds no adapter_model.safetensors; name a PEFT folder.")
+    return {"path": str(folder), "sha256": file_sha256(file)}
+
+
+def versions() -> dict[str, str]:
+    """Of everything that takes part."""
+    found = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    return {"truthkit": truthkit.__version__, **found}
+
+
+def finished(out: Path, digest: str) -> dict[str, Any] | None:
+    """The record of `out` if it is the result of this training; None if there is nothing yet.
+
+    Raises:
+        ArgumentError: `out` holds something else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        record: dict[str, Any] = json.loads((out / _RECORD).read_text())
+    except (OSError, json.JSONDecodeError):
+        record = {}
+    if record.get("digest") == digest:
+        return record
+    what = "the result of another training" if record else "something else"
+    raise ArgumentError(f"out={str(out)!r} already holds {what}; remove it, or name another folder.")
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """`training.json` and `README.md`."""
+    (folder / _RECORD).write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "README.md").write_text(_card(report))
+
+
+def _card(report: dict[str, Any]) -> str:
+    model, data, losses = report["model"], report["data"], report["losses"]
+    few = max(1, min(20, len(losses) // 4))
+    rows = {
+        "base model": f"`{model['id']}` ({model['type']}, {model['parameters']:,} parameters, {model['dtype']})",
+        "task": report.get("task", "fine-tuning"),
+        "examples": f"{data['examples']} ({data['answer_tokens']} answer tokens; {data['cut']} prompts cut, "
+        f"{data['skipped']} examples left out)",
+        "steps": f"{report['steps']}, {report['epochs']:.2f} epochs",
+        "loss": f"{_mean(losses[:few]):.4f} (first {few} steps) to {_mean(losses[-few:]):.4f} (last {few})",
+        "tokens sha256": f"`{data['sha256']}`",
+        **{f"file `{Path(file['path']).name}`": f"sha256 `{file['sha256']}`" for file in report.get("files", [])},
+        **{name: f"`{value}`" for name, value in report["settings"].items() if name not in ("steps", "epochs")},
+        **{f"{name} version": value for name, value in report["versions"].items()},
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    front = f"---\nlibrary_name: peft\nbase_model: {json.dumps(model['id'])}\ntags: [lora, truthkit]\n---\n"
+    note = report.get("note", "")
+    return (
+        f"{front}\n# LoRA adapter: {report.get('task', 'fine-tuning')}\n\n{note}\n\n"
+        f"Made by truthkit; the loss was taken on the answers alone. Load it with `tk.load(model, adapter=FOLDER)`. "
+        f"Losses of all steps: `{_RECORD}`.\n\n"
+        f"| | |\n| --- | --- |\n{table}\n"
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,323 @@
+"""Fine-tuning a causal language model by LoRA, to the same result however often it is killed.
+
+A loop of our own, not the Trainer of transformers or TRL: theirs keep optimizer, scheduler and random numbers in
+pickles, and cannot promise the same result from any step. Here a step is a function of its
+number and of the state before it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from truthkit.decoding.attach import plain_model
+from truthkit.errors import ArgumentError, ModelError
+from truthkit.training import card
+from truthkit.training.batches import collate, plan
+from truthkit.training.chat import Encoded, Example, encode_all
+from truthkit.training.checkpoint import Checkpoint, digest
+from truthkit.training.interrupt import stop_requests
+from truthkit.training.peers import Peers
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Every default is ours: neither LOL's, ICD's nor REFLEX's settings are public for small models.
+
+    Attributes:
+        rank: of the LoRA update, on all linear layers of the decoder blocks.
+        alpha: its scale, alpha / rank; None is twice the rank.
+        dropout: on the update's input.
+        lr: peak learning rate of AdamW, after a linear warm-up and before a linear decay to 0.
+        warmup: share of the steps that warm up.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        epochs: passes over the data; parts count.
+        steps: so many steps instead.
+        batch_tokens: tokens of a step, padding included.
+        accumulate: pieces in which a process runs its part of a step, to save memory.
+        max_length: tokens of an example; longer prompts are cut, longer answers an error. None is the model's
+            context, at most 1024.
+        skip_long: leave out examples whose answer does not fit, instead.
+        seed: of the order of the data, of dropout and of the first weights.
+        gradient_checkpointing: recompute activations in the backward pass, to save memory.
+    """
+
+    rank: int = 16
+    alpha: float | None = None
+    dropout: float = 0.0
+    lr: float = 5e-4
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    epochs: float = 1.0
+    steps: int | None = None
+    batch_tokens: int = 1024
+    accumulate: int = 1
+    max_length: int | None = None
+    skip_long: bool = False
+    seed: int = 0
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"rank": 1, "batch_tokens": 1, "accumulate": 1, "seed": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ArgumentError(f"{name} is {getattr(self, name)}; expected at least {low}.")
+        for name in ("lr", "clip", "epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ArgumentError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        for name in ("warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ArgumentError(f"{name} is {getattr(self, name)}; expected 0 or more and less than 1.")
+        if self.steps is not None and self.steps < 1:
+            raise ArgumentError(f"steps is {self.steps}; expected at least 1.")
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    out: str | os.PathLike[str],
+    *,
+    settings: Settings | None = None,
+    start: str | os.PathLike[str] | None = None,
+    about: Mapping[str, Any] | None = None,
+    save_every: float = 20.0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train a LoRA adapter on the answers of `examples` and write it to the folder `out`.
+
+    The loss is the cross-entropy of the answer's tokens, averaged over a step. `out` appears when it is complete: a
+    PEFT folder with a model card and `training.json`. Until then `out.partial` holds the state, from which the same
+    call goes on, to the same tensors as without a stop (on the same machine and number of threads and processes).
+    Several processes under torchrun or `accelerate launch` share the rows of each step.
+
+    Args:
+        model: a causal language model as `tk.load` returns it, quantised or not. It is given back as it was.
+        tokenizer: its tokenizer.
+        examples: what to learn.
+        out: folder for the adapter. One that holds the result of this same training is left as it is.
+        settings: see `Settings`.
+        start: a PEFT folder whose adapter is trained on, instead of a new one; rank and targets are then its own.
+        about: what else to write to `training.json`, and what else identifies the training (files and their hashes).
+        save_every: seconds between records; after each one nothing before it can be lost.
+        progress: show a progress bar.
+
+    Returns:
+        What `training.json` holds.
+
+    Raises:
+        ArgumentError: see `Settings` and `encode`; or `out` holds something else.
+        ModelError: the loss is not a number.
+        KeyboardInterrupt: it was interrupted; the state is on disk.
+    """
+    settings, out, about = settings or Settings(), Path(out), dict(about or {})
+    limit = _max_length(model, settings.max_length)
+    encoded, skipped = encode_all(tokenizer, examples, limit, skip_long=settings.skip_long)
+    steps = plan(
+        [len(row.ids) for row in encoded],
+        settings.batch_tokens,
+        settings.seed,
+        steps=settings.steps,
+        epochs=settings.epochs,
+    )
+    identity = {
+        "settings": asdict(settings) | {"max_length": limit},
+        "model": card.model_identity(model),
+        "data": {
+            "examples": len(encoded),
+            "skipped": skipped,
+            "cut": sum(row.cut for row in encoded),
+            "tokens": sum(len(row.ids) for row in encoded),
+            "answer_tokens": sum(len(row.ids) - row.start for row in encoded),
+            "sha256": card.tokens_sha256(encoded),
+        },
+        "start": card.adapter_identity(start) if start else None,
+        **about,
+    }
+    key, work = digest(identity), out.with_name(f"{out.name}.partial")
+    place = Peers()
+    if (done := card.finished(out, key)) is not None:
+        if place.index == 0:
+            shutil.rmtree(work, ignore_errors=True)
+        return done
+    checkpoint = Checkpoint(work, key, every=save_every)
+    with _trainable(model, settings, start) as peft:
+        trainer = _Trainer(peft, tokenizer, encoded, steps, settings, place)
+        losses = trainer.run(checkpoint, progress=progress)
+        report = {
+            **identity,
+            "steps": len(steps),
+            "epochs": sum(map(len, steps)) / len(encoded),
+            "losses": losses,
+            "versions": card.versions(),
+            "digest": key,
+        }
+        if place.index == 0:
+            _publish(peft, work, out, report)
+    place.wait()
+    return report
+
+
+def _max_length(model: Any, asked: int | None) -> int:
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1024
+    if asked is None:
+        return min(context, 1024)
+    if not 1 < asked <= context:
+        raise ArgumentError(f"max_length is {asked}; expected 2 to {context}, the model's context.")
+    return asked
+
+
+@contextmanager
+def _trainable(model: Any, settings: Settings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
+    """`model` with a LoRA adapter that can be trained; afterwards as it was."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    if hasattr(model, "peft_config"):
+        raise ArgumentError("the model already has an adapter; load it without, and pass the adapter as start=.")
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    was_training, use_cache = model.training, model.config.use_cache
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        if start is not None:
+            peft = PeftModel.from_pretrained(model, str(start), is_trainable=True)
+        else:
+            alpha = 2 * settings.rank if settings.alpha is None else settings.alpha
+            peft = get_peft_model(
+                model,
+                LoraConfig(
+                    r=settings.rank,
+                    lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by it; a float is as good
+                    lora_dropout=settings.dropout,
+                    target_modules="all-linear",
+                    fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+                    task_type="CAUSAL_LM",
+                ),
+            )
+    try:
+        if settings.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        peft.train()
+        yield peft
+    finally:
+        if settings.gradient_checkpointing:
+            model.activation_checkpointing_disable()
+        peft.unload()
+        vars(model).pop("peft_config", None)
+        model.train(was_training)
+        model.config.use_cache = use_cache
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+class _Trainer:
+    """The loop over steps."""
+
+    def __init__(
+        self,
+        peft: PeftModel,
+        tokenizer: Any,
+        rows: list[Encoded],
+        steps: list[list[int]],
+        settings: Settings,
+        place: Peers,
+    ):
+        self._peft, self._rows, self._steps, self._settings, self._place = peft, rows, steps, settings, place
+        self._pad = tokenizer.pad_token_id or 0
+        self._weights = {name: weight for name, weight in peft.named_parameters() if weight.requires_grad}
+        self._optimizer = torch.optim.AdamW(self._weights.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self._takes = set(inspect.signature(plain_model(peft).forward).parameters)
+
+    def run(self, checkpoint: Checkpoint, *, progress: bool) -> list[float]:
+        """Train from where the checkpoint stands to the end; the loss of every step."""
+        from tqdm import tqdm
+
+        losses = checkpoint.resume(self._weights, self._optimizer)
+        mine = self._place.index == 0
+        with (
+            stop_requests() as stop,
+            torch.random.fork_rng(),
+            tqdm(total=len(self._steps), initial=len(losses), desc="training", disable=not (progress and mine)) as bar,
+        ):
+            while len(losses) < len(self._steps):
+                losses.append(self._step(len(losses)))
+                bar.update()
+                bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
+                last = len(losses) == len(self._steps)
+                stopping = self._place.any(stop())
+                if mine and (checkpoint.due() or stopping or last):
+                    checkpoint.save(self._weights, self._optimizer, losses)
+                if stopping and not last:
+                    raise KeyboardInterrupt
+        return losses
+
+    def _step(self, number: int) -> float:
+        """One optimizer step on this step's rows, shared by the processes; the mean loss of an answer token."""
+        rows = [self._rows[index] for index in self._steps[number]]
+        answer_tokens = sum(len(row.ids) - row.start for row in rows)
+        pieces = self._settings.accumulate * self._place.count
+        device = next(iter(self._weights.values())).device
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for piece in range(self._place.index, pieces, self._place.count):
+            torch.manual_seed((self._settings.seed * 1_000_003 + number) * 1_009 + piece)  # dropout
+            if part := rows[piece::pieces]:
+                loss = self._loss(part, device)
+                (loss / answer_tokens).backward()
+                total += loss.detach().double()
+        self._place.sum_into(total)
+        for weight in self._weights.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            self._place.sum_into(weight.grad)
+        mean = float(total) / answer_tokens
+        if not math.isfinite(mean):
+            raise ModelError(
+                f"the loss of step {number} is {mean}. Use a lower learning rate, or another dtype (float32, bfloat16)."
+            )
+        nn.utils.clip_grad_norm_(self._weights.values(), self._settings.clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.lr * self._schedule(number)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return mean
+
+    def _loss(self, rows: Sequence[Encoded], device: torch.device) -> torch.Tensor:
+        """The sum of the answer tokens' cross-entropies; the output head runs where answers may be, no further left."""
+        ids, mask, labels, keep = collate(rows, self._pad)
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
+        inputs = {name: value.to(device) for name, value in inputs.items() if name in self._takes}
+        options = {"logits_to_keep": keep} if "logits_to_keep" in self._takes else {}
+        logits = self._peft(**inputs, use_cache=False, **options).logits[:, -keep:-1].float()
+        wanted = labels[:, labels.shape[1] - keep + 1 :].to(logits.device)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum").to(device)
+
+    def _schedule(self, number: int) -> float:
+        """Linear warm-up and linear decay, as a share of the peak."""
+        steps = len(self._steps)
+        warm = math.ceil(self._settings.warmup * steps)
+        return (number + 1) / warm if number < warm else (steps - number) / max(1, steps - warm)
+
+
+def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> None:
+    """Write the folder beside `out` and rename it, so that `out` is whole or not there."""
+    whole = work / "adapter"
+    shutil.rmtree(whole, ignore_errors=True)
+    peft.save_pretrained(str(whole), save_embedding_layers=False)
+    card.write(whole, report)
+    os.replace(whole, out)
+    shutil.rmtree(work, ignore_errors=True)
