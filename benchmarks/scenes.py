@@ -84,22 +84,6 @@ def answer(
     return replies
 
 
-def yes_no_counts(said: Sequence[bool], truth: Sequence[bool]) -> np.ndarray:
-    """For each question: hit, false alarm, correct no, miss."""
-    yes, present = np.array(said), np.array(truth)
-    return np.stack([yes & present, yes & ~present, ~yes & ~present, ~yes & present], axis=1).astype(float)
-
-
-def yes_no(totals: np.ndarray) -> dict[str, np.ndarray]:
-    """POPE's measures of such totals."""
-    hit, alarm, right_no, miss = np.moveaxis(totals, -1, 0)
-    return {
-        "accuracy": ratio(hit + right_no, hit + alarm + right_no + miss),
-        "f1": ratio(2 * hit, 2 * hit + alarm + miss),
-        "yes_ratio": ratio(hit + alarm, hit + alarm + right_no + miss),
-    }
-
-
 def caption_counts(texts: Sequence[str], scenes: Sequence[Any]) -> np.ndarray:
     """For each caption: absent objects, absent partners, mentions, whether any is absent, objects found, objects."""
     rows = []
@@ -138,13 +122,12 @@ def main() -> None:
     pictures = [render(scene) for scene in scenes]
     rng = random.Random(args.seed)
     asked = [
-        (number, question)
+        pope.Question("", str(number), question.text, "yes" if question.present else "no", kind)
         for number, scene in enumerate(scenes)
         for kind in KINDS
         for question in questions(scene, rng, kind=kind)
     ]
-    truth = [question.present for _, question in asked]
-    clusters = [number for number, _ in asked]
+    seen = [pictures[int(question.image)] for question in asked]
     print(f"{len(scenes)} scenes, {len(asked)} questions, seed {args.seed}")
 
     results: dict[str, Any] = {}
@@ -154,32 +137,22 @@ def main() -> None:
             continue
         start = time.perf_counter()
         torch.manual_seed(args.seed)
-        replies = answer(
-            model, processor, [pictures[n] for n in clusters], [q.text for _, q in asked], way, 4, f"{name}: questions"
-        )
-        said = [
-            pope.parse(reply, "yes" if present else "no") == "yes"
-            for reply, present in zip(replies, truth, strict=True)
-        ]
+        replies = answer(model, processor, seen, [question.text for question in asked], way, 4, f"{name}: questions")
         texts = answer(model, processor, pictures, [CAPTION_PROMPT] * len(scenes), way, 48, f"{name}: captions")
-        counts, described = yes_no_counts(said, truth), caption_counts(texts, scenes)
-        right = [one == present for one, present in zip(said, truth, strict=True)]
+        score, described = pope.score(asked, replies), caption_counts(texts, scenes)
+        right = [item["correct"] for item in score.items]
         before = before or {"right": right, "captions": described}
-        test = mcnemar(before["right"], right)
         change = paired_bootstrap(before["captions"], described, captions)
         record: dict[str, Any] = {
             "seconds": time.perf_counter() - start,
-            "questions": {metric: float(value) for metric, value in yes_no(counts.sum(axis=0)).items()},
-            "questions_intervals": bootstrap(counts, yes_no, clusters),
+            "questions": score.metrics,
+            "questions_intervals": score.intervals(),
+            "by_kind": {kind: part.metrics for kind, part in pope.by_category(score).items()},
             "captions": {metric: float(value) for metric, value in captions(described.sum(axis=0)).items()},
             "captions_intervals": bootstrap(described, captions),
-            "mcnemar": test._asdict(),
+            "mcnemar": mcnemar(before["right"], right)._asdict(),
             "captions_change": {metric: difference._asdict() for metric, difference in change.items()},
-            "by_kind": {},
         }
-        for kind in KINDS:
-            own = np.array([question.kind == kind for _, question in asked])
-            record["by_kind"][kind] = {m: float(v) for m, v in yes_no(counts[own].sum(axis=0)).items()}
         results[name] = record
         print(_line(name, record), flush=True)
         if args.out:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import random
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 import truthkit as tk
+from truthkit.evaluation.intervals import mcnemar, paired_bootstrap
 from truthkit.steering.select import choose
 
 FLUENT = [
@@ -87,35 +87,18 @@ def pairs_of(question: dict[str, Any], most: int) -> list[dict[str, str]]:
     return [{"prompt": prompt, "positive": a, "negative": b, "group": question["question"]} for a, b in both]
 
 
-def mcnemar(before: list[int], after: list[int]) -> tuple[int, int, float]:
-    """Questions gained and lost, and the two-sided exact p-value."""
-    gained = sum(b > a for a, b in zip(before, after, strict=True))
-    lost = sum(b < a for a, b in zip(before, after, strict=True))
-    n, tail = gained + lost, min(gained, lost)
-    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(tail + 1)) / 2**n) if n else 1.0
-    return gained, lost, p
-
-
-def bootstrap(differences: list[float], seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean."""
-    values = torch.tensor(differences, dtype=torch.float64)
-    draws = torch.randint(len(values), (10_000, len(values)), generator=torch.Generator().manual_seed(seed))
-    low, high = values[draws].mean(dim=1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
-
-
 def compared(
     mc1_before: list[int], mc2_before: list[float], mc1: list[int], mc2: list[float], seed: int
 ) -> dict[str, Any]:
     """Scores with their paired tests against the unsteered ones."""
-    gained, lost, p = mcnemar(mc1_before, mc1)
-    changes = [b - a for a, b in zip(mc2_before, mc2, strict=True)]
-    low, high = bootstrap(changes, seed)
+    test = mcnemar(mc1_before, mc1)
+    tables = ([[1.0, value] for value in values] for values in (mc2_before, mc2))
+    change = paired_bootstrap(*tables, lambda totals: {"mc2": totals[..., 1] / totals[..., 0]}, seed=seed)["mc2"]
     return {
         "mc1": round(sum(mc1) / len(mc1), 4),
-        "mcnemar": {"gained": gained, "lost": lost, "p": round(p, 4)},
+        "mcnemar": {"gained": test.gained, "lost": test.lost, "p": round(test.p, 4)},
         "mc2": round(sum(mc2) / len(mc2), 4),
-        "mc2_difference": [round(value, 4) for value in (sum(changes) / len(changes), low, high)],
+        "mc2_difference": [round(value, 4) for value in change[:3]],
     }
 
 

@@ -19,9 +19,21 @@ WHERE: dict[str, Where] = {
 }
 
 
+_BLOCKS = (
+    "model.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "model.decoder.layers",
+    "transformer.blocks",
+    "model.language_model.layers",
+    "model.text_model.layers",
+    "language_model.model.layers",
+)
+
+
 def block_list(model: Any) -> Any:
     """The decoder blocks, by the name that each architecture gives them."""
-    for path in ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "transformer.blocks"):
+    for path in _BLOCKS:
         found = model
         for name in path.split("."):
             found = getattr(found, name, None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import truthkit as tk
+from tests.activations.oracle import block_list
 from tests.tiny_vlm import SPECIAL, TinyVLM, picture, tiny_vlm
 from truthkit.activations.capture import Capture
 
@@ -34,16 +35,6 @@ def made(tiny: TinyVLM, rows: tuple[int, ...]) -> Inputs:
     return tiny.inputs(texts, [IMAGES[row] for row in rows])
 
 
-def blocks(model: Any) -> Any:
-    for path in ("model.language_model.layers", "model.text_model.layers", "language_model.model.layers"):
-        found = model
-        for name in path.split("."):
-            found = getattr(found, name, None)
-        if found is not None:
-            return found
-    raise AssertionError(type(model).__name__)
-
-
 @torch.no_grad()
 def whole(model: Any, inputs: Inputs, more: list[int], hook: Any) -> torch.Tensor:
     """One forward over a prompt with its images and what came after it; the logits of its last token."""
@@ -54,7 +45,7 @@ def whole(model: Any, inputs: Inputs, more: list[int], hook: Any) -> torch.Tenso
         if name in inputs:  # of PaliGemma, 1 is what comes after the prompt; elsewhere 0 is text
             kind = torch.full_like(after, int(model.config.model_type == "paligemma"))
             call[name] = torch.cat([inputs[name], kind], dim=1)
-    handle = blocks(model)[LAYER].register_forward_hook(hook)
+    handle = block_list(model)[LAYER].register_forward_hook(hook)
     try:
         return model(**call, use_cache=False).logits[0, -1]
     finally:
@@ -126,7 +117,7 @@ def test_views_with_other_images_are_steered(tiny: TinyVLM, order: str) -> None:
     def add(_module: Any, _args: Any, output: Any) -> Any:
         return (output[0] + vector, *output[1:]) if isinstance(output, tuple) else output + vector
 
-    handle = blocks(tiny.model)[LAYER].register_forward_hook(add)
+    handle = block_list(tiny.model)[LAYER].register_forward_hook(add)
     with tk.VCD(tiny.model):
         expected = generated(tiny, inputs)
     handle.remove()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import truthkit as tk
-from tests.activations.test_image_text import blocks
+from tests.activations.oracle import block_list
 from tests.decoding.cases import ToyTokenizer
 from tests.steering.test_extract import distance
 from tests.tiny import tiny
@@ -51,7 +51,7 @@ PAIRS = [
 
 def state(vlm: TinyVLM, text: str, images: list[Any]) -> torch.Tensor:
     seen: list[torch.Tensor] = []
-    handle = blocks(vlm.model)[2].register_forward_hook(
+    handle = block_list(vlm.model)[2].register_forward_hook(
         lambda _m, _a, output: seen.append(output[0] if isinstance(output, tuple) else output)
     )
     with torch.no_grad():

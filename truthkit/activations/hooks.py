@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Self, TypeAlias
@@ -39,7 +40,7 @@ def hook_states(block: nn.Module, site: str, act: OnStates) -> RemovableHandle:
     return module.register_forward_hook(on_output)
 
 
-class Hooked:
+class Hooked(ABC):
     """What reading and steering share: hooks for the length of a `with` block, on a model that runs as it likes.
 
     Subclasses say what is done in `_begin_forward`, once `self._tracker` knows the tokens, and in `_on_states`.
@@ -85,8 +86,8 @@ class Hooked:
     def __exit__(self, *_exception: object) -> None:
         self._stack.close()
 
-    def _begin_forward(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _begin_forward(self) -> None: ...
 
-    def _on_states(self, layer: int) -> OnStates:
-        raise NotImplementedError
+    @abstractmethod
+    def _on_states(self, layer: int) -> OnStates: ...
