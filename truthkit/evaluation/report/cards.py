@@ -1,0 +1,77 @@
+"""Flipped items on the page: the question, its images, and every run's answer."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.report.contents import Section
+from truthkit.evaluation.report.flips import Answer, Flip
+from truthkit.evaluation.report.markup import Markup, element
+from truthkit.images.reading import read_image
+
+_SIDE = 360  # pixels of an embedded image's longer side
+_QUALITY = 82
+
+
+def cards(section: Section) -> Markup | None:
+    """A card for each flipped item that the report shows; None where nothing flipped."""
+    if not section.flipped:
+        return None
+    shown, baseline = len(section.flips), section.baseline.label
+    some = "" if shown == section.flipped else f", {shown} of them here, drawn by their keys"
+    note = (
+        f"{section.flipped:,} items are right in a run and wrong in its baseline, or the other way round{some}. "
+        f"The first answer is that of {baseline}."
+    )
+    caption = element("header", element("h3", "Answers that flipped"), element("p", note))
+    return element("div", caption, element("div", *map(_card, section.flips), class_="cards"), class_="flips")
+
+
+def _card(flip: Flip) -> Markup:
+    pictures = [_picture(path) for path in flip.images]
+    truth = element("p", "Right: ", element("b", flip.truth), class_="truth") if flip.truth else None
+    return element(
+        "article",
+        element("div", *pictures, class_="pictures") if pictures else None,
+        element(
+            "div",
+            element("p", flip.category, class_="eyebrow") if flip.category else None,
+            element("h4", flip.question),
+            truth,
+            element("ul", *map(_answer, flip.answers)),
+            class_="answers",
+        ),
+        class_="card",
+    )
+
+
+def _answer(answer: Answer) -> Markup:
+    sign, word = ("✓", "right") if answer.correct else ("✗", "wrong")
+    change = element("span", answer.change, class_="change") if answer.change else None
+    return element(
+        "li",
+        element("span", sign, class_="sign", role="img", aria_label=word),
+        element(
+            "div",
+            element("p", answer.label, change, class_="who"),
+            element("p", answer.text or "(nothing)", class_="said", dir="auto"),
+            element("p", answer.note, class_="note") if answer.note else None,
+        ),
+        class_=word,
+    )
+
+
+def _picture(path: Path) -> Markup:
+    """The image, made small and put into the page; where it is missing, its name."""
+    try:
+        image = read_image(path)
+    except ArgumentError:
+        return element("p", f"The image {path.name} is not there any more.", class_="missing")
+    image.thumbnail((_SIDE, _SIDE))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=_QUALITY)
+    source = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return element("img", src=source, alt=path.name, width=image.width, height=image.height)

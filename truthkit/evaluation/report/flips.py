@@ -1,0 +1,119 @@
+"""Items that a decoder answers right and its baseline wrong, or the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truthkit.evaluation.compare import Pair
+
+Item = Mapping[str, Any]
+_LONGEST = 1200  # characters of an answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run answered.
+
+    Attributes:
+        label: of the run.
+        text: its answer; of choices, the one it chose.
+        correct: whether that is right.
+        note: what is wrong with it, where the scorer says.
+        change: "gained" or "lost" against the run's baseline, or neither.
+    """
+
+    label: str
+    text: str
+    correct: bool
+    note: str
+    change: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An item whose answer changed between right and wrong, with the answers of all runs.
+
+    Attributes:
+        question: as it was asked.
+        truth: the right answer, as far as the item has one.
+        category: of the item, or nothing.
+        images: their paths, whether they are there or not.
+        answers: in the order of the runs.
+    """
+
+    question: str
+    truth: str
+    category: str
+    images: tuple[Path, ...]
+    answers: list[Answer]
+
+
+def choose_flips(
+    changed: Mapping[str, tuple[Sequence[Pair], Sequence[Pair]]], runs: Mapping[str, Sequence[Item]], limit: int
+) -> list[Flip]:
+    """At most `limit` flipped items: in turn one that a run gained, one that it lost, and so on with the next run.
+
+    Within each the order is that of the items' keys, which is as good as drawn by lot and always the same.
+
+    Args:
+        changed: for every tested run's label, items gained and lost.
+        runs: the items of all runs, by label.
+        limit: at most so many.
+    """
+    piles = [sorted(pair[0]["key"] for pair in pairs) for both in changed.values() for pairs in both]
+    found: dict[str, None] = {}
+    for place in range(max(map(len, piles), default=0)):
+        for pile in piles:
+            if place < len(pile) and len(found) < limit:
+                found.setdefault(pile[place])
+    gained = {label: {pair[0]["key"] for pair in both[0]} for label, both in changed.items()}
+    lost = {label: {pair[0]["key"] for pair in both[1]} for label, both in changed.items()}
+    by_key = {label: {item["key"]: item for item in items} for label, items in runs.items()}
+    flips = []
+    for key in found:
+        answers = []
+        for label, items in by_key.items():
+            if item := items.get(key):
+                change = (
+                    "gained" if key in gained.get(label, ()) else "lost" if key in lost.get(label, ()) else ""
+                )
+                answers.append(Answer(label, _text(item), bool(item["correct"]), _note(item), change))
+        first = next(items[key] for items in by_key.values() if key in items)
+        flips.append(
+            Flip(
+                str(first.get("question", first["prompt"])),
+                _truth(first),
+                str(first.get("category") or ""),
+                tuple(Path(path) for path in first.get("images") or ()),
+                answers,
+            )
+        )
+    return flips
+
+
+def _text(item: Item) -> str:
+    if isinstance(item["output"], str):
+        text = item["output"]
+    elif isinstance(item.get("prediction"), str):
+        text = item["prediction"]
+    else:
+        scores = item["output"]
+        text = f"choice {scores.index(max(scores)) + 1} of {len(scores)}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
+
+
+def _truth(item: Item) -> str:
+    if "label" in item:
+        return str(item["label"])
+    return ", ".join(map(str, item.get("ground_truth", ())))
+
+
+def _note(item: Item) -> str:
+    if item.get("hallucinated"):
+        return f"not in the image: {', '.join(dict.fromkeys(map(str, item['hallucinated'])))}"
+    if "prediction" in item and item["prediction"] is None:
+        return "read as neither yes nor no"
+    return ""
