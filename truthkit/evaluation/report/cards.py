@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from truthkit.errors import ArgumentError
@@ -14,6 +15,7 @@ from truthkit.images.reading import read_image
 
 _SIDE = 360  # pixels of an embedded image's longer side
 _QUALITY = 82
+_TINY = 128  # pixels: below, enlarging shows the pixels themselves
 
 
 def cards(section: Section) -> Markup | None:
@@ -50,18 +52,23 @@ def _card(flip: Flip) -> Markup:
 
 def _answer(answer: Answer) -> Markup:
     sign, word = ("✓", "right") if answer.correct else ("✗", "wrong")
-    change = element("span", answer.change, class_="change") if answer.change else None
     return element(
         "li",
         element("span", sign, class_="sign", role="img", aria_label=word),
         element(
             "div",
-            element("p", answer.label, change, class_="who"),
             element("p", answer.text or "(nothing)", class_="said", dir="auto"),
             element("p", answer.note, class_="note") if answer.note else None,
+            element("p", *_labels(answer.labels), class_="who"),
         ),
         class_=word,
     )
+
+
+def _labels(labels: Sequence[str]) -> list[str]:
+    """Each unbroken as far as the line allows, with dots between."""
+    spans = [element("span", label) for label in labels]
+    return [part for span in spans for part in (" · ", span)][1:]
 
 
 def _picture(path: Path) -> Markup:
@@ -69,9 +76,11 @@ def _picture(path: Path) -> Markup:
     try:
         image = read_image(path)
     except ArgumentError:
-        return element("p", f"The image {path.name} is not there any more.", class_="missing")
+        return element("p", f"The image {path.name} is not there any more, or cannot be read.", class_="missing")
+    tiny = max(image.size) <= _TINY
     image.thumbnail((_SIDE, _SIDE))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=_QUALITY)
-    source = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
-    return element("img", src=source, alt=path.name, width=image.width, height=image.height)
+    content, form = io.BytesIO(), "png" if tiny else "jpeg"
+    image.save(content, form, quality=_QUALITY)
+    source = f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"
+    size = {"width": image.width, "height": image.height}
+    return element("img", src=source, alt=path.name, class_="tiny" if tiny else None, **size)

@@ -34,7 +34,8 @@ def caveats(runs: Mapping[str, Run]) -> list[str]:
     packages = dict.fromkeys(name for about in provenance.values() for name in about.get("versions", {}))
     for name in packages:
         found += _differing(
-            f"the version of {name}", {label: about.get("versions", {}).get(name) for label, about in provenance.items()}
+            f"the version of {name}",
+            {label: about.get("versions", {}).get(name) for label, about in provenance.items()},
         )
     if hardware := _differing("hardware", {label: about.get("hardware") for label, about in provenance.items()}):
         found.append(f"{hardware[0]} Their costs cannot be compared.")
@@ -44,7 +45,8 @@ def caveats(runs: Mapping[str, Run]) -> list[str]:
     units = {len({item["cluster"] for item in run.items}) for run in runs.values() if run.items}
     if units and min(units) < _FEW:
         found.append(
-            f"Only {min(units)} different images or questions: bootstrap intervals from fewer than {_FEW} are too narrow."
+            f"There are only {min(units)} different images or questions; bootstrap intervals of fewer than {_FEW} are "
+            "too narrow, and their p-values too small."
         )
     return found
 

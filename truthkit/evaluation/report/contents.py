@@ -67,7 +67,7 @@ class Section:
         headline: the metric that is tested and plotted.
         scale: how its metrics are written.
         entries: by model; the baseline first.
-        yes_labels: share of labels that are yes, of yes/no tasks.
+        yes_labels: share of right answers that are yes, of yes/no tasks.
         caveats: sentences that the reader has to see.
         flips: items whose answers changed.
         flipped: how many did.
@@ -77,7 +77,7 @@ class Section:
     headline: str
     scale: Scale
     entries: list[Entry]
-    yes_labels: float | None
+    yes_labels: Estimate | None
     caveats: list[str]
     flips: list[Flip]
     flipped: int
@@ -85,9 +85,8 @@ class Section:
     @property
     def metrics(self) -> list[str]:
         """Names of all metrics, but for those that are a category's."""
-        categories = set(self.categories)
         names = dict.fromkeys(name for entry in self.entries for name in entry.metrics)
-        return [self.headline, *(name for name in names if name not in categories and name != self.headline)]
+        return [name for name in names if name not in self.categories]
 
     @property
     def categories(self) -> list[str]:

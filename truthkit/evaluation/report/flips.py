@@ -15,21 +15,19 @@ _LONGEST = 1200  # characters of an answer
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run answered.
+    """What one run answered, or several alike.
 
     Attributes:
-        label: of the run.
-        text: its answer; of choices, the one it chose.
+        labels: of these runs.
+        text: the answer; of choices, the one that was chosen.
         correct: whether that is right.
         note: what is wrong with it, where the scorer says.
-        change: "gained" or "lost" against the run's baseline, or neither.
     """
 
-    label: str
+    labels: tuple[str, ...]
     text: str
     correct: bool
     note: str
-    change: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Flip:
         truth: the right answer, as far as the item has one.
         category: of the item, or nothing.
         images: their paths, whether they are there or not.
-        answers: in the order of the runs.
+        answers: each once, in the order of the runs.
     """
 
     question: str
@@ -69,29 +67,23 @@ def choose_flips(
         for pile in piles:
             if place < len(pile) and len(found) < limit:
                 found.setdefault(pile[place])
-    gained = {label: {pair[0]["key"] for pair in both[0]} for label, both in changed.items()}
-    lost = {label: {pair[0]["key"] for pair in both[1]} for label, both in changed.items()}
     by_key = {label: {item["key"]: item for item in items} for label, items in runs.items()}
-    flips = []
-    for key in found:
-        answers = []
-        for label, items in by_key.items():
-            if item := items.get(key):
-                change = (
-                    "gained" if key in gained.get(label, ()) else "lost" if key in lost.get(label, ()) else ""
-                )
-                answers.append(Answer(label, _text(item), bool(item["correct"]), _note(item), change))
-        first = next(items[key] for items in by_key.values() if key in items)
-        flips.append(
-            Flip(
-                str(first.get("question", first["prompt"])),
-                _truth(first),
-                str(first.get("category") or ""),
-                tuple(Path(path) for path in first.get("images") or ()),
-                answers,
-            )
-        )
-    return flips
+    return [_flip({label: items[key] for label, items in by_key.items() if key in items}) for key in found]
+
+
+def _flip(items: Mapping[str, Item]) -> Flip:
+    """The same item in several runs."""
+    first = next(iter(items.values()))
+    alike: dict[tuple[str, bool, str], list[str]] = {}
+    for label, item in items.items():
+        alike.setdefault((_text(item), bool(item["correct"]), _note(item)), []).append(label)
+    return Flip(
+        str(first.get("question", first["prompt"])),
+        _truth(first),
+        str(first.get("category") or ""),
+        tuple(Path(path) for path in first.get("images") or ()),
+        [Answer(tuple(labels), *answer) for answer, labels in alike.items()],
+    )
 
 
 def _text(item: Item) -> str:

@@ -157,8 +157,9 @@ def _shares(run: Run) -> bool:
 
 def _headline(run: Run) -> str:
     """The metric that the summary names; those of earlier versions name none, and put it first or nearly so."""
+    metrics = run.summary["metrics"]
     named = run.summary.get("headline")
-    return named if named in run.summary["metrics"] else next(iter(run.summary["metrics"]))
+    return named if isinstance(named, str) and named in metrics else str(next(iter(metrics)))
 
 
 def _model(run: Run) -> str:

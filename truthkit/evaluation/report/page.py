@@ -8,11 +8,11 @@ import truthkit
 from truthkit.evaluation.report import provenance, tables
 from truthkit.evaluation.report.cards import cards
 from truthkit.evaluation.report.charts import bars, top
-from truthkit.evaluation.report.contents import Estimate, Report, Section
+from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.plane import plane, svg
 from truthkit.evaluation.report.summary import about, findings, title
-from truthkit.evaluation.report.words import Scale, counted, direction, metric_title
+from truthkit.evaluation.report.words import Scale, capital, direction, metric_title
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -69,14 +69,14 @@ def _section(number: int, section: Section) -> Markup:
         _box("Every metric, with 95 % intervals", tables.metrics(section)),
         _box("Against the baseline, item by item", tables.tests(section)) if section.tested else None,
         _figure(
-            f"{_capital(metric_title(section.headline))} against cost",
+            f"{capital(metric_title(section.headline))} against cost",
             "Mean seconds per item, as the run measured them. Whiskers are 95 % intervals.",
-            element("div", svg(section, axes), class_="scroll"),
+            _scrolling("Plot", svg(section, axes)),
         )
         if axes
         else None,
         _yes(section),
-        _box(f"{_capital(metric_title(section.headline))} by category", tables.categories(section))
+        _box(f"{capital(metric_title(section.headline))} by category", tables.categories(section))
         if section.categories
         else None,
         cards(section),
@@ -92,7 +92,7 @@ def _headline(section: Section) -> Markup:
     better = {1: "Higher is better.", -1: "Lower is better.", 0: ""}[direction(section.headline)]
     note = f"{better} Whiskers are 95 % intervals; the line is the baseline, {section.baseline.label}."
     chart = bars(section, rows, section.scale, end, mark=base.value if base and len(rows) > 1 else None)
-    return _figure(_capital(metric_title(section.headline)), note.strip(), chart)
+    return _figure(capital(metric_title(section.headline)), note.strip(), chart)
 
 
 def _yes(section: Section) -> Markup | None:
@@ -111,8 +111,9 @@ def _figure(name: str, note: str, chart: Markup) -> Markup:
 def _box(name: str, content: tuple[Markup, str]) -> Markup:
     table, note = content
     caption = element("figcaption", element("h3", name), element("p", note))
-    return element("figure", caption, element("div", table, class_="scroll", tabindex="0"))
+    return element("figure", caption, _scrolling(name, table))
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _scrolling(name: str, content: Markup) -> Markup:
+    """A box that scrolls where its content is wider than the page, by keys too."""
+    return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=name)

@@ -11,10 +11,29 @@ from truthkit.evaluation.report.contents import Estimate, Section
 from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.words import metric_title
 
-WIDTH, HEIGHT = 760, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 190, 14, 46
-_LINE = 17  # between two labels
-_LONGEST = 28  # characters of a label
+WIDTH, HEIGHT = 760, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 14, 46
+_LINE = 15  # height of a label
+_LETTER = 6.6  # mean width
+_LONGEST = 32  # characters of a label
+
+
+_Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a label stands: its base line's start, middle or end, and whether a line leads there."""
+
+    x: float
+    y: float
+    anchor: str
+    lead: bool = False
+
+    def box(self, width: float) -> _Box:
+        left = self.x - {"start": 0.0, "middle": width / 2, "end": width}[self.anchor]
+        return left, self.y - _LINE + 4, left + width, self.y + 4
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,8 @@ def plane(section: Section) -> Plane | None:
     ]
     if len(points) < 2:
         return None
-    costs, qualities = ([point[axis] for point in points] for axis in (1, 2))
-    high = max(_ends(cost)[1] for cost in costs)
-    lows, highs = zip(*map(_ends, qualities), strict=True)
+    high = max(_ends(cost)[1] for _, cost, _ in points)
+    lows, highs = zip(*(_ends(quality) for _, _, quality in points), strict=True)
     return Plane(points, ticks(0.0, high), ticks(min(lows), max(highs)))
 
 
@@ -74,22 +92,22 @@ def svg(section: Section, axes: Plane) -> Markup:
     grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in axes.x_ticks]
     title = f"{metric_title(section.headline)}{section.scale.unit and ', %'}"
     grid.append(_text((_LEFT + right) / 2, HEIGHT - 8, "seconds per item", "axis-title", anchor="middle"))
+    labels = [_shortened(section.entries[number].label) for number, _, _ in axes.points]
+    places = _place([(x(cost.value), y(quality.value)) for _, cost, quality in axes.points], labels)
     marks = []
-    heights = _apart([y(quality.value) for _, _, quality in axes.points])
-    for (number, cost, quality), height in zip(axes.points, heights, strict=True):
+    for (number, cost, quality), label, place in zip(axes.points, labels, places, strict=True):
         at = x(cost.value), y(quality.value)
         (left, far), (low, high) = _ends(cost), _ends(quality)
-        label = section.entries[number].label
-        shown = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+        lead = _line(*at, place.x, place.y - 4, "lead") if place.lead else None
         marks.append(
             element(
                 "g",
-                element("title", label),
+                element("title", section.entries[number].label),
                 _line(x(left), at[1], x(far), at[1], "span"),
                 _line(at[0], y(low), at[0], y(high), "span"),
-                _line(at[0], at[1], right + 8, height, "lead"),
+                lead,
                 element("circle", cx=_round(at[0]), cy=_round(at[1]), r=5.5),
-                _text(right + 13, height + 4, shown, "label", anchor="start"),
+                _text(place.x, place.y, label, "label", anchor=place.anchor),
                 class_=colour(section, number),
             )
         )
@@ -102,20 +120,31 @@ def _ends(estimate: Estimate) -> tuple[float, float]:
     return (interval.low, interval.high) if interval else (estimate.value, estimate.value)
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Heights of labels, near these and at least a line apart, within the plot."""
-    order = sorted(range(len(heights)), key=heights.__getitem__)
-    placed: list[float] = []
-    for i in order:
-        placed.append(max(heights[i], placed[-1] + _LINE) if placed else max(heights[i], _TOP + 4))
-    floor = float(HEIGHT - _BOTTOM)
-    for place in reversed(range(len(placed))):
-        placed[place] = floor = min(placed[place], floor)
-        floor -= _LINE
-    found = [0.0] * len(heights)
-    for i, height in zip(order, placed, strict=True):
-        found[i] = height
+def _place(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[_Place]:
+    """For every point's label the nearest place where it covers no point and no other label."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    found = []
+    for (x, y), label in zip(points, labels, strict=True):
+        width = _LETTER * len(label)
+        places = [_Place(x + 8, y - 7, "start"), _Place(x + 8, y + 17, "start")]
+        places += [_Place(x - 8, y - 7, "end"), _Place(x - 8, y + 17, "end")]
+        for far in range(24, HEIGHT, 6):
+            sides = ((x + 16, "start"), (x - 16, "end"))
+            places += [_Place(at, y + 4 + up, anchor, True) for up in (-far, far) for at, anchor in sides]
+        place = next((place for place in places if _free(place.box(width), taken)), places[0])
+        taken.append(place.box(width))
+        found.append(place)
     return found
+
+
+def _free(box: _Box, taken: Sequence[_Box]) -> bool:
+    if box[0] < _LEFT or box[2] > WIDTH or box[1] < 0 or box[3] > HEIGHT - _BOTTOM:
+        return False
+    return all(box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1] for other in taken)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:

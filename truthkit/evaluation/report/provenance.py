@@ -33,7 +33,7 @@ def notes(report: Report) -> list[str]:
 
 def provenance(report: Report) -> Markup:
     """Settings and origin of every run."""
-    blocks = []
+    blocks: list[str | None] = []
     for section in report.sections:
         facts = {entry.label: facts_of(entry) for entry in section.entries}
         first = facts[section.entries[0].label]

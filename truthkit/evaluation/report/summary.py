@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.labels import short_model
-from truthkit.evaluation.report.words import counted, listed, metric_title
+from truthkit.evaluation.report.words import capital, counted, listed, metric_title
 
 _LEVEL = 0.05
 
@@ -31,19 +31,15 @@ def findings(section: Section) -> list[str]:
         return []
     name = metric_title(section.headline)
     sure = [(entry, test) for entry, test in tested if test.holm < _LEVEL]
-    corrected = ", corrected for their number after Holm" if len(tested) > 1 else ""
     against = listed(list(dict.fromkeys(test.against for _, test in tested)))
-    first = f"{counted(len(tested), 'run')} tested against {against} at the 5 % level{corrected}: "
+    are = "was" if len(tested) == 1 else "were"
+    at = "at the 5 % level" + (", Holm-corrected" if len(tested) > 1 else "")
+    first = f"{counted(len(tested), 'run')} {are} tested against {against}. "
     if not sure:
-        return [f"{first}no difference in {name} is more than chance would give."]
+        return [f"{first}No difference in {name} is more than chance would give ({at})."]
     unit = " points" if section.scale.shares else ""
-    changes = [f"{entry.label} {section.scale.difference(test.difference.value)}{unit}" for entry, test in sure]
-    rest = f" {_rest(len(tested) - len(sure))}" if len(sure) < len(tested) else ""
-    return [f"{first}{name} differs for {listed(changes)}.{rest}"]
-
-
-def _rest(number: int) -> str:
-    return "The other one does not." if number == 1 else f"The other {number} do not."
+    changes = [f"{entry.label} ({section.scale.difference(test.difference.value)}{unit})" for entry, test in sure]
+    return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}, {at}."]
 
 
 def _models(report: Report) -> list[str]:

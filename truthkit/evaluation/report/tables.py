@@ -28,7 +28,9 @@ def metrics(section: Section) -> tuple[Markup, str]:
         if costs:
             cells.append(_cost(entry.cost))
         rows.append(element("tr", _row_head(section, number), *cells))
-    note = f"In percent{_arrows(section)}." if section.scale.shares else f"{_arrows(section).lstrip('; ').capitalize()}."
+    note = (
+        f"In percent{_arrows(section)}." if section.scale.shares else f"{_arrows(section).lstrip('; ').capitalize()}."
+    )
     return _table(heads, rows), note
 
 
@@ -39,7 +41,7 @@ def tests(section: Section) -> tuple[Markup, str]:
     several = len({test.against for *_, test in tested}) > 1
     flips = any(test.comparison.answers for *_, test in tested)
     names = ["against"] * several + [f"difference in {metric_title(section.headline)}", "", "p"]
-    names += ["p, Holm"] * (len(tested) > 1) + ["right only now", "right only before", "p, McNemar"] * flips
+    names += ["p, Holm"] * (len(tested) > 1) + ["newly right", "newly wrong", "p, McNemar"] * flips
     heads = [element("th", name, scope="col") for name in names]
     rows = []
     for number, _, test in tested:
@@ -133,7 +135,9 @@ def _estimate(
 def _cost(cost: Estimate | None) -> Markup:
     if cost is None:
         return _number(NOTHING)
-    return _value(seconds(cost.value), f"{seconds(cost.interval.low)} to {seconds(cost.interval.high)}" if cost.interval else None)
+    return _value(
+        seconds(cost.value), f"{seconds(cost.interval.low)} to {seconds(cost.interval.high)}" if cost.interval else None
+    )
 
 
 def _value(value: str, interval: str | None, chart: Markup | None = None, **attributes: str | None) -> Markup:
