@@ -34,7 +34,7 @@ def markdown(report: Report) -> str:
         facts = {entry.label: facts_of(entry) for entry in section.entries}
         names = list(dict.fromkeys(name for own in facts.values() for name in own))
         rows = [[name, *(own.get(name, NOTHING) for own in facts.values())] for name in names]
-        parts.append(_table(["", *facts], [[escaped(cell) for cell in row] for row in rows]))
+        parts.append(_table(["", *facts], rows))
     parts.append(f"Made with truthkit {truthkit.__version__}.")
     return "\n\n".join(parts) + "\n"
 
@@ -57,10 +57,10 @@ def _section(section: Section) -> list[str]:
 def _metrics(section: Section) -> str:
     heads = [metric_title(name) + _ARROWS[direction(name)] for name in section.metrics]
     rows = [
-        [escaped(entry.label), *(_estimate(section, entry.metrics.get(name)) for name in section.metrics), _cost(entry)]
+        [entry.label, *(_estimate(section, entry.metrics.get(name)) for name in section.metrics), _cost(entry)]
         for entry in section.entries
     ]
-    return _table(["run", *map(escaped, heads), "time per item"], rows)
+    return _table(["run", *heads, "time per item"], rows)
 
 
 def _tests(section: Section) -> str:
@@ -74,20 +74,20 @@ def _tests(section: Section) -> str:
         flips = [str(answers.gained), str(answers.lost), p_value(answers.p)] if answers else [NOTHING] * 3
         span = f"{shown(change.value)} ({shown(change.low)} to {shown(change.high)})"
         rows.append([entry.label, test.against, span, p_value(change.p), p_value(test.holm), *flips])
-    return _table(list(map(escaped, heads)), [[escaped(cell) for cell in row] for row in rows])
+    return _table(heads, rows)
 
 
 def _categories(section: Section) -> str:
     rows = [
-        [escaped(entry.label), *(_estimate(section, entry.categories.get(name)) for name in section.categories)]
+        [entry.label, *(_estimate(section, entry.categories.get(name)) for name in section.categories)]
         for entry in section.entries
     ]
-    return _table(["run", *(escaped(metric_title(name)) for name in section.categories)], rows)
+    return _table(["run", *map(metric_title, section.categories)], rows)
 
 
 def _yes(section: Section, labels: Estimate) -> str:
     known = [(entry.label, entry.yes) for entry in section.entries if entry.yes is not None]
-    rows = [[escaped(label), _percent(yes)] for label, yes in known]
+    rows = [[label, _percent(yes)] for label, yes in known]
     return _table(["run", "answers"], [*rows, ["right answers", f"{100 * labels.value:.1f}"]])
 
 
@@ -126,6 +126,6 @@ def _quoted(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are Markdown already."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A table of any texts; the first column to the left, the others to the right."""
+    first, *others = [f"| {' | '.join(map(escaped, line))} |" for line in (heads, *rows)]
+    return "\n".join([first, f"| --- |{' ---: |' * (len(heads) - 1)}", *others])

@@ -40,14 +40,9 @@ def provenance(report: Report) -> Markup:
         common = {name: value for name, value in first.items() if all(f.get(name) == value for f in facts.values())}
         blocks.append(element("h3", section.title))
         blocks.append(_facts(common))
-        blocks += [
-            element(
-                "details",
-                element("summary", label),
-                _facts({name: value for name, value in own.items() if name not in common}),
-            )
-            for label, own in facts.items()
-        ]
+        for label, own in facts.items():
+            if rest := {name: value for name, value in own.items() if name not in common}:
+                blocks.append(element("details", element("summary", label), _facts(rest)))
     return together(element("h2", "Where it comes from"), *blocks)
 
 
@@ -67,7 +62,5 @@ _TIMES = (("the run", "seconds"), ("its items", "seconds_of_items"))
 
 
 def _facts(facts: dict[str, str]) -> Markup | None:
-    if not facts:
-        return None
     rows = [together(element("dt", name), element("dd", value)) for name, value in facts.items()]
-    return element("dl", *rows)
+    return element("dl", *rows) if rows else None
