@@ -210,6 +210,12 @@ def test_unfinished_and_foreign_folders(folders: dict[str, Path], tmp_path: Path
         ("summary.json", "{", "not JSON"),
         ("summary.json", '{"results": {}}', "no summary of `truthkit eval`: it has no 'metrics'"),
         ("summary.json", '{"metrics": {}, "intervals": {}, "config": {}, "provenance": {}}', "config has no 'task'"),
+        (
+            "summary.json",
+            '{"metrics": {"a": 1}, "intervals": {"a": 2}, "config": {"task": "", "model": "", "decoder": ""}, '
+            '"provenance": {}}',
+            r"'a' is \[1, 2\]; expected a number and its interval",
+        ),
         ("items.jsonl", "[]", "line 1: no item"),
         ("items.jsonl", "{", "line 1: not JSON"),
     ],

@@ -17,8 +17,8 @@ from tests.evaluation.report_cases import RIGHT, pope_task, write_run, wrong_at
 from truthkit import cli
 from truthkit.evaluation.report import gather, write_report
 from truthkit.evaluation.report.markdown import escaped
-from truthkit.evaluation.report.markup import Markup, element
 from truthkit.evaluation.report.plane import ticks
+from truthkit.markup import Markup, element
 
 NASTY = (
     "<script>alert(1)</script><img src=x onerror=alert(2)> \"a\" 'b' & | `c` **d** [e](javascript:f) \u202eg\x1b[31m"

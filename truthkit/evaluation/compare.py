@@ -125,5 +125,11 @@ def _check(summary: Any, path: Path) -> None:
     for name in ("task", "model", "decoder"):
         if not isinstance(summary["config"].get(name), str):
             raise ArgumentError(f"{path} is no summary of `truthkit eval`: its config has no {name!r}.")
-    if not summary["metrics"] or summary["metrics"].keys() != summary["intervals"].keys():
-        raise ArgumentError(f"{path}: expected metrics, each with its interval.")
+    if not summary["metrics"]:
+        raise ArgumentError(f"{path} has no metrics.")
+    for name, value in summary["metrics"].items():
+        match [value, summary["intervals"].get(name)]:
+            case [int() | float(), [int() | float(), int() | float()]]:
+                continue
+            case other:
+                raise ArgumentError(f"{path}: {name!r} is {other}; expected a number and its interval, two numbers.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,7 +15,13 @@ from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
+from truthkit.markup import Markup, element
 from truthkit.steering.vector import SteeringVector
+
+_STYLE = (
+    "body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap } "
+    "span { border-radius: 3px; color: #111 }"
+)
 
 
 def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -135,12 +140,14 @@ def _page(tokens: Sequence[str], values: Sequence[float], shades: Sequence[float
     spans = []
     for token, value, shade in zip(tokens, values, shades, strict=True):
         red, green, blue = _colour(shade)
-        text = html.escape(token).replace("\n", "⏎<br>")
-        spans.append(f'<span title="{value:.4g}" style="background: rgb({red}, {green}, {blue})">{text}</span>')
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f"<title>{html.escape(title) or 'tokens along a vector'}</title>\n"
-        "<style>body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap }\n"
-        "span { border-radius: 3px; color: #111 }</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>{''.join(spans)}\n</body></html>\n"
+        first, *lines = token.split("\n")
+        text = [first, *(part for line in lines for part in ("⏎", element("br"), line))]
+        spans.append(element("span", *text, title=f"{value:.4g}", style=f"background: rgb({red}, {green}, {blue})"))
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("title", title or "tokens along a vector"),
+        element("style", Markup(_STYLE)),
     )
+    body = element("body", element("h1", title), *spans)
+    return f'<!doctype html>\n<html lang="en">{head}\n{body}</html>\n'

@@ -10,8 +10,8 @@ from pathlib import Path
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.report.contents import Section
 from truthkit.evaluation.report.flips import Answer, Flip
-from truthkit.evaluation.report.markup import Markup, element
 from truthkit.images.reading import read_image
+from truthkit.markup import Markup, element
 
 _SIDE = 360  # pixels of an embedded image's longer side
 _QUALITY = 82

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from truthkit.evaluation.intervals import Difference
 from truthkit.evaluation.report.contents import Estimate, Section
-from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.words import Scale
+from truthkit.markup import Markup, element, together
+
+Row = tuple[int, Estimate, float | None]
+"""Number of an entry, its value, and the value to mark for comparison."""
 
 _COLOURS = 8  # in the style sheet; the baseline has its own
 
@@ -53,9 +56,7 @@ def bar(estimate: Estimate, end: float, colour_class: str, *, mark: float | None
     )
 
 
-def bars(
-    section: Section, rows: Sequence[tuple[int, Estimate]], scale: Scale, end: float, *, mark: float | None = None
-) -> Markup:
+def bars(section: Section, rows: Sequence[Row], scale: Scale, end: float) -> Markup:
     """A row for every entry: its label, its bar, its value."""
     lines = [
         together(
@@ -63,9 +64,9 @@ def bars(
             bar(estimate, end, colour(section, number), mark=mark),
             element("span", scale.value(estimate.value), class_="figure"),
         )
-        for number, estimate in rows
+        for number, estimate, mark in rows
     ]
-    ticks = [element("span", scale.value(end * i / 4).removesuffix(".0")) for i in range(5)]
+    ticks = [element("span", scale.tick(end * i / 4)) for i in range(5)]
     axis = element("span", *ticks, class_="axis")
     return element("div", *lines, element("span"), axis, element("span", scale.unit.strip()), class_="bars")
 

@@ -98,6 +98,10 @@ class Section:
         """The first entry."""
         return self.entries[0]
 
+    def reference(self, entry: Entry) -> Entry | None:
+        """What an entry is tested against."""
+        return next((other for other in self.entries if entry.test and other.label == entry.test.against), None)
+
     @property
     def tested(self) -> list[Entry]:
         """Entries with a test."""

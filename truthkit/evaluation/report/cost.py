@@ -10,6 +10,8 @@ import numpy as np
 from truthkit.evaluation.compare import Run
 from truthkit.evaluation.intervals import FloatArray, Interval, bootstrap, ratio
 
+_RESAMPLES = 1000  # batches are many, and a cost needs no third digit
+
 
 def seconds_per_item(run: Run) -> tuple[float, Interval | None] | None:
     """Mean seconds per item from the run's records, with an interval that resamples batches; None without records.
@@ -29,7 +31,7 @@ def seconds_per_item(run: Run) -> tuple[float, Interval | None] | None:
     if not rows:
         return None
     counts = np.array(rows)
-    interval = bootstrap(counts, _mean, batches)["mean"] if len(set(batches)) > 1 else None
+    interval = bootstrap(counts, _mean, batches, resamples=_RESAMPLES)["mean"] if len(set(batches)) > 1 else None
     return float(counts[:, 1].mean()), interval
 
 

@@ -76,7 +76,7 @@ def _flip(items: Mapping[str, Item]) -> Flip:
     first = next(iter(items.values()))
     alike: dict[tuple[str, bool, str], list[str]] = {}
     for label, item in items.items():
-        alike.setdefault((_text(item), bool(item["correct"]), _note(item)), []).append(label)
+        alike.setdefault((_text(item), bool(item.get("correct")), _note(item)), []).append(label)
     return Flip(
         str(first.get("question", first["prompt"])),
         _truth(first),
@@ -87,13 +87,15 @@ def _flip(items: Mapping[str, Item]) -> Flip:
 
 
 def _text(item: Item) -> str:
-    if isinstance(item["output"], str):
-        text = item["output"]
+    output = item["output"]
+    if isinstance(output, str):
+        text = output
     elif isinstance(item.get("prediction"), str):
         text = item["prediction"]
+    elif isinstance(output, list) and output:
+        text = f"choice {output.index(max(output)) + 1} of {len(output)}"
     else:
-        scores = item["output"]
-        text = f"choice {scores.index(max(scores)) + 1} of {len(scores)}"
+        text = str(output)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
 
 

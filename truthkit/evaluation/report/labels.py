@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from truthkit.evaluation.compare import Run
 
-_SHORT = 40  # characters
+_LONGEST = 40  # characters
 
 
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """Decoder and sampling; with several models the model in front, and the folder behind where that is not enough."""
-    models = [short_model(str(run.summary["config"]["model"])) for run in runs]
+    models = short_models([str(run.summary["config"]["model"]) for run in runs])
     several = len({run.summary["config"]["model"] for run in runs}) > 1
     names = [f"{model}: {run.name}" if several else run.name for model, run in zip(models, runs, strict=True)]
     times = Counter(names)
@@ -27,6 +27,12 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
-def short_model(name: str) -> str:
-    """A model's name; of a long one the end."""
-    return name if len(name) <= _SHORT else f"…{name[-_SHORT:]}"
+def short_models(names: Sequence[str]) -> list[str]:
+    """Models by the last part of their names or paths, or by the whole where that is the same for two of them."""
+    ends = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in names}
+    alike = {end for end, times in Counter(ends.values()).items() if times > 1}
+    return [_cut(name if ends[name] in alike else ends[name]) for name in names]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"…{name[-_LONGEST:]}"

@@ -7,12 +7,12 @@ from importlib.resources import files
 import truthkit
 from truthkit.evaluation.report import provenance, tables
 from truthkit.evaluation.report.cards import cards
-from truthkit.evaluation.report.charts import bars, top
+from truthkit.evaluation.report.charts import Row, bars, top
 from truthkit.evaluation.report.contents import Report, Section
-from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.plane import plane, svg
 from truthkit.evaluation.report.summary import about, findings, title
 from truthkit.evaluation.report.words import Scale, capital, direction, metric_title
+from truthkit.markup import Markup, element, together
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -86,22 +86,28 @@ def _section(number: int, section: Section) -> Markup:
 
 
 def _headline(section: Section) -> Markup:
-    rows = [(i, e.metrics[section.headline]) for i, e in enumerate(section.entries) if section.headline in e.metrics]
-    end = top([estimate for _, estimate in rows], shares=section.scale.shares)
-    base = section.baseline.metrics.get(section.headline)
-    better = {1: "Higher is better.", -1: "Lower is better.", 0: ""}[direction(section.headline)]
-    note = f"{better} Whiskers are 95 % intervals; the line is the baseline, {section.baseline.label}."
-    chart = bars(section, rows, section.scale, end, mark=base.value if base and len(rows) > 1 else None)
-    return _figure(capital(metric_title(section.headline)), note.strip(), chart)
+    name = section.headline
+    rows: list[Row] = []
+    for number, entry in enumerate(section.entries):
+        if name in entry.metrics:
+            other = section.reference(entry)
+            rows.append((number, entry.metrics[name], other.metrics[name].value if other else None))
+    end = top([estimate for _, estimate, _ in rows], shares=section.scale.shares)
+    better = {1: "Higher is better. ", -1: "Lower is better. ", 0: ""}[direction(name)]
+    line = " Dashed lines are at the run's baseline." if section.tested else ""
+    note = f"{better}Whiskers are 95 % intervals.{line}"
+    return _figure(capital(metric_title(name)), note, bars(section, rows, section.scale, end))
 
 
 def _yes(section: Section) -> Markup | None:
-    rows = [(i, entry.yes) for i, entry in enumerate(section.entries) if entry.yes is not None]
-    if not rows or section.yes_labels is None:
+    if section.yes_labels is None:
         return None
     truth = section.yes_labels.value
-    note = f"Share of answers read as yes. The line is the share of right answers that are: {100 * truth:.1f} %."
-    return _figure("How often it says yes", note, bars(section, rows, Scale(True), 1.0, mark=truth))
+    rows: list[Row] = [(i, entry.yes, truth) for i, entry in enumerate(section.entries) if entry.yes is not None]
+    note = (
+        f"Share of answers read as yes. Dashed lines are at the share of right answers that are: {100 * truth:.1f} %."
+    )
+    return _figure("How often it says yes", note, bars(section, rows, Scale(True), 1.0))
 
 
 def _figure(name: str, note: str, chart: Markup) -> Markup:

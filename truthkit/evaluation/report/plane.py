@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
-from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.words import metric_title
+from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 14, 46
@@ -85,7 +85,7 @@ def svg(section: Section, axes: Plane) -> Markup:
     grid = [
         together(
             element("line", x1=_LEFT, x2=right, y1=_round(y(tick)), y2=_round(y(tick)), class_="grid"),
-            _text(_LEFT - 8, y(tick) + 4, section.scale.value(tick).removesuffix(".0"), "tick", anchor="end"),
+            _text(_LEFT - 8, y(tick) + 4, section.scale.tick(tick), "tick", anchor="end"),
         )
         for tick in axes.y_ticks
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from truthkit.evaluation.report.contents import Entry, Report
-from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.words import seconds
+from truthkit.markup import Markup, element, together
 
 _LONG = ("first_prompt", "first_output", "command")
 

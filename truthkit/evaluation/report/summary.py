@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from truthkit.evaluation.report.contents import Report, Section
-from truthkit.evaluation.report.labels import short_model
+from truthkit.evaluation.report.labels import short_models
 from truthkit.evaluation.report.words import capital, counted, listed, metric_title
 
 _LEVEL = 0.05
@@ -43,5 +43,5 @@ def findings(section: Section) -> list[str]:
 
 
 def _models(report: Report) -> list[str]:
-    names = (entry.run.summary["config"]["model"] for section in report.sections for entry in section.entries)
-    return [short_model(str(name)) for name in dict.fromkeys(names)]
+    names = [str(entry.run.summary["config"]["model"]) for section in report.sections for entry in section.entries]
+    return short_models(list(dict.fromkeys(names)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from truthkit.evaluation.report.charts import bar, colour, lift, nice, top
 from truthkit.evaluation.report.contents import Estimate, Section
-from truthkit.evaluation.report.markup import Markup, element, together
 from truthkit.evaluation.report.words import NOTHING, counted, direction, metric_title, p_value, seconds
+from truthkit.markup import Markup, element, together
 
 _ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 _SHADE = 0.7  # of the strongest colour, for the largest difference of a table
@@ -42,12 +42,12 @@ def tests(section: Section) -> tuple[Markup, str]:
     flips = any(test.comparison.answers for *_, test in tested)
     names = ["against"] * several + [f"difference in {metric_title(section.headline)}", "", "p"]
     names += ["p, Holm"] * (len(tested) > 1) + ["newly right", "newly wrong", "p, McNemar"] * flips
-    heads = [element("th", name, scope="col") for name in names]
+    heads = [element("th", name, scope="col", class_="text" if name == "against" else None) for name in names]
     rows = []
     for number, _, test in tested:
         change, answers = test.difference, test.comparison.answers
         shown = section.scale.difference
-        cells = [element("td", test.against)] if several else []
+        cells = [element("td", test.against, class_="text")] if several else []
         cells += [
             _value(shown(change.value), f"{shown(change.low)} to {shown(change.high)}"),
             element("td", lift(change, reach, colour(section, number))),
@@ -74,14 +74,14 @@ def tests(section: Section) -> tuple[Markup, str]:
 
 
 def categories(section: Section) -> tuple[Markup, str]:
-    """Runs by categories, shaded by the difference from the baseline."""
+    """Runs by categories, shaded by the difference from their baseline."""
     names = section.categories
-    base = section.baseline.categories
     differences = {
-        (number, name): entry.categories[name].value - base[name].value
+        (number, name): entry.categories[name].value - other.categories[name].value
         for number, entry in enumerate(section.entries)
+        if (other := section.reference(entry))
         for name in names
-        if name in entry.categories and name in base
+        if name in entry.categories and name in other.categories
     }
     largest = max(map(abs, differences.values()), default=0.0) or 1.0
     heads = [element("th", metric_title(name), scope="col") for name in names]
@@ -95,7 +95,7 @@ def categories(section: Section) -> tuple[Markup, str]:
             cells.append(_estimate(section, entry.categories.get(name), class_=side, style=style if side else None))
         rows.append(element("tr", _row_head(section, number), *cells))
     unit = "In percent; shaded" if section.scale.shares else "Shaded"
-    return _table(heads, rows), f"{unit} blue where better than {section.baseline.label}, orange where worse."
+    return _table(heads, rows), f"{unit} blue where better than the run's baseline, orange where worse."
 
 
 def _arrows(section: Section) -> str:
@@ -146,4 +146,4 @@ def _value(value: str, interval: str | None, chart: Markup | None = None, **attr
 
 
 def _number(text: str, *, strong: bool = False) -> Markup:
-    return element("td", element("strong", text) if strong else text)
+    return element("td", element("strong", text) if strong else text, class_="number")

@@ -81,6 +81,10 @@ class Scale:
         """A metric."""
         return f"{self._shown(value):.1f}" if math.isfinite(value) else NOTHING
 
+    def tick(self, value: float) -> str:
+        """A round number on an axis."""
+        return f"{self._shown(value):.4g}"
+
     def interval(self, interval: Interval) -> str:
         """A metric's interval."""
         return f"{self.value(interval.low)} to {self.value(interval.high)}"
