@@ -13,6 +13,7 @@ from tests.evaluation.report_cases import RIGHT, mme_task, pope_task, truthfulqa
 from truthkit.evaluation.compare import compare, read_run
 from truthkit.evaluation.intervals import holm
 from truthkit.evaluation.report import Report, gather
+from truthkit.evaluation.report.flips import choose_flips
 from truthkit.evaluation.report.words import Scale, p_value, seconds
 from truthkit.evaluation.rescore import rescore
 
@@ -165,6 +166,16 @@ def test_choices_say_which_was_chosen(tmp_path: Path) -> None:
     assert flip.truth == "Nothing."
     assert [answer.text for answer in flip.answers] == ["All.", "Nothing."]
     assert found.headline == "mc2"
+
+
+def test_flipped_captions_name_what_they_invent() -> None:
+    before = {"key": "1", "output": "A cat.", "prompt": "Describe.", "correct": False, "hallucinated": ["cat", "cat"]}
+    before |= {"ground_truth": ["bed", "dog"]}
+    after = before | {"output": "A dog. " + "Bark! " * 300, "correct": True, "hallucinated": []}
+    (flip,) = choose_flips({"vcd": ([(before, after)], [])}, {"greedy": [before], "vcd": [after]}, 3)
+    assert (flip.question, flip.truth, flip.images) == ("Describe.", "bed, dog", ())
+    assert [answer.note for answer in flip.answers] == ["not in the image: cat", ""]
+    assert flip.answers[1].text.endswith("… (1,807 characters)")
 
 
 def test_rescoring_gives_the_summary(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import truthkit
 from truthkit.evaluation.report.contents import Entry, Estimate, Report, Section
 from truthkit.evaluation.report.flips import Flip
-from truthkit.evaluation.report.provenance import facts_of, notes
+from truthkit.evaluation.report.provenance import facts, notes
 from truthkit.evaluation.report.summary import about, findings, title
-from truthkit.evaluation.report.words import NOTHING, capital, direction, metric_title, p_value, seconds
+from truthkit.evaluation.report.words import NOTHING, Scale, capital, direction, metric_title, p_value, seconds
 from truthkit.printable import printable
 
 _SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$]|(?<=:)//|(?<=www)\.")
@@ -30,11 +30,13 @@ def markdown(report: Report) -> str:
         parts += _section(section)
     parts += ["## How to read this", *map(escaped, notes(report)), "## Where it comes from"]
     for section in report.sections:
+        common, own = facts(section)
         parts.append(f"### {escaped(section.title)}")
-        facts = {entry.label: facts_of(entry) for entry in section.entries}
-        names = list(dict.fromkeys(name for own in facts.values() for name in own))
-        rows = [[name, *(own.get(name, NOTHING) for own in facts.values())] for name in names]
-        parts.append(_table(["", *facts], rows))
+        parts.append("\n".join(f"- {escaped(name)}: {escaped(value)}" for name, value in common.items()))
+        if names := list(dict.fromkeys(name for of in own.values() for name in of)):
+            parts.append(
+                _table(["", *own], [[name, *(of.get(name, NOTHING) for of in own.values())] for name in names])
+            )
     parts.append(f"Made with truthkit {truthkit.__version__}.")
     return "\n\n".join(parts) + "\n"
 
@@ -57,7 +59,7 @@ def _section(section: Section) -> list[str]:
 def _metrics(section: Section) -> str:
     heads = [metric_title(name) + _ARROWS[direction(name)] for name in section.metrics]
     rows = [
-        [entry.label, *(_estimate(section, entry.metrics.get(name)) for name in section.metrics), _cost(entry)]
+        [entry.label, *(_estimate(section.scale, entry.metrics.get(name)) for name in section.metrics), _cost(entry)]
         for entry in section.entries
     ]
     return _table(["run", *heads, "time per item"], rows)
@@ -79,7 +81,7 @@ def _tests(section: Section) -> str:
 
 def _categories(section: Section) -> str:
     rows = [
-        [entry.label, *(_estimate(section, entry.categories.get(name)) for name in section.categories)]
+        [entry.label, *(_estimate(section.scale, entry.categories.get(name)) for name in section.categories)]
         for entry in section.entries
     ]
     return _table(["run", *map(metric_title, section.categories)], rows)
@@ -87,8 +89,8 @@ def _categories(section: Section) -> str:
 
 def _yes(section: Section, labels: Estimate) -> str:
     known = [(entry.label, entry.yes) for entry in section.entries if entry.yes is not None]
-    rows = [[label, _percent(yes)] for label, yes in known]
-    return _table(["run", "answers"], [*rows, ["right answers", f"{100 * labels.value:.1f}"]])
+    rows = [[label, _estimate(Scale(True), yes)] for label, yes in known]
+    return _table(["run", "answers"], [*rows, ["right answers", Scale(True).value(labels.value)]])
 
 
 def _flip(flip: Flip) -> str:
@@ -103,18 +105,11 @@ def _flip(flip: Flip) -> str:
     return f"- {lines[0]}\n" + "\n".join(f"  - {line}" for line in lines[1:])
 
 
-def _estimate(section: Section, estimate: Estimate | None) -> str:
+def _estimate(scale: Scale, estimate: Estimate | None) -> str:
     if estimate is None:
         return NOTHING
-    value = section.scale.value(estimate.value)
-    return f"{value} ({section.scale.interval(estimate.interval)})" if estimate.interval else value
-
-
-def _percent(estimate: Estimate) -> str:
-    interval = estimate.interval
-    return f"{100 * estimate.value:.1f}" + (
-        f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else ""
-    )
+    value = scale.value(estimate.value)
+    return f"{value} ({scale.interval(estimate.interval)})" if estimate.interval else value
 
 
 def _cost(entry: Entry) -> str:

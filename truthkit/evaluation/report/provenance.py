@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from truthkit.evaluation.report.contents import Entry, Report
+from truthkit.evaluation.report.contents import Entry, Report, Section
 from truthkit.evaluation.report.words import seconds
 from truthkit.markup import Markup, element, together
 
 _LONG = ("first_prompt", "first_output", "command")
+_TIMES = (("the run", "seconds"), ("its items", "seconds_of_items"))
 
 
 def reading(report: Report) -> Markup:
@@ -35,18 +36,22 @@ def provenance(report: Report) -> Markup:
     """Settings and origin of every run."""
     blocks: list[str | None] = []
     for section in report.sections:
-        facts = {entry.label: facts_of(entry) for entry in section.entries}
-        first = facts[section.entries[0].label]
-        common = {name: value for name, value in first.items() if all(f.get(name) == value for f in facts.values())}
-        blocks.append(element("h3", section.title))
-        blocks.append(_facts(common))
-        for label, own in facts.items():
-            if rest := {name: value for name, value in own.items() if name not in common}:
-                blocks.append(element("details", element("summary", label), _facts(rest)))
+        common, own = facts(section)
+        blocks += [element("h3", section.title), _list(common)]
+        blocks += [element("details", element("summary", label), _list(rest)) for label, rest in own.items() if rest]
     return together(element("h2", "Where it comes from"), *blocks)
 
 
-def facts_of(entry: Entry) -> dict[str, str]:
+def facts(section: Section) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """What all runs of a section have in common, and by label what is each one's own."""
+    known = {entry.label: _facts(entry) for entry in section.entries}
+    first, *others = known.values()
+    common = {name: text for name, text in first.items() if all(other.get(name) == text for other in others)}
+    own = {label: {name: text for name, text in of.items() if name not in common} for label, of in known.items()}
+    return common, own
+
+
+def _facts(entry: Entry) -> dict[str, str]:
     """All settings of a run and all that is known of its origin, as text."""
     config, about = entry.run.summary["config"], entry.run.summary["provenance"]
     found: dict[str, Any] = {"folder": entry.run.folder, **config}
@@ -58,9 +63,6 @@ def facts_of(entry: Entry) -> dict[str, str]:
     return {name: "none" if value is None else str(value) for name, value in found.items() if value != ""}
 
 
-_TIMES = (("the run", "seconds"), ("its items", "seconds_of_items"))
-
-
-def _facts(facts: dict[str, str]) -> Markup | None:
+def _list(facts: dict[str, str]) -> Markup | None:
     rows = [together(element("dt", name), element("dd", value)) for name, value in facts.items()]
     return element("dl", *rows) if rows else None
