@@ -129,9 +129,10 @@ def _categories(run: Run, headline: str, metrics: Mapping[str, Estimate]) -> dic
         if name in metrics:
             found[name] = metrics[name]
             continue
-        score = rescore(items, run.summary["config"])
-        if headline in score.metrics:
-            found[name] = Estimate(score.metrics[headline], score.intervals()[headline])
+        with suppress(ArgumentError):  # items of a task that can only be scored as a whole
+            score = rescore(items, run.summary["config"])
+            if headline in score.metrics:
+                found[name] = Estimate(score.metrics[headline], score.intervals()[headline])
     return found
 
 

@@ -91,7 +91,8 @@ def _headline(section: Section) -> Markup:
     for number, entry in enumerate(section.entries):
         if name in entry.metrics:
             other = section.reference(entry)
-            rows.append((number, entry.metrics[name], other.metrics[name].value if other else None))
+            base = other.metrics.get(name) if other else None
+            rows.append((number, entry.metrics[name], base.value if base else None))
     end = top([estimate for _, estimate, _ in rows], shares=section.scale.shares)
     better = {1: "Higher is better. ", -1: "Lower is better. ", 0: ""}[direction(name)]
     line = " Dashed lines are at the run's baseline." if section.tested else ""
