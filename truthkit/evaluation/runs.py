@@ -67,6 +67,7 @@ def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, s
     """The contents of `summary.json`."""
     first = records.done[task.items[0].key]
     return {
+        "headline": task.headline,
         "metrics": score.metrics,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
         "config": config | score.config,

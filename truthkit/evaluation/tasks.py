@@ -25,7 +25,7 @@ class Task:
         name: a key of `TASKS`.
         items: what is asked, in the order of the data.
         score: reads the outputs of the first so many items, in order.
-        headline: the metric that a progress bar shows.
+        headline: the metric that a progress bar shows, and that a report tests.
         max_new_tokens: of written answers, where the user does not say.
         config: what the numbers depend on.
         data: files and folders that they come from.
