@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from truthkit.activations.hooks import Hooked
 from truthkit.decoding.answers import encode_prompts
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.prompts import text_tokenizer
@@ -18,6 +19,7 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.records import Records, content_key
 from truthkit.evaluation.sampling import SeededSampling
 from truthkit.evaluation.scoring import log_probabilities
+from truthkit.evaluation.tasks.task import Ask
 from truthkit.images.reading import read_image
 
 _ITEMS_OF_CHOICES = 64
@@ -68,6 +70,7 @@ class Asking:
         batch_size: written answers at a time, or 128 times as many tokens of choices; halved whenever the memory does
             not suffice.
         share_prefix: read what the prompts of choices begin with once.
+        steerings: those at work on the model; scores of choices need to know.
     """
 
     model: Any
@@ -81,9 +84,19 @@ class Asking:
     seed: int = 0
     batch_size: int = 16
     share_prefix: bool = True
+    steerings: Sequence[Hooked] = ()
 
-    def run(self, items: Sequence[Item], records: Records, on_batch: OnBatch = lambda _count: None) -> None:
-        """Ask all items that have no record yet, longest first, and record each as soon as its batch is done."""
+    def run(
+        self,
+        items: Sequence[Item],
+        records: Records,
+        on_batch: OnBatch = lambda _count: None,
+        ask: Ask | None = None,
+    ) -> None:
+        """Ask all items that have no record yet, longest first, and record each as soon as its batch is done.
+
+        `ask` gives the outputs of a batch; None is `choose` where there are choices, else `write`.
+        """
         todo = sorted((item for item in items if item.key not in records.done), key=_size, reverse=True)
         on_batch(len(items) - len(todo))
         fixed = (
@@ -94,7 +107,7 @@ class Asking:
             batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else size]
             start = time.perf_counter()
             try:
-                outputs = asking.choose(batch, fixed) if batch[0].choices else asking.write(batch, fixed)
+                outputs = (ask or (Asking.choose if batch[0].choices else Asking.write))(asking, batch, fixed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or size == 1:
                     raise
@@ -155,6 +168,7 @@ class Asking:
                 decoder if isinstance(decoder, Decoder) else None,
                 batch_tokens=_TOKENS_PER_ITEM * self.batch_size,
                 share_prefix=self.share_prefix,
+                steerings=self.steerings,
             )
         ends = iter(scores)
         return [[next(ends) for _ in item.choices] for item in batch]

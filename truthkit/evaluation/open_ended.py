@@ -6,6 +6,7 @@ Source: Y. Su and N. Collier, arXiv 2210.14140, and the scripts beside it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,15 +29,64 @@ def ngram_counts(text: str, n: int, *, drop_last: bool = True) -> tuple[int, int
     return len(set(grams)), len(grams)
 
 
-def score(texts: Sequence[str], *, drop_last: bool = True) -> Score:
+def score(
+    texts: Sequence[str],
+    *,
+    drop_last: bool = True,
+    log_probs: Sequence[float | None] | None = None,
+    references: Sequence[str] | None = None,
+) -> Score:
     """Shares `rep_2`, `rep_3`, `rep_4` of repeated n-grams, pooled, and `diversity`, the product of the rest of each.
 
     Intervals resample texts.
+
+    Args:
+        texts: the continuations.
+        drop_last: as in `ngram_counts`.
+        log_probs: each text's mean log-probability per token under a scoring model, None for an empty one; their mean
+            is `coherence`.
+        references: human continuations of the same prompts; the same measures of theirs are `reference_rep_2` ...
+
+    Raises:
+        ArgumentError: other than one of these per text.
     """
-    rows = [[value for n in SIZES for value in ngram_counts(text, n, drop_last=drop_last)] for text in texts]
-    items = [{"text": text} for text in texts]
+    for name, given in (("log_probs", log_probs), ("references", references)):
+        if given is not None and len(given) != len(texts):
+            raise ArgumentError(f"{name} has {len(given)} entries for {len(texts)} texts; expected one for each.")
+    sides = {"": texts, "reference_": references} if references is not None else {"": texts}
+    rows = []
+    for number in range(len(texts)):
+        row: list[float] = [
+            value
+            for side in sides.values()
+            for n in SIZES
+            for value in ngram_counts(side[number], n, drop_last=drop_last)
+        ]
+        if log_probs is not None:
+            mean = log_probs[number]
+            row += [0.0, 0.0] if mean is None else [1.0, mean]
+        rows.append(row)
+    width = 2 * len(SIZES)
+
+    def measure(totals: FloatArray) -> dict[str, FloatArray]:
+        found: dict[str, FloatArray] = {}
+        for side, prefix in enumerate(sides):
+            part = _measure(totals[..., width * side : width * (side + 1)])
+            found |= {prefix + name: values for name, values in part.items()}
+        if log_probs is not None:
+            found["coherence"] = ratio(totals[..., -1], totals[..., -2])
+        return found
+
+    items: list[dict[str, Any]] = [{"text": text} for text in texts]
+    for number, item in enumerate(items):
+        counts = [ngram_counts(texts[number], n, drop_last=drop_last) for n in SIZES]
+        item |= {f"rep_{n}": 1 - kept / count if count else 0.0 for n, (kept, count) in zip(SIZES, counts, strict=True)}
+        if log_probs is not None and log_probs[number] is not None:
+            item["coherence"] = log_probs[number]
     config = {"task": "open-ended", "texts": len(items), "drop_last": drop_last}
-    return Score(np.asarray(rows, float).reshape(-1, 2 * len(SIZES)), list(range(len(items))), _measure, items, config)
+    columns = width * len(sides) + (0 if log_probs is None else 2)
+    counts_of_all = np.asarray(rows, float).reshape(-1, columns)
+    return Score(counts_of_all, list(range(len(items))), measure, items, config, shares=log_probs is None)
 
 
 def coherence(log_probs: Iterable[ArrayLike]) -> float:
