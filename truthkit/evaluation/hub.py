@@ -160,8 +160,8 @@ def _rows(name: str, config: str | None, split: str, *, local: bool) -> Iterator
         yield from rows
     except Exception as error:  # `datasets` lets through what pyarrow, fsspec and the hub's client raise
         raise NotAvailableError(
-            f"{where}, split {split!r}, cannot be read: {_first_line(error)}. If a download was cut off, delete what is "
-            "there and download it again."
+            f"{where}, split {split!r}, cannot be read: {_first_line(error)}. If a download was cut "
+            "off, delete what is there and download it again."
         ) from error
 
 
