@@ -121,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
             summary = run_task(task, asking, folder, model_name=name, limit=args.limit)
             if "metrics" in summary:
                 console.print(_table(f"{args.task}, {decoder.text}: {folder}", summary))
+                if "mauve" in summary["config"]:
+                    console.print(f"MAUVE {summary['config']['mauve']:.4f}, features of {summary['config']['scorer']}")
                 if "confusion" in summary["config"]:
                     console.print(_confusion(summary["config"]["confusion"]))
     return 0

@@ -56,7 +56,10 @@ def described_tasks(width: int = 120) -> str:
     """What the help says of each task: what it measures, its data, its options."""
     blocks = []
     for name, module in TASKS.items():
-        lines = [(inspect.getdoc(module.task) or "").partition("\n")[0], f"--data: {_described(module.task, 'data')}"]
+        lines = [
+            " ".join((inspect.getdoc(module.task) or "").partition("\n\n")[0].split()),
+            f"--data: {_described(module.task, 'data')}",
+        ]
         if options := " ".join(f"--{option.replace('_', '-')}" for option in _options(module.task)):
             lines.append(f"options: {options}")
         wrapped = [

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, MissingExtraError
 from truthkit.evaluation.intervals import FloatArray, ratio
 from truthkit.evaluation.score import Score
 
 SIZES = (2, 3, 4)
+MAUVE_NEEDS = 20
+"""Texts: a cluster has ten on average, and there are two at least."""
 
 
 def ngram_counts(text: str, n: int, *, drop_last: bool = True) -> tuple[int, int]:
@@ -99,6 +101,31 @@ def coherence(log_probs: Iterable[ArrayLike]) -> float:
     if not means:
         raise ArgumentError("log_probs has no continuation with a token; expected at least one.")
     return float(np.mean(means))
+
+
+def mauve(features: ArrayLike, references: ArrayLike, *, seed: int = 0) -> float:
+    """How near texts are to human ones as distributions (K. Pillutla and others, arXiv 2102.01454), from 0 to 1.
+
+    Depends on the model that the features are of, GPT-2 large in publications, on how many texts there are
+    (hundreds are wanted) and, through k-means, on the seed.
+
+    Args:
+        features: a model's last hidden state of each text; (texts, features).
+        references: of human texts.
+        seed: of the clustering.
+
+    Raises:
+        MissingExtraError: mauve-text is not installed.
+        ArgumentError: fewer than 20 of one kind.
+    """
+    try:
+        from mauve import compute_mauve
+    except ImportError:
+        raise MissingExtraError("MAUVE needs mauve-text: pip install mauve-text.") from None
+    sides = [np.asarray(side, np.float32) for side in (features, references)]
+    if min(map(len, sides)) < MAUVE_NEEDS:
+        raise ArgumentError(f"there are {len(sides[0])} texts and {len(sides[1])} references; MAUVE needs 20 of each.")
+    return float(compute_mauve(p_features=sides[1], q_features=sides[0], seed=seed, verbose=False).mauve)
 
 
 def isotropy(hidden_states: Iterable[ArrayLike]) -> float:

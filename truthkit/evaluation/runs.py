@@ -56,6 +56,7 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
     if rank == 0:
         _wait(items, records)
         score = _so_far(task, items, records)
+        score = task.finish(score) if task.finish else score
         summary = sum_up(task, score, config, records, time.perf_counter() - start)
         write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
         write_atomically(out / SUMMARY, summary)

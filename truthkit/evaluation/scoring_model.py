@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from truthkit.evaluation.intervals import FloatArray
 
 
 class ScoringModel:
@@ -53,3 +56,20 @@ class ScoringModel:
         )
         sums = dict(zip(some, found, strict=True))
         return [(sums.get(i, 0.0), max(len(row) - starts[i], 0)) for i, row in enumerate(rows)]
+
+    def features(self, texts: Sequence[str], *, max_tokens: int = 1024) -> FloatArray:
+        """The last layer's hidden state at each text's last token, of its first `max_tokens`; (texts, features)."""
+        import numpy as np
+        import torch
+
+        from truthkit.decoding.prompts import text_tokenizer
+
+        model, processor = self._loaded
+        tokenizer = text_tokenizer(processor, "features")
+        rows = []
+        for text in texts:
+            ids = torch.tensor([tokenizer(text).input_ids[:max_tokens]], device=model.device)
+            with torch.no_grad():
+                states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+            rows.append(states[0, -1].float().cpu().numpy())
+        return np.stack(rows)

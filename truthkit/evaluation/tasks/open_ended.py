@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +23,14 @@ EXAMPLES = (
 
 
 def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: bool = True) -> Task:
-    """Repetition, diversity and coherence of continuations; MAUVE where mauve-text is installed.
+    """Repetition, diversity and coherence of continuations; MAUVE where mauve-text is installed and there
+    are 20 references.
 
     Args:
         data: JSON lines with "prompt" and, for all or none, "reference", a human continuation; or a .txt of one prompt
             per line
-        scorer: model whose log-probability per token is the coherence: hub id or folder (default: bundled; none leaves
-            it out)
+        scorer: model whose log-probability per token is the coherence, and whose hidden states are MAUVE's: hub id or
+            folder (default: bundled; none leaves both out)
         chat: put the prompts as chat messages instead of going on from them
         drop_last: count n-grams as the authors' script, which stops one short of the last
     """
@@ -59,8 +62,28 @@ def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: 
             references=[references[i] for i in which] if references else None,
         )
 
+    def with_mauve(score: Score) -> Score:
+        texts = [item["text"] for item in score.items]
+        if not (references and model and len(texts) >= open_ended.MAUVE_NEEDS and find_spec("mauve")):
+            return score
+        said, wanted = (
+            model.features([f"{prompt} {text}" for prompt, text in zip(prompts, side, strict=False)])
+            for side in (texts, references[: len(texts)])
+        )
+        return replace(score, config=score.config | {"mauve": open_ended.mauve(said, wanted)})
+
     config = {"scorer": scorer, "chat": chat, "drop_last": drop_last}
-    return Task("open-ended", items, score, "diversity", 128, config, (data,), _with_coherence(model))
+    return Task(
+        "open-ended",
+        items,
+        score,
+        "diversity",
+        128,
+        config,
+        (data,),
+        ask=_with_coherence(model),
+        finish=with_mauve,
+    )
 
 
 def _with_coherence(model: ScoringModel | None) -> Ask:

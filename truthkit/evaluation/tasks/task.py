@@ -30,6 +30,7 @@ class Task:
         ask: how a batch is asked; None is `Asking.choose` for items with choices, else `Asking.write`.
         unit: how many items next to each other belong together; a limit is rounded up to whole units.
         greedy: answers are never drawn.
+        finish: adds to the config of the whole run's score what is no function of totals.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Task:
     ask: Ask | None = None
     unit: int = 1
     greedy: bool = False
+    finish: Callable[[Score], Score] | None = None
 
     def first(self, limit: int | None) -> list[Item]:
         """The first so many items, whole units; all for None."""
