@@ -144,7 +144,7 @@ def _listed(record: Record) -> tuple[str, str, list[str]]:
 
 def _checked(place: str, image: str, names: Any) -> tuple[str, str, list[str]]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ArgumentError(f"{place}: its objects are {str(names)[:60]!r}; expected a list of names.")
+        raise ArgumentError(f"{place}: its objects are {repr(names)[:60]}; expected a list of names.")
     return place, image, list(dict.fromkeys(name.strip() for name in names))
 
 
