@@ -96,6 +96,11 @@ def test_choices_are_steered_behind_the_prompt_only(toy: Any) -> None:
     assert abs(steered[1] - plain[1]) > 0.1
 
 
+def test_a_constraint_that_leaves_no_label(toy: Any) -> None:
+    found = check(ask(toy, "apc:beta=1"), CLAIMS, ("P", "Q"), explain=True)
+    assert found == [{"verdict": None, "probabilities": {"P": 0, "Q": 0}, "explanation": None}] * 2
+
+
 def test_too_long_a_claim(toy: Any) -> None:
     with pytest.raises(tk.ArgumentError, match="but the model has room for"):
         check(ask(toy), [Claim("1", "word " * 300, "true")], LABELS_3, explain=False)

@@ -210,7 +210,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_offline_by_wish_and_never_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(tk.NotAvailableError, match=r"'nobody/nothing'.* cannot be read"):
+    with pytest.raises(tk.NotAvailableError, match=r"'nobody/nothing' can't be had .* --data hub:FOLDER"):
         fetch("hub:nobody/nothing", TASKS["pope"].HUB)
 
 

@@ -98,7 +98,7 @@ def _make(folder: Path, name: str, data: HubData, *, local: bool) -> None:
     part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         for file, layout in data.files.items():
-            rows = _rows(name, layout.config, data.split, local=local)
+            rows = _rows(name, layout.config, data, local=local)
             place = f"{name}, {layout.config + ' ' if layout.config else ''}row"
             _write(part / file, _records(rows, layout, part / "images", place))
         part.chmod(0o755)
@@ -141,11 +141,11 @@ def _unreachable(name: str, data: HubData, error: Exception) -> NotAvailableErro
     return NotAvailableError(
         f"the data set {name!r} can't be had from the hub ({_first_line(error)}). Where there is a network, run `hf "
         f"download {name} --repo-type dataset --local-dir FOLDER`, copy the folder here and pass --data hub:FOLDER; or "
-        f"pass the benchmark's own files ({', '.join(data.files)}). HF_HUB_OFFLINE=1 takes what `datasets` has kept."
+        "pass the benchmark's own files. HF_HUB_OFFLINE=1 takes what `datasets` has kept."
     )
 
 
-def _rows(name: str, config: str | None, split: str, *, local: bool) -> Iterator[Row]:
+def _rows(name: str, config: str | None, data: HubData, *, local: bool) -> Iterator[Row]:
     """The rows of a split, images as the bytes of their files."""
     try:
         from datasets import Image, load_dataset
@@ -153,14 +153,16 @@ def _rows(name: str, config: str | None, split: str, *, local: bool) -> Iterator
         raise MissingExtraError("data from the hub needs datasets: pip install 'truthkit[eval]'.") from None
     where = f"the data set {name!r}" + (f", configuration {config!r}" if config else "")
     try:
-        rows = load_dataset(name, config, split=split, streaming=local)
+        rows = load_dataset(name, config, split=data.split, streaming=local)
         pictures = [column for column, kind in (rows.features or {}).items() if isinstance(kind, Image)]
         for column in pictures:
             rows = rows.cast_column(column, Image(decode=False))
         yield from rows
+    except ConnectionError as error:
+        raise _unreachable(name, data, error) from error
     except Exception as error:  # `datasets` lets through what pyarrow, fsspec and the hub's client raise
         raise NotAvailableError(
-            f"{where}, split {split!r}, cannot be read: {_first_line(error)}. If a download was cut "
+            f"{where}, split {data.split!r}, cannot be read: {_first_line(error)}. If a download was cut "
             "off, delete what is there and download it again."
         ) from error
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from truthkit.evaluation.asking import Asking, Item
     from truthkit.evaluation.score import Score
 
-EXAMPLES = ("truthkit eval factor --data news_factor.csv --form dola --decoder dola --out runs/factor",)
+EXAMPLES = ("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",)
 
 
 def task(data: Path, *, form: str = "official") -> Task:
