@@ -96,9 +96,15 @@ def test_choices_are_steered_behind_the_prompt_only(toy: Any) -> None:
     assert abs(steered[1] - plain[1]) > 0.1
 
 
-def test_a_constraint_that_leaves_no_label(toy: Any) -> None:
-    found = check(ask(toy, "apc:beta=1"), CLAIMS, ("P", "Q"), explain=True)
-    assert found == [{"verdict": None, "probabilities": {"P": 0, "Q": 0}, "explanation": None}] * 2
+def test_the_constraint_is_for_explanations_only(toy: Any) -> None:
+    """`apc` with beta 1 leaves one token of all: greedy answers stay as they are, and so do the labels' scores."""
+    plain, constrained = (check(ask(toy, name), CLAIMS, LABELS_3, explain=True) for name in ("greedy", "apc:beta=1"))
+    for one, other in zip(plain, constrained, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+        assert one["explanation"] == other["explanation"]
+    built = parse_spec("dola:beta=0.1,layers=1+2").build(*toy)
+    check(ask(toy, "dola:beta=0.1,layers=1+2"), CLAIMS, LABELS_3, explain=False, fixed=built)
+    assert built.beta == 0.1
 
 
 def test_too_long_a_claim(toy: Any) -> None:

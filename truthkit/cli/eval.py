@@ -23,8 +23,8 @@ tasks:
 a folder, as `hf download NAME --repo-type dataset --local-dir FOLDER` puts it there. It becomes the benchmark's own
 files in truthkit's cache ($TRUTHKIT_CACHE), which later runs read without a network.
 
-Where choices are scored (truthfulqa, factor, factcheck's verdicts), a decoder's plausibility constraint gives all that
-is outside it a probability of zero: turn it off, as in dola:beta=0, or say that it was on.
+Where choices are scored (truthfulqa, factor), a decoder's plausibility constraint gives all that is outside it a
+probability of zero: turn it off, as in dola:beta=0, or say that it was on. In factcheck it holds for explanations only.
 
 DIR/records.jsonl has a line per item, on the disk as soon as it is done: run the same command again after an
 interruption, and it goes on. DIR/summary.json has the metrics with 95 % intervals, the settings, the checksums of the

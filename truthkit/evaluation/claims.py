@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +27,8 @@ def check(
     """For each claim `verdict`, `probabilities` of all labels, and the `explanation` where one is asked for.
 
     The verdict is the label whose words are the most probable after "Verdict:"; the explanation follows it, greedily.
-    Evidence is shown where a claim has some. Where a decoder's plausibility constraint leaves no label, the verdict is
-    None and nothing is explained.
+    Evidence is shown where a claim has some. A decoder's plausibility constraint holds for the explanation only: among
+    the labels it would leave one or none. That is ours.
 
     Args:
         asking: model, decoder and limits.
@@ -43,34 +44,36 @@ def check(
     prompts = [replace(form, evidence=claim.evidence is not None).prompt(claim) for claim in claims]
     decoder = fixed or asking.decoder.build(asking.model, asking.processor, **asking.supplied)
     with decoder:
-        scores = _label_scores(asking, prompts, labels, decoder if isinstance(decoder, Decoder) else None)
-        judged = [i for i, row in enumerate(scores) if bool(row.isfinite().any())]
-        verdicts = as_verdicts(scores[judged], labels)
-        found: list[dict[str, Any]] = [{"verdict": None, "probabilities": dict.fromkeys(labels, 0.0)} for _ in claims]
-        for i, verdict in zip(judged, verdicts, strict=True):
-            found[i] = {"verdict": verdict.label, "probabilities": verdict.probabilities}
+        with _unconstrained(decoder):
+            scores = _label_scores(asking, prompts, labels, decoder if isinstance(decoder, Decoder) else None)
+        verdicts = as_verdicts(scores, labels)
+        found: list[dict[str, Any]] = [{"verdict": one.label, "probabilities": one.probabilities} for one in verdicts]
         if explain:
             heads = [answer_head(verdict.label).rstrip() for verdict in verdicts]
-            said = _explanations(asking, [prompts[i] for i in judged], heads)
-            for one in found:
-                one["explanation"] = None
-            for i, text in zip(judged, said, strict=True):
-                found[i]["explanation"] = text
+            said = answers(
+                asking.model,
+                asking.processor,
+                prompts,
+                heads=heads,
+                max_new_tokens=asking.max_new_tokens,
+                token_budget=4 * TOKENS_PER_CLAIM * asking.batch_size,
+            )
+            for one, text, head in zip(found, said, heads, strict=True):
+                one["explanation"] = text.removeprefix(head).strip()
     return found
 
 
-def _explanations(asking: Asking, prompts: Sequence[list[dict[str, str]]], heads: Sequence[str]) -> list[str]:
-    if not prompts:
-        return []
-    said = answers(
-        asking.model,
-        asking.processor,
-        prompts,
-        heads=heads,
-        max_new_tokens=asking.max_new_tokens,
-        token_budget=4 * TOKENS_PER_CLAIM * asking.batch_size,
-    )
-    return [text.removeprefix(head).strip() for text, head in zip(said, heads, strict=True)]
+@contextmanager
+def _unconstrained(decoder: Any) -> Iterator[None]:
+    """A decoder without its plausibility constraint."""
+    if not isinstance(decoder, Decoder):
+        yield
+        return
+    beta, decoder.beta = decoder.beta, 0.0
+    try:
+        yield
+    finally:
+        decoder.beta = beta
 
 
 def _label_scores(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "truthkit eval factcheck --data liar/test.tsv --adapter DIR --steer style.safetensors:2,positions=generated "
     "--no-explain --out runs/liar",
-    "truthkit eval factcheck --data rawfc_test.json --adapter DIR --decoder dola:beta=0 --out runs/rawfc",
+    "truthkit eval factcheck --data rawfc_test.json --adapter DIR --decoder dola --out runs/rawfc",
 )
 
 
