@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import truthkit as tk
 from tests.factcheck.cases import ChatTokenizer
 from tests.tiny import tiny
 from truthkit import cli
+from truthkit.cli.task_options import given_options
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.asking import Asking
 from truthkit.evaluation.runs import run
@@ -93,12 +95,16 @@ def test_every_option_is_documented_and_on_the_command_line(name: str) -> None:
 
 @pytest.mark.parametrize("example", [example for module in TASKS.values() for example in module.EXAMPLES])
 def test_examples_parse(example: str) -> None:
-    import shlex
-
-    from truthkit.cli.task_options import given_options
-
     args = cli.build_parser().parse_args(shlex.split(example)[1:])
     given_options(args.task, args)
+
+
+def test_the_help_says_where_data_comes_from() -> None:
+    text = cli.build_parser()._subparsers._group_actions[0].choices["eval"].format_help()
+    for words in ("hf download NAME --repo-type dataset", "hub:FOLDER", "TRUTHKIT_CACHE", "plausibility constraint"):
+        assert words in text
+    for module in TASKS.values():
+        assert ("or hub" in (module.task.__doc__ or "")) == hasattr(module, "HUB")
 
 
 def test_options_reach_the_task(
