@@ -25,6 +25,7 @@ COMMANDS = (
     "compare",
     "report",
     "score",
+    "pope",
     "models",
     "transforms",
 )
