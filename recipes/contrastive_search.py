@@ -7,7 +7,7 @@ r"""Contrastive search beside greedy search, beams and sampling, as in *Contrast
 Every method continues the same beginnings of texts, to the same length: repetition grows with length, so the end token
 is held back. Three measures, as in the paper (arXiv 2210.14140): rep-n, the share of n-grams that were there before;
 diversity, the product of 1 - rep-n for n = 2, 3, 4; coherence, the mean log-probability of the continuation's tokens
-under a scoring model. The paper scores with an OPT model. Here it is the model itself unless --scorer names another, and a
+under a scoring model. The paper scores with OPT; here it is the model itself unless --scorer names another, and a
 model likes its own most probable words best: greedy search and beams win that column by construction. MAUVE, the
 paper's fourth measure, needs many texts and an embedding model, and is not computed.
 
@@ -303,7 +303,7 @@ def table(rows: dict[str, dict[str, Any]], name: str, texts: int, args: argparse
         "PAPER:\ndiversity",
         "PAPER:\ncoherence",
     ):
-        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+        shown.add_column(column, justify="right" if column else "left", overflow="fold")
     for label, found in rows.items():
         metrics, ends, paper = found["metrics"], found["intervals"], found.get("paper")
         change = found["against_greedy"].get("diversity")
