@@ -43,10 +43,10 @@ from tqdm import tqdm
 from transformers import TopKLogitsWarper, TypicalLogitsWarper
 
 import truthkit as tk
-from truthkit import figures
 from truthkit.cli.rendering import Output, printable
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.evaluation import open_ended
+from truthkit.evaluation.interval_plot import draw_intervals
 from truthkit.evaluation.intervals import paired_bootstrap
 from truthkit.evaluation.isotropy import plot_isotropy
 from truthkit.evaluation.passages import PASSAGES
@@ -55,6 +55,7 @@ from truthkit.evaluation.records import Records, content_key, write_atomically
 from truthkit.evaluation.sampling import SeededSampling
 from truthkit.evaluation.score import Score, mean_score
 from truthkit.evaluation.scoring import log_probabilities
+from truthkit.figures import new_figure, save_figure
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 NEWS = SHARED / "factor" / "news_factor.csv"
@@ -331,9 +332,9 @@ def show_texts(console: Output, run: Run, texts: dict[str, list[list[int]]]) -> 
 
 def plot(rows: dict[str, dict[str, Any]], path: Path, name: str) -> None:
     """Diversity and coherence with their intervals, side by side."""
-    figure = figures.figure(9, 3)
+    figure = new_figure(9, 3)
     for axes, metric in zip(figure.subplots(1, 2, sharey=True), ("diversity", "coherence"), strict=True):
-        figures.intervals(
+        draw_intervals(
             axes,
             list(rows),
             [found["metrics"][metric] for found in rows.values()],
@@ -341,7 +342,7 @@ def plot(rows: dict[str, dict[str, Any]], path: Path, name: str) -> None:
         )
         axes.set(xlabel=metric)
     figure.suptitle(name, fontsize=10)
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ from rich.text import Text
 from tqdm import tqdm
 
 import truthkit as tk
-from truthkit import figures
 from truthkit.cli.rendering import Output
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.kernel import most_divergent, take_layer
@@ -51,8 +50,11 @@ from truthkit.decoding.lol import REFOCUS_PROMPT
 from truthkit.decoding.prompts import with_instruction
 from truthkit.decoding.views import ViewLogits
 from truthkit.evaluation import truthfulqa
-from truthkit.evaluation.intervals import bootstrap, mcnemar, paired_bootstrap
+from truthkit.evaluation.interval_plot import draw_intervals
+from truthkit.evaluation.intervals import mcnemar, paired_bootstrap
 from truthkit.evaluation.records import Records, content_key, file_sha256, write_atomically
+from truthkit.evaluation.score import mean_score
+from truthkit.figures import new_figure, save_figure
 from truthkit.training.amateur import train_amateur
 from truthkit.training.lora import Settings
 
@@ -273,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
     args = _parser().parse_args(argv)
     if args.quick:
-        args.limit, args.dev = min(args.limit or 6, 6), min(args.dev, 2)
+        args.limit, args.dev = min(args.limit or 10, 10), min(args.dev, 3)
     torch.set_num_threads(args.threads)
     console = Output(width=None if sys.stdout.isatty() else 150)
     try:
@@ -302,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for adapters, records, results and the plot")
-    add("--quick", action="store_true", help="6 questions, and an amateur that is hardly trained")
+    add("--quick", action="store_true", help="10 questions, and an amateur that is hardly trained")
     add("--data", type=Path, default=TRUTHFULQA, help="TruthfulQA.csv or mc_task.json (default: ../shared)")
     add("--amateur", type=Path, help="PEFT folder (default: one is trained on --halueval)")
     add("--control", nargs="?", type=Path, const=Path(), help="another PEFT folder to contrast with; no name: train it")
@@ -401,7 +403,8 @@ def compare(args: argparse.Namespace, console: Output) -> dict[str, Any]:
         rows: dict[str, Any] = {}
         for name in names:
             rows[name] = {"metrics": means(scores[name].sum(axis=0)), "setting": settings.get(name)}
-            rows[name]["intervals"] = bootstrap(scores[name], means, seed=args.seed)
+            scored = mean_score(scores[name], truthfulqa.METRICS, range(len(test)), [], {})
+            rows[name]["intervals"] = scored.intervals(seed=args.seed)
             rows[name]["over base"] = compared(scores["base"], scores[name], args.seed)
             rows[name]["paper"] = PAPER.get(name)
         icd, lol = (f"{method}, chosen ({form})" for method in ("ICD", "LOL"))
@@ -447,13 +450,13 @@ def interval(value: float, ends: Sequence[float], sign: str = "") -> str:
 def plot(results: dict[str, Any], path: Path, name: str) -> None:
     """The three metrics of the raw scores with their intervals."""
     rows = results["raw"]
-    figure = figures.figure(12, 4)
+    figure = new_figure(12, 4)
     for axes, metric in zip(figure.subplots(1, 3, sharey=True), truthfulqa.METRICS, strict=True):
         values = [row["metrics"][metric] for row in rows.values()]
-        figures.intervals(axes, list(rows), values, [row["intervals"][metric] for row in rows.values()])
+        draw_intervals(axes, list(rows), values, [row["intervals"][metric] for row in rows.values()])
         axes.set(xlabel=metric.upper())
     figure.suptitle(f"{name}, TruthfulQA, raw scores", fontsize=10)
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -40,12 +40,12 @@ from rich.table import Table
 from rich.text import Text
 
 import truthkit as tk
-from truthkit import figures
 from truthkit.cli.rendering import Output
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation import chair, pope
 from truthkit.evaluation.asking import Asking, Item
 from truthkit.evaluation.compare import read_run
+from truthkit.evaluation.interval_plot import draw_intervals
 from truthkit.evaluation.intervals import mcnemar, paired_bootstrap
 from truthkit.evaluation.records import write_atomically
 from truthkit.evaluation.runs import run as run_task
@@ -53,6 +53,7 @@ from truthkit.evaluation.score import Score
 from truthkit.evaluation.tasks import Task
 from truthkit.evaluation.tasks import chair as chair_task
 from truthkit.evaluation.tasks import pope as pope_task
+from truthkit.figures import new_figure, save_figure
 from truthkit.scenes.questions import CAPTION_PROMPT, KINDS, held_out, mentions, questions
 from truthkit.scenes.render import render
 
@@ -124,7 +125,8 @@ def scene_tasks(count: int, seed: int, folder: Path) -> dict[str, Task]:
             named, there = mentions(text), scenes[i].names
             invented = [name for name in named if name not in there]
             rows.append((1, bool(invented), len(named), len(invented), len(there), len(named) - len(invented)))
-            items.append({"image": i, "caption": text, "hallucinated": invented, "correct": not invented})
+            said = {"image": i, "caption": text, "objects": named, "hallucinated": invented}
+            items.append(said | {"ground_truth": sorted(there), "correct": not invented})
         return Score(np.asarray(rows, float), list(which), chair.measure, items, {"scenes": len(rows)})
 
     about = {"scenes": count, "scenes_seed": seed}
@@ -307,16 +309,16 @@ def _table(title: str, caption: str, *columns: str) -> Table:
 def plot(summary: dict[str, Any], path: Path, name: str) -> None:
     """Accuracy and CHAIR_i with their intervals, side by side."""
     headlines = {"pope": ("accuracy", "POPE accuracy"), "chair": ("chair_i", "CHAIR_i (less is better)")}
-    figure = figures.figure(1.5 + 4.5 * len(summary), 4)
+    figure = new_figure(1.5 + 4.5 * len(summary), 4)
     for axes, (kind, rows) in zip(figure.subplots(1, len(summary), squeeze=False)[0], summary.items(), strict=True):
         metric, label = headlines[kind]
         values = [found["metrics"][metric] for found in rows.values()]
-        figures.intervals(axes, list(rows), values, [found["intervals"][metric] for found in rows.values()])
+        draw_intervals(axes, list(rows), values, [found["intervals"][metric] for found in rows.values()])
         axes.set(xlabel=label)
         if axes is not figure.axes[0]:
             axes.set_yticklabels([])
     figure.suptitle(name, fontsize=10)
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Pictures by matplotlib, which is an extra, without its global state."""
+"""Figures through matplotlib, which is an extra: made without its global state, saved as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -13,8 +12,8 @@ from truthkit.errors import ArgumentError, MissingExtraError
 ENDINGS = (".png", ".svg", ".pdf")
 
 
-def figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches, that pyplot does not know of.
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -26,28 +25,12 @@ def figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: Any, path: str | PathLike[str]) -> None:
-    """Write a figure.
+def save_figure(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a figure in the format that the ending names.
 
     Raises:
-        ArgumentError: the ending is none of `ENDINGS`.
+        ArgumentError: it names another.
     """
-    check(path)
-    figure.savefig(path, dpi=150)
-
-
-def check(path: str | PathLike[str]) -> None:
-    """Raise what `save` would, before the work that leads to the figure."""
     if Path(path).suffix not in ENDINGS:
-        raise ArgumentError(f"{str(path)!r}: plots are written as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
-
-
-def intervals(axes: Any, names: Sequence[str], values: Sequence[float], ends: Sequence[tuple[float, float]]) -> None:
-    """Values with their intervals, a line each, the first on top; what is first is drawn in grey as the baseline."""
-    places = range(len(names))[::-1]
-    for place, value, (low, high) in zip(places, values, ends, strict=True):
-        colour = "grey" if place == len(names) - 1 else "C0"
-        error = [[max(0.0, value - low)], [max(0.0, high - value)]]  # a percentile interval may leave its value out
-        axes.errorbar([value], [place], xerr=error, fmt="o", markersize=4, capsize=2, color=colour)
-    axes.axvline(values[0], color="grey", linestyle=":", linewidth=1)
-    axes.set_yticks(list(places), names)
+        raise ArgumentError(f"{str(path)!r}: plots are written as .png, .svg or .pdf.")
+    figure.savefig(path, dpi=150)

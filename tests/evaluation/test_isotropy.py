@@ -130,7 +130,7 @@ class TestCommand:
         [
             (["--texts", "none.txt"], "none.txt"),
             (["--texts", "empty.txt"], "holds no texts; write one per line"),
-            (["--plot", "x.gif"], "plots are written as .png, .svg or .pdf"),
+            (["--plot", "x.gif"], "--plot is 'x.gif'; plots are written as .png, .svg, .pdf"),
             (["--limit", "0"], "--limit is 0; expected at least 1"),
             (["--layers", "7"], "layers contains 7"),
         ],

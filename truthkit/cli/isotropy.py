@@ -56,16 +56,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the texts, and print a line per layer."""
-    from truthkit import figures
     from truthkit.cli.rendering import Output, working
     from truthkit.evaluation.isotropy import isotropy, plot_isotropy
+    from truthkit.figures import ENDINGS
     from truthkit.models import load
     from truthkit.steering.spec import parse_layers
 
     if args.limit is not None and args.limit < 1:
         raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
-    if args.plot is not None:
-        figures.check(args.plot)
+    if args.plot is not None and args.plot.suffix not in ENDINGS:
+        raise ArgumentError(f"--plot is {str(args.plot)!r}; plots are written as {', '.join(ENDINGS)}.")
     texts = _read(args.texts)[: args.limit] if args.texts else None
     layers = parse_layers(args.layers) if args.layers else None
     with working("loading the model"):

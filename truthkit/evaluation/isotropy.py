@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from truthkit import figures
 from truthkit.activations.capture import visit_texts, wide
 from truthkit.activations.sites import decoder_blocks, final_norm, resolve_layers
 from truthkit.decoding.attach import plain_model
@@ -23,6 +22,7 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.intervals import FloatArray
 from truthkit.evaluation.passages import PASSAGES
 from truthkit.evaluation.score import Score, mean_score
+from truthkit.figures import new_figure, save_figure
 from truthkit.steering.encoding import TokenLists
 
 FINAL = "final"
@@ -97,7 +97,7 @@ def plot_isotropy(scores: dict[str, Score], path: str | PathLike[str]) -> None:
         ArgumentError: another ending.
         MissingExtraError: matplotlib is not installed.
     """
-    figure = figures.figure(7, 3.5)
+    figure = new_figure(7, 3.5)
     axes = figure.subplots()
     for number, (name, score) in enumerate(scores.items()):
         intervals, metrics, colour = score.intervals(), score.metrics, f"C{number}"
@@ -117,7 +117,7 @@ def plot_isotropy(scores: dict[str, Score], path: str | PathLike[str]) -> None:
         axes.legend(frameon=False)
     else:
         axes.set_title(next(iter(scores)), fontsize=10)
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 def _encoded(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> tuple[TokenLists, int]:

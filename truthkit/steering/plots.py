@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from truthkit import figures
 from truthkit.activations.capture import Capture
 from truthkit.activations.sites import input_device
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
+from truthkit.figures import new_figure, save_figure
 from truthkit.steering.vector import SteeringVector
 
 
@@ -30,14 +30,14 @@ def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
         raise ArgumentError("this vector has no held-out scores to plot; extract it with held_out > 0.")
     layers = sorted(vector.scores)
     values = {key: [vector.scores[layer][key] for layer in layers] for key in ("auc", "low", "high")}
-    figure = figures.figure(7, 3.5)
+    figure = new_figure(7, 3.5)
     axes = figure.subplots()
     axes.fill_between(layers, values["low"], values["high"], alpha=0.25, linewidth=0, label="95 % interval")
     axes.plot(layers, values["auc"], marker="o", markersize=3, label="held-out AUC")
     axes.axhline(0.5, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="layer (decoder block)", ylabel="AUC", ylim=(min(0.45, *values["low"]) - 0.02, 1.02))
     axes.legend(loc="lower right", frameon=False)
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -51,7 +51,7 @@ def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
     selection = vector.provenance.get("selection")
     if not selection:
         raise ArgumentError("this vector holds no trials; they are made by `truthkit extract --select`.")
-    figure = figures.figure(8, 3.5)
+    figure = new_figure(8, 3.5)
     effect, fluency = figure.subplots(1, 2)
     for layer in sorted({trial["layer"] for trial in selection["trials"]}):
         trials = sorted((t for t in selection["trials"] if t["layer"] == layer), key=lambda trial: trial["strength"])
@@ -63,7 +63,7 @@ def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
     effect.set(xlabel="strength", ylabel="effect")
     fluency.set(xlabel="strength", ylabel="KL from unsteered (nats per token)")
     effect.legend(frameon=False)
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 def token_projections(
@@ -94,7 +94,7 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
         return
     columns = 12
     rows = -(-len(tokens) // columns)
-    figure = figures.figure(columns * 0.9, 0.6 + 0.5 * rows)
+    figure = new_figure(columns * 0.9, 0.6 + 0.5 * rows)
     axes = figure.subplots()
     for i, (token, shade) in enumerate(zip(tokens, shades, strict=True)):
         x, y = i % columns, rows - 1 - i // columns
@@ -102,7 +102,7 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
         axes.text(x + 0.5, y + 0.5, _printable(token), ha="center", va="center", fontsize=8, parse_math=False)
     axes.set(xlim=(0, columns), ylim=(0, rows), title=title)
     axes.set_axis_off()
-    figures.save(figure, path)
+    save_figure(figure, path)
 
 
 def _shades(values: Sequence[float]) -> list[float]:
