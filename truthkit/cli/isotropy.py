@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Read the texts, and print a line per layer."""
     from truthkit.cli.rendering import Output, working
     from truthkit.evaluation.isotropy import isotropy, plot_isotropy
-    from truthkit.figures import ENDINGS
+    from truthkit.figures import ENDINGS, new_figure
     from truthkit.models import load
     from truthkit.steering.spec import parse_layers
 
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
     if args.plot is not None and args.plot.suffix not in ENDINGS:
         raise ArgumentError(f"--plot is {str(args.plot)!r}; plots are written as {', '.join(ENDINGS)}.")
+    if args.plot is not None:
+        new_figure(1, 1)  # before the model is loaded: is there matplotlib?
     texts = _read(args.texts)[: args.limit] if args.texts else None
     layers = parse_layers(args.layers) if args.layers else None
     with working("loading the model"):
