@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         token_budget=args.token_budget,
         progress=sys.stderr.isatty(),
     )
-    name = args.model or "bundled model"
+    name = (args.model or "bundled model") + (f" + {args.adapter}" if args.adapter else "")
     if args.plot is not None:
         plot_isotropy({name: score}, args.plot)
     if args.json:
