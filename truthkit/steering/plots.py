@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,23 @@ from truthkit.activations.capture import Capture
 from truthkit.activations.sites import input_device
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
-from truthkit.errors import ArgumentError
-from truthkit.figures import new_figure, save_figure
+from truthkit.errors import ArgumentError, MissingExtraError
 from truthkit.steering.vector import SteeringVector
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure that no global state of matplotlib knows of."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("plots need matplotlib: `pip install 'truthkit[plots]'`.")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: str | PathLike[str]) -> None:
+    if Path(path).suffix not in (".png", ".svg", ".pdf"):
+        raise ArgumentError(f"{str(path)!r}: plots are written as .png, .svg or .pdf.")
+    figure.savefig(path, dpi=150)
 
 
 def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -30,14 +45,14 @@ def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
         raise ArgumentError("this vector has no held-out scores to plot; extract it with held_out > 0.")
     layers = sorted(vector.scores)
     values = {key: [vector.scores[layer][key] for layer in layers] for key in ("auc", "low", "high")}
-    figure = new_figure(7, 3.5)
+    figure = _figure(7, 3.5)
     axes = figure.subplots()
     axes.fill_between(layers, values["low"], values["high"], alpha=0.25, linewidth=0, label="95 % interval")
     axes.plot(layers, values["auc"], marker="o", markersize=3, label="held-out AUC")
     axes.axhline(0.5, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="layer (decoder block)", ylabel="AUC", ylim=(min(0.45, *values["low"]) - 0.02, 1.02))
     axes.legend(loc="lower right", frameon=False)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -51,7 +66,7 @@ def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
     selection = vector.provenance.get("selection")
     if not selection:
         raise ArgumentError("this vector holds no trials; they are made by `truthkit extract --select`.")
-    figure = new_figure(8, 3.5)
+    figure = _figure(8, 3.5)
     effect, fluency = figure.subplots(1, 2)
     for layer in sorted({trial["layer"] for trial in selection["trials"]}):
         trials = sorted((t for t in selection["trials"] if t["layer"] == layer), key=lambda trial: trial["strength"])
@@ -63,7 +78,7 @@ def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
     effect.set(xlabel="strength", ylabel="effect")
     fluency.set(xlabel="strength", ylabel="KL from unsteered (nats per token)")
     effect.legend(frameon=False)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def token_projections(
@@ -94,7 +109,7 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
         return
     columns = 12
     rows = -(-len(tokens) // columns)
-    figure = new_figure(columns * 0.9, 0.6 + 0.5 * rows)
+    figure = _figure(columns * 0.9, 0.6 + 0.5 * rows)
     axes = figure.subplots()
     for i, (token, shade) in enumerate(zip(tokens, shades, strict=True)):
         x, y = i % columns, rows - 1 - i // columns
@@ -102,7 +117,7 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
         axes.text(x + 0.5, y + 0.5, _printable(token), ha="center", va="center", fontsize=8, parse_math=False)
     axes.set(xlim=(0, columns), ylim=(0, rows), title=title)
     axes.set_axis_off()
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def _shades(values: Sequence[float]) -> list[float]:
