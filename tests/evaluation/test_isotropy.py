@@ -12,10 +12,12 @@ import torch
 
 import truthkit as tk
 from tests.tiny import tiny
-from tests.training.toys import chat_folder, chat_tokenizer
+from tests.training.toys import chat_folder, chat_tokenizer, toy_examples
 from truthkit import cli
 from truthkit.evaluation.isotropy import plot_isotropy
 from truthkit.evaluation.passages import PASSAGES
+from truthkit.models.adapter import with_adapter
+from truthkit.training.lora import Settings, train
 
 TEXTS = ["a text", "another, longer text", "x", "the third of the texts, longer than its limit of tokens", "ab"]
 
@@ -78,6 +80,22 @@ def test_some_layers_stop_the_forward() -> None:
     handle.remove()
     assert list(score.metrics) == ["layer_0", "layer_1"]
     assert not reached
+
+
+def test_image_text_model_and_adapter(tmp_path: Path) -> None:
+    """The text decoder of an image-text model; an adapter that is switched on."""
+    model, processor = tk.load("scene-vlm")
+    ids = processor.tokenizer(PASSAGES[0]).input_ids[:16]
+    with torch.no_grad():
+        states = model.get_decoder()(torch.tensor([ids])).last_hidden_state[0]
+    score = tk.isotropy(model, processor, PASSAGES[:1], max_tokens=16)
+    assert score.metrics["final"] == pytest.approx(pair_by_pair(states), abs=2e-6)
+
+    train(tiny("llama"), chat_tokenizer(), toy_examples(4), tmp_path / "a", settings=Settings(steps=2, lr=0.1))
+    adapted = with_adapter(tiny("llama"), tmp_path / "a")
+    found = tk.isotropy(adapted, chat_tokenizer(), TEXTS, max_tokens=24).metrics["final"]
+    assert found == pytest.approx(np.mean(by_text(adapted, TEXTS, 24), axis=0)[-1], abs=2e-6)
+    assert found != pytest.approx(np.mean(by_text(tiny("llama"), TEXTS, 24), axis=0)[-1], abs=1e-3)
 
 
 def test_states_that_are_alike_or_opposite() -> None:
