@@ -119,7 +119,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.model, processor = tk.load(args.model, dtype=args.dtype)
+        self.model, processor = tk.load(args.model, dtype=args.dtype, device_map=args.device_map)
         self.tokenizer = text_tokenizer(processor, "a text")
         length = args.prompt_tokens + args.new_tokens
         encoded = [self.tokenizer(text, truncation=True, max_length=length).input_ids for text in read(args.texts)]
@@ -198,7 +198,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Output(width=None if sys.stdout.isatty() else 132)
     try:
         run = Run(args)
-        scorer = (run.model, run.tokenizer) if args.scorer is None else tk.load(args.scorer, dtype=args.dtype)
+        scorer = (
+            (run.model, run.tokenizer)
+            if args.scorer is None
+            else tk.load(args.scorer, dtype=args.dtype, device_map=args.device_map)
+        )
         compared = methods(args.top_k, args.alpha)
         texts = {method.label: run.continuations(method) for method in compared}
         texts[OWN] = [ids[args.prompt_tokens :] for ids in run.texts]
@@ -242,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="6 texts, 32 new tokens")
     add("--model", help="hub id or folder (default: the bundled model)")
     add("--dtype", default="float32")
+    add("--device-map", help="auto: on a GPU, or spread over several")
     add("--texts", type=Path, help="FACTOR's .csv, .jsonl with text, or .txt (default: FACTOR's news, or our passages)")
     add("--limit", type=int, default=40, help="so many texts (default: %(default)s)")
     add("--prompt-tokens", type=int, default=32, help="that a continuation starts from (default: %(default)s)")

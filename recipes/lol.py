@@ -321,14 +321,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def adapters(args: argparse.Namespace, model: Any, tokenizer: Any, tested: Sequence[str]) -> tuple[Path, Path | None]:
-    """The amateur and the control, trained where they are not given."""
+def adapters(
+    args: argparse.Namespace, model: Any, tokenizer: Any, untrained: Sequence[str]
+) -> tuple[Path, Path | None]:
+    """The amateur and the control; where they are not given, trained on other questions than these."""
     settings = Settings(seed=args.seed, epochs=args.epochs)
     if args.quick:
         settings = Settings(seed=args.seed, steps=6, batch_tokens=256, lr=2e-3)
 
     def trained(name: str, field: str) -> Path:
-        options: dict[str, Any] = {"answer_field": field, "without": tested, "settings": settings, "progress": True}
+        options: dict[str, Any] = {"answer_field": field, "without": untrained, "settings": settings, "progress": True}
         train_amateur(model, tokenizer, args.halueval, args.out / name, **options)
         return args.out / name
 
@@ -344,12 +346,13 @@ def compare(args: argparse.Namespace, console: Output) -> dict[str, Any]:
     """Score all choices under all methods; what goes to `summary.json`."""
     questions = truthfulqa.read_questions(args.data, protocol=PROTOCOL)
     random.Random(args.seed).shuffle(questions)
+    untrained = [question.text for question in questions]
     questions = questions[: args.limit]
     dev, test = questions[: args.dev], questions[args.dev :]
     if not dev or not test:
         raise tk.ArgumentError(f"{len(questions)} questions are too few to choose on {args.dev} of them and test.")
     model, tokenizer = tk.load(args.model, dtype=args.dtype)
-    amateur, control = adapters(args, model, tokenizer, [question.text for question in questions])
+    amateur, control = adapters(args, model, tokenizer, untrained)
 
     def prompt(question: truthfulqa.Question) -> str:
         text = truthfulqa.prompt(question.text, protocol=PROTOCOL)
