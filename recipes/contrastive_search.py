@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import sys
@@ -106,7 +107,10 @@ def read(path: Path | None) -> list[str]:
     if path is None:
         return list(PASSAGES)
     if path.suffix == ".csv":
-        texts = [row["full_prefix"] for row in csv.DictReader(read_text(path).splitlines(keepends=True))]
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        if "full_prefix" not in (rows.fieldnames or ()):
+            raise tk.ArgumentError(f"{path} has no column full_prefix; expected one of FACTOR's files.")
+        texts = [row["full_prefix"] for row in rows]
     elif path.suffix == ".jsonl":
         texts = [record.text("text") for record in read_records(path)]
     else:
@@ -198,11 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Output(width=None if sys.stdout.isatty() else 132)
     try:
         run = Run(args)
-        scorer = (
-            (run.model, run.tokenizer)
-            if args.scorer is None
-            else tk.load(args.scorer, dtype=args.dtype, device_map=args.device_map)
-        )
+        scorer = run.model, run.tokenizer
+        if args.scorer is not None:
+            model, processor = tk.load(args.scorer, dtype=args.dtype, device_map=args.device_map)
+            scorer = model, text_tokenizer(processor, "a text")
         compared = methods(args.top_k, args.alpha)
         texts = {method.label: run.continuations(method) for method in compared}
         texts[OWN] = [ids[args.prompt_tokens :] for ids in run.texts]

@@ -69,12 +69,20 @@ def test_another_model_scores(tmp_path: Path, folder: Path) -> None:
     [
         (["--prompt-tokens", "480"], "texts has 512 tokens; lower --prompt-tokens or --new-tokens"),
         (["--texts", "none.txt"], "none.txt"),
+        (["--texts", "table.csv"], "table.csv has no column full_prefix"),
         (["--model", "no/where"], "no/where"),
     ],
 )
 def test_bad_options(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("text\nsomething\n")
     assert run(tmp_path, folder, *more) == 2
     assert message in " ".join(capsys.readouterr().out.split())
 
