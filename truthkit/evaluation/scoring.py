@@ -47,7 +47,7 @@ def log_probabilities(
         return []
     reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows)
     cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    shared = _common(rows, min(starts) - 2) if share_prefix and can_branch(cache) else 0
+    shared = common_length(rows, min(starts) - 2) if share_prefix and can_branch(cache) else 0
     if shared < _WORTH:
         reader.read_whole()
     else:
@@ -78,19 +78,19 @@ class _Reader:
         order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i]))
         while order:
             some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
-            ids, mask = _padded([self.rows[i] for i in some])
+            ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
     def read_shared(self, shared: int, cache: Any) -> None:
         """The first `shared` tokens into `cache`, then every context that follows them, then what follows that."""
-        self._forward(*_padded([self.rows[0][:shared]]), 0, 1, cache)
+        self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
         contexts: dict[tuple[int, ...], list[int]] = {}
         for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)):
             contexts.setdefault(tuple(row[shared : start - 1]), []).append(i)
         order = sorted(contexts, key=len)
         while order:
             chosen = _batch(order, len, self.tokens)
-            ids, mask = _padded(chosen)
+            ids, mask = padded(chosen)
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
             with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
                 self._forward(ids, mask, shared, 1, trunk)
@@ -105,7 +105,7 @@ class _Reader:
         members = sorted(members, key=length)
         while members:
             some = _batch(members, length, self.tokens)
-            ids, own = _padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
+            ids, own = padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
             index = torch.tensor([place for place, _ in some])
             with self._branched(trunk, index) as cache:
                 self._score([i for _, i in some], ids, torch.cat([mask[index], own], dim=1), mask.shape[1], cache)
@@ -141,7 +141,7 @@ class _Reader:
                 yield branches
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask of rows padded on the left."""
     width = max(map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -160,7 +160,7 @@ def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[
     return some
 
 
-def _common(rows: Sequence[Sequence[int]], most: int) -> int:
+def common_length(rows: Sequence[Sequence[int]], most: int) -> int:
     """How many first tokens all rows share, at most so many."""
     length = 0
     for column in zip(*rows, strict=False):  # to the end of the shortest
