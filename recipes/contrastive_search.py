@@ -9,7 +9,7 @@ is held back. Three measures, as in the paper (arXiv 2210.14140): rep-n, the sha
 diversity, the product of 1 - rep-n for n = 2, 3, 4; coherence, the mean log-probability of the continuation's tokens
 under a scoring model. The paper scores with OPT; here it is the model itself unless --scorer names another, and a
 model likes its own most probable words best: greedy search and beams win that column by construction. MAUVE, the
-paper's fourth measure, needs many texts and an embedding model, and is not computed.
+paper's fourth measure, needs hundreds of texts: `truthkit eval open-ended` computes it where mauve-text is installed.
 
 The text's own continuation is the row to come close to. Neither a high diversity nor a high coherence is good by
 itself: random words have the one, "the the the" the other.
@@ -36,7 +36,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
 from rich.text import Text
@@ -54,8 +53,9 @@ from truthkit.evaluation.passages import PASSAGES
 from truthkit.evaluation.reading import read_records, read_text
 from truthkit.evaluation.records import Records, content_key, write_atomically
 from truthkit.evaluation.sampling import SeededSampling
-from truthkit.evaluation.score import Score, mean_score
+from truthkit.evaluation.score import Score
 from truthkit.evaluation.scoring import log_probabilities
+from truthkit.evaluation.scoring_model import ScoringModel
 from truthkit.figures import new_figure, save_figure
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
@@ -162,20 +162,18 @@ class Run:
 
         return self._each(self.texts, ("continuation", method.label, self.args.seed), make, method.label)
 
-    def coherence(self, continuations: list[list[int]], scorer: Any, label: str) -> list[float]:
-        """Mean log-probability of each continuation's tokens behind its prompt."""
+    def coherence(self, continuations: list[list[int]], scorer: ScoringModel | None, label: str) -> list[float]:
+        """Mean log-probability of each continuation's tokens behind its prompt, under the model itself for None."""
         cut = self.args.prompt_tokens
         rows = [text[:cut] + more for text, more in zip(self.texts, continuations, strict=True)]
 
         def make(some: list[list[int]], _keys: list[str]) -> list[float]:
-            model, tokenizer = scorer
-            if tokenizer is self.tokenizer:
-                return [one / (len(some[0]) - cut) for one in log_probabilities(model, some, [cut] * len(some))]
-            texts = [[self.tokenizer.decode(ids[:cut]), self.tokenizer.decode(ids)] for ids in some]
-            starts = [len(tokenizer(prompt).input_ids) for prompt, _ in texts]
-            again = [tokenizer(text).input_ids for _, text in texts]
-            sums = log_probabilities(model, again, starts)
-            return [one / (len(ids) - start) for one, ids, start in zip(sums, again, starts, strict=True)]
+            if scorer is None:
+                return [one / (len(some[0]) - cut) for one in log_probabilities(self.model, some, [cut] * len(some))]
+            prompts = self.tokenizer.batch_decode([ids[:cut] for ids in some])
+            wholes = zip(prompts, self.tokenizer.batch_decode(some), strict=True)
+            found = scorer.log_probs(prompts, [whole.removeprefix(prompt) for prompt, whole in wholes])
+            return [total / max(1, tokens) for total, tokens in found]
 
         return self._each(rows, ("coherence",), make, f"{label}: coherence")
 
@@ -202,10 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Output(width=None if sys.stdout.isatty() else 132)
     try:
         run = Run(args)
-        scorer = run.model, run.tokenizer
-        if args.scorer is not None:
-            model, processor = tk.load(args.scorer, dtype=args.dtype, device_map=args.device_map)
-            scorer = model, text_tokenizer(processor, "a text")
+        scorer = ScoringModel(args.scorer) if args.scorer else None
         compared = methods(args.top_k, args.alpha)
         texts = {method.label: run.continuations(method) for method in compared}
         texts[OWN] = [ids[args.prompt_tokens :] for ids in run.texts]
@@ -263,23 +258,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def scored(run: Run, label: str, found: list[list[int]], scorer: Any) -> tuple[Score, Score]:
-    """Repetition and diversity; coherence."""
-    words = open_ended.score(run.tokenizer.batch_decode(found, skip_special_tokens=True))
-    means = run.coherence(found, scorer, label)
-    rows = np.array([[1.0, mean] for mean in means])
-    return words, mean_score(rows, ["coherence"], list(range(len(means))), [], {}, shares=False)
+def scored(run: Run, label: str, found: list[list[int]], scorer: ScoringModel | None) -> Score:
+    """Repetition, diversity and coherence."""
+    texts = run.tokenizer.batch_decode(found, skip_special_tokens=True)
+    return open_ended.score(texts, log_probs=run.coherence(found, scorer, label))
 
 
-def row(scores: dict[str, tuple[Score, Score]], label: str, name: str) -> dict[str, Any]:
+def row(scores: dict[str, Score], label: str, name: str) -> dict[str, Any]:
     """A method's figures, intervals, differences from greedy search, and the paper's figures."""
-    baseline, found = scores["greedy"], scores[label]
-    made: dict[str, Any] = {"metrics": {}, "intervals": {}, "against_greedy": {}}
-    for before, after in zip(baseline, found, strict=True):
-        made["metrics"] |= after.metrics
-        made["intervals"] |= after.intervals()
-        if label != "greedy":
-            made["against_greedy"] |= paired_bootstrap(before.counts, after.counts, after.measure)
+    before, after = scores["greedy"], scores[label]
+    made: dict[str, Any] = {"metrics": after.metrics, "intervals": after.intervals()}
+    if label != "greedy":
+        made["against_greedy"] = paired_bootstrap(before.counts, after.counts, after.measure)
     if name in PAPER:
         made["paper"] = dict(zip(("diversity", "coherence"), PAPER[name], strict=True))
     return made
@@ -315,13 +305,13 @@ def table(rows: dict[str, dict[str, Any]], name: str, texts: int, args: argparse
         shown.add_column(column, justify="right" if column else "left", overflow="fold")
     for label, found in rows.items():
         metrics, ends, paper = found["metrics"], found["intervals"], found.get("paper")
-        change = found["against_greedy"].get("diversity")
+        change = found["against_greedy"]["diversity"] if "against_greedy" in found else None
         percent = [100 * end for end in ends["diversity"]]
         shown.add_row(
             label,
             *(f"{100 * metrics[f'rep_{n}']:.1f}" for n in open_ended.SIZES),
             interval(100 * metrics["diversity"], (percent[0], percent[1]), 1),
-            f"{change.p:.3f}" if change else "",
+            f"{change.p:.2g}" if change else "",
             interval(metrics["coherence"], ends["coherence"], 2),
             *([f"{paper['diversity']:.1f}", f"{paper['coherence']:.2f}"] if paper else ["", ""]),
             end_section=label == list(rows)[-2],

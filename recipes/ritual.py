@@ -51,8 +51,8 @@ from truthkit.evaluation.records import write_atomically
 from truthkit.evaluation.runs import run as run_task
 from truthkit.evaluation.score import Score
 from truthkit.evaluation.tasks import Task
-from truthkit.evaluation.tasks import chair as chair_task
-from truthkit.evaluation.tasks import pope as pope_task
+from truthkit.evaluation.tasks.chair import task as chair_task
+from truthkit.evaluation.tasks.pope import task as pope_task
 from truthkit.figures import new_figure, save_figure
 from truthkit.scenes.questions import CAPTION_PROMPT, KINDS, held_out, mentions, questions
 from truthkit.scenes.render import render

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from truthkit.activations.hooks import Hooked
 from truthkit.decoding.answers import encode_prompts
 from truthkit.decoding.apc import APC
 from truthkit.decoding.decoder import Decoder
@@ -19,12 +20,16 @@ from truthkit.evaluation.records import Records, content_key
 from truthkit.evaluation.sampling import SeededSampling
 from truthkit.evaluation.scoring import log_probabilities
 from truthkit.evaluation.shared_images import can_share, generate_behind_images
+from truthkit.evaluation.tasks.task import Ask
 from truthkit.images.reading import read_image
 
 _ITEMS_OF_CHOICES = 64
 """Items scored at a time: a record is written after each so many."""
 
 _TOKENS_PER_ITEM = 128
+
+_SEEN_APART = ("all", "prompt", "generated", "answer", "image")
+"""Positions of steering that a token has by itself, wherever its prompt is cut in two."""
 
 OnBatch = Callable[[int], None]
 """Called with the number of items that were just done."""
@@ -69,6 +74,7 @@ class Asking:
         batch_size: written answers at a time, or 128 times as many tokens of choices; halved whenever the memory does
             not suffice.
         share_prefix: read what the prompts of choices begin with once, and an image once for all questions about it.
+        steerings: those at work on the model: what is shared depends on where they act.
     """
 
     model: Any
@@ -82,9 +88,19 @@ class Asking:
     seed: int = 0
     batch_size: int = 16
     share_prefix: bool = True
+    steerings: Sequence[Hooked] = ()
 
-    def run(self, items: Sequence[Item], records: Records, on_batch: OnBatch = lambda _count: None) -> None:
-        """Ask all items that have no record yet, longest first but image by image, and record each batch when done."""
+    def run(
+        self,
+        items: Sequence[Item],
+        records: Records,
+        on_batch: OnBatch = lambda _count: None,
+        ask: Ask | None = None,
+    ) -> None:
+        """Ask all items that have no record yet, longest first but image by image, and record each batch when done.
+
+        `ask` gives the outputs of a batch; None is `choose` where there are choices, else `write`.
+        """
         todo = sorted((item for item in items if item.key not in records.done), key=_order)
         on_batch(len(items) - len(todo))
         fixed = (
@@ -95,7 +111,7 @@ class Asking:
             batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else self._whole_images(todo, size)]
             start = time.perf_counter()
             try:
-                outputs = asking.choose(batch, fixed) if batch[0].choices else asking.write(batch, fixed)
+                outputs = (ask or (Asking.choose if batch[0].choices else Asking.write))(asking, batch, fixed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or size == 1:
                     raise
@@ -137,7 +153,8 @@ class Asking:
         supplied = self.supplied | {"images": images}
         decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
         sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
-        if self.share_prefix and fixed and images[0] and len(seen) < len(batch) and can_share(sharing):
+        apart = self.share_prefix and all(one.positions in _SEEN_APART for one in self.steerings)
+        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing):
             firsts = [next(item for item in batch if item.images == paths) for paths in seen]
             trunk = encode_prompts(
                 self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
@@ -178,6 +195,7 @@ class Asking:
                 decoder if isinstance(decoder, Decoder) else None,
                 batch_tokens=_TOKENS_PER_ITEM * self.batch_size,
                 share_prefix=self.share_prefix,
+                steerings=self.steerings,
             )
         ends = iter(scores)
         return [[next(ends) for _ in item.choices] for item in batch]
