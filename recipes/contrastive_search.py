@@ -1,6 +1,6 @@
 r"""Contrastive search beside greedy search, beams and sampling, as in *Contrastive Search Is What You Need*.
 
-    python recipes/contrastive_search.py --out runs/contrastive           # 40 texts; about 15 minutes on two cores
+    python recipes/contrastive_search.py --out runs/contrastive           # 40 texts; about 20 minutes on one core
     python recipes/contrastive_search.py --out runs/quick --quick         # a sketch of it in two minutes
     python recipes/contrastive_search.py --out runs/gpt2 --model openai-community/gpt2-large --texts webtext.jsonl
 
