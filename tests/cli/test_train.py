@@ -96,11 +96,13 @@ class TestReport:
 
     def test_reflex(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         more = ("--formats", "verdict+explained", "--labels", "2", "--epochs", "0.5", "--json")
+        more += ("--contrastive-margin", "0.5")
         assert cli.main(reflex(folder, tmp_path / "a", *more)) == 0
         report = json.loads(capsys.readouterr().out)
         assert report["data"]["examples"] == 24
         assert report["data_options"]["labels"] == ["true", "false"]
         assert 0.2 < report["epochs"] < 0.8
+        assert report["settings"]["contrastive_margin"] == 0.5
 
     def test_limit_keeps_all_forms_of_a_question(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

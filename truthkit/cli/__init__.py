@@ -26,6 +26,7 @@ COMMANDS = (
     "report",
     "score",
     "pope",
+    "isotropy",
     "models",
     "transforms",
 )

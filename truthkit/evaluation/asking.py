@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,8 +58,8 @@ class Item:
 
     @property
     def key(self) -> str:
-        """Of the content, wherever the item stands in its file."""
-        return content_key(self.id, self.prompt, self.images, self.choices)
+        """Of the content, wherever the item stands in its file and in whatever folder its images lie."""
+        return content_key(self.id, self.prompt, [Path(image).name for image in self.images], self.choices)
 
 
 @dataclass(frozen=True)
