@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="*", default=HALUEVAL, help="HaluEval QA files (default: ../shared)")
     parser.add_argument("--out", type=Path, required=True, help="folder for adapters and figures")
     parser.add_argument("--model", help="hub id or folder (default: the bundled model)")
-    parser.add_argument("--dtype", default="bfloat16", help="of the frozen weights; the adapter is float32")
+    parser.add_argument("--dtype", default="float32", help="of the frozen weights; the adapter is float32")
     parser.add_argument("--epochs", type=float, default=0.75)
     parser.add_argument("--held-out", type=int, default=60, help="questions to measure on")
     parser.add_argument("--control", action="store_true", help="train the adapter of right answers too")

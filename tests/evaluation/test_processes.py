@@ -63,7 +63,7 @@ def chair(folder: Path) -> list[str]:
     scenes = pictures(folder / "images", 40)
     names = sorted({name for scene in scenes for name in scene.names})
     (folder / "synonyms.txt").write_text("\n".join(names))
-    (folder / "chair_gt_scenes.json").write_text(json.dumps({str(n): list(s.names) for n, s in enumerate(scenes)}))
+    (folder / "chair_gt_nltk.json").write_text(json.dumps({str(n): list(s.names) for n, s in enumerate(scenes)}))
     return ["chair", "--data", str(folder), "--images", str(folder / "images"), "--model", "scene-vlm"]
 
 
