@@ -33,7 +33,7 @@ def test_an_answer_is_what_generate_gives(smollm2: Any) -> None:
     inputs = encode_prompt(tokenizer, "What is the capital of Australia?")
     steps = []
     result = answer(
-        model, tokenizer, nullcontext(), inputs, Settings(max_new_tokens=16), on_token=lambda: steps.append(1)
+        model, tokenizer, nullcontext(), inputs, Settings(max_new_tokens=16), on_token=lambda *_: steps.append(1)
     )
     expected = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert result.token_ids == expected.tolist()
