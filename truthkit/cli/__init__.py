@@ -15,7 +15,19 @@ from importlib import import_module
 import truthkit
 from truthkit.errors import ArgumentError, TruthkitError
 
-COMMANDS = ("generate", "check", "extract", "vector", "train", "eval", "compare", "score", "models", "transforms")
+COMMANDS = (
+    "generate",
+    "check",
+    "extract",
+    "vector",
+    "train",
+    "eval",
+    "compare",
+    "score",
+    "models",
+    "transforms",
+    "app",
+)
 
 EXIT_OK = 0
 EXIT_FAILED = 1

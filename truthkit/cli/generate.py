@@ -171,10 +171,9 @@ def run(args: argparse.Namespace) -> int:
 def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
     from truthkit.decoding.answers import Settings
 
-    sample = spec.name == "sample" or (args.sample and spec.name != "greedy")
     return Settings(
         max_new_tokens=args.max_new_tokens,
-        sample=sample,
+        sample=spec.draws(args.sample),
         temperature=args.temperature,
         top_p=args.top_p,
         seed=args.seed,

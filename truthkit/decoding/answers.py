@@ -219,12 +219,12 @@ def answer(
     ids = sequences[0, inputs["input_ids"].shape[1] :].tolist()
     end = model.generation_config.eos_token_id
     ends = end if isinstance(end, list) else [end]
-    stop = next((i for i, token in enumerate(ids) if token in ends), None)
-    ids = ids if stop is None else ids[: stop + 1]
+    end_at = next((i for i, token in enumerate(ids) if token in ends), None)
+    ids = ids if end_at is None else ids[: end_at + 1]
     return Answer(
         text=tokenizer.decode(ids, skip_special_tokens=True),
         token_ids=ids,
-        finished=stop is not None,
+        finished=end_at is not None,
         step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
         trace=trace.steps[: len(ids)] if trace else None,
     )

@@ -53,6 +53,10 @@ class DecoderSpec:
         """Whether the decoder, or one of its parts, compares images."""
         return any(part.name in _SEES_IMAGES for part in self.parts or (self,))
 
+    def draws(self, sample: bool) -> bool:
+        """Whether tokens are drawn: by "sample" always, by "greedy" never, by the others where `sample` asks for it."""
+        return self.name == "sample" or (sample and self.name != "greedy")
+
     def build(self, model: Any, processor: Any, **supplied: Any) -> AbstractContextManager[Any]:
         """The decoder for `model`, to be entered around `generate`; one of `PLAIN` changes nothing.
 
