@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import random
 import threading
 import time
 import traceback
@@ -27,10 +29,15 @@ from truthkit.decoding.prompts import text_tokenizer
 from truthkit.decoding.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
+from truthkit.scenes.render import render
+from truthkit.scenes.scene import sample_scene
 from truthkit.steering.projections import projections
 from truthkit.steering.spec import SteerSpec, parse_layers
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector
+
+_SCENES = "scene-vlm"
+"""The test model that has seen nothing but drawn scenes."""
 
 _PATIENCE = 3.0  # seconds for which a run waits for one that is ending, as after a reload of the page
 
@@ -95,6 +102,7 @@ class Engine:
                 "parameters": plain.num_parameters(),
                 "layers": len(decoder_blocks(plain)),
                 "takes_images": self.takes_images,
+                "draws_scenes": self.name == _SCENES,
             },
             "decoders": [asdict(decoder) for decoder in catalog() if self.takes_images or not decoder.needs_image],
             "amateurs": list(self.amateurs),
@@ -144,6 +152,12 @@ class Engine:
         finally:
             self._run = ""
             self._free.release()
+
+    def scene(self) -> bytes:
+        """A drawn scene as a PNG file, another one every time."""
+        stream = io.BytesIO()
+        render(sample_scene(random.Random(), bias=0.0), size=256).save(stream, "PNG")
+        return stream.getvalue()
 
     def cancel(self, run: str) -> bool:
         """End the run of that name after its current token; False if it is not the one that runs."""

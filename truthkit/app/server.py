@@ -52,7 +52,7 @@ _HEADERS = {
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Serves `engine` on `host` and `port`; 0 takes a free one.
+    """Listens on `host` and `port`, 0 for a free one, and serves the page once there is an engine.
 
     Attributes:
         token: of this start; every request under /api must bring it.
@@ -65,8 +65,10 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = os.name == "posix"
     daemon_threads = True
 
-    def __init__(self, engine: Engine, host: str = "127.0.0.1", port: int = 7860):
-        self.engine, self.host = engine, host
+    engine: Engine
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 7860):
+        self.host = host
         self.token = secrets.token_urlsafe(24)
         self.static = {
             path: (files("truthkit.app") / "static" / name).read_bytes() for path, (name, _) in _STATIC.items()
@@ -104,10 +106,14 @@ class Server(socketserver.ThreadingTCPServer):
             return name == socket.gethostname().lower()
         return True
 
-    def close(self) -> None:
-        """End the run, if there is one, and the server."""
-        self.engine.close()
-        self.server_close()
+    def serve(self, engine: Engine) -> None:
+        """Serve the page until `shutdown` or an exception, such as Ctrl-C; then end the run, if there is one."""
+        self.engine = engine
+        try:
+            self.serve_forever()
+        finally:
+            self.server_close()
+            engine.close()
 
 
 class _Refused(Exception):
@@ -126,7 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
     _streaming = False
 
     def do_GET(self) -> None:
-        self._guarded(dict.fromkeys(_STATIC, self._send_static) | {"/api/about": self._about})
+        api = {"/api/about": self._about, "/api/scene": self._scene}
+        self._guarded(dict.fromkeys(_STATIC, self._send_static) | api)
 
     def do_POST(self) -> None:
         self._guarded({"/api/run": self._run, "/api/cancel": self._cancel})
@@ -199,6 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _about(self) -> None:
         self._send_json(HTTPStatus.OK, self.server.engine.about())
+
+    def _scene(self) -> None:
+        self._send(HTTPStatus.OK, self.server.engine.scene(), "image/png")
 
     def _cancel(self) -> None:
         document = self._body()

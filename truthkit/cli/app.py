@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.steering.spec import parse_steer
 
     steers = [parse_steer(text) for text in args.steer or ()]
+    server = Server(args.host, args.port)  # a port in use is no news to wait for
     with rendering.working("loading the model"):
         model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
         amateurs = {name: amateur(name, model, args.dtype) for name in args.amateur or ()}
         engine = Engine(model, processor, args.model or DEFAULT, amateurs=amateurs, steers=steers)
-    server = Server(engine, args.host, args.port)
     print(f"truthkit app: {server.url}", flush=True)
     if not _is_loopback(args.host):
         print("it can be reached from the network, unencrypted, by whoever has this address", file=sys.stderr)
@@ -76,11 +76,9 @@ def run(args: argparse.Namespace) -> int:
 
         webbrowser.open(server.url)
     try:
-        server.serve_forever()
+        server.serve(engine)
     except KeyboardInterrupt:
         print("truthkit app: stopped", file=sys.stderr)
-    finally:
-        server.close()
     return 0
 
 

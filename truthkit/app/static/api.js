@@ -20,6 +20,9 @@ async function request(path, options = {}) {
 
 export const about = async () => (await request("/api/about")).json();
 
+/** A drawn scene, for the test model that knows nothing else. */
+export const scene = async () => (await request("/api/scene")).blob();
+
 export async function cancel(run) {
   const response = await request("/api/cancel", { method: "POST", body: JSON.stringify({ run }) });
   return (await response.json()).cancelled;

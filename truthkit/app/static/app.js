@@ -30,12 +30,13 @@ async function start() {
   const size = model.parameters >= 1e9 ? `${(model.parameters / 1e9).toFixed(1)}B` : `${(model.parameters / 1e6).toFixed(1)}M`;
   byId("model").textContent = `${model.name} · ${size} parameters · ${model.layers} layers · ${model.dtype} on ${model.device}`;
   document.title = `truthkit · ${model.name}`;
-  prepare(model, facts.limits);
+  prepare(model, facts.limits, api.scene);
   if (model.takes_images) byId("prompt").placeholder = "What is in the picture?";
   byId("add").append(...[...decoders.map((decoder) => decoder.name), "written out …"].map((name) => el("option", { value: name }, name)));
   byId("add").value = decoders.some((decoder) => decoder.name === "ritual") ? "vcd" : "dola";
   setUpColours(vectors);
   firstCards().forEach(addCard);
+  repaint();
   byId("add-button").addEventListener("click", () => addCard({ decoder: byId("add").value })?.choice.focus());
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -162,6 +163,8 @@ function receive(event) {
 function showRunning(on) {
   byId("run").setAttribute("aria-disabled", String(on));
   byId("cancel").hidden = !on;
+  byId("launch").classList.toggle("running", on);
+  if (on && byId("answers").getBoundingClientRect().top > innerHeight - 160) byId("cards").scrollIntoView();
   if (!on && document.activeElement === document.body) byId("run").focus();
 }
 
@@ -211,7 +214,7 @@ function showLegend() {
       if (by !== null) counts.set(by, (counts.get(by) ?? 0) + 1);
     }
     items = [...counts].map(([name, count]) => item(el("span", { class: "swatch", "data-slot": slotOf(name) }, "Ab"), `${name} (${count})`));
-    items.push(item(el("span", { class: "swatch" }, "Ab"), "the model’s own first choice"));
+    items.push(item(el("span", { class: "swatch" }, "Ab"), "nobody: the model’s own first choice"));
   } else if (mode === "parting") {
     items = [item(el("span", { class: "swatch", "data-parted": "" }, "Ab"), "where an answer’s tokens part from the first answer’s")];
   } else {

@@ -17,7 +17,8 @@ export class Card {
     this.choice.value = start.decoder;
     this.body = el("div", { class: "card-body", oninput: () => this.#note() });
     this.steering = facts.vectors.map((vector, i) => this.#steer(vector, start.strengths?.[i] ?? 0));
-    this.command = el("code", { class: "command", title: "The same on the command line of truthkit generate" });
+    this.label = start.decoder;
+    this.command = el("code", { class: "command", title: "The same for truthkit generate" });
     this.answer = el("div", { class: "answer" });
     this.figures = el("p", { class: "figures" });
     this.sheet = el("div", { class: "sheets" });
@@ -25,14 +26,10 @@ export class Card {
       el("header", {}, this.choice,
         el("button", { type: "button", class: "plain remove", onclick: () => onRemove(this), "aria-label": "Remove this decoder" }, "×")),
       this.body,
-      ...this.steering.map((one) => one.root),
+      el("div", { class: "steering" }, this.steering.map((one) => one.root)),
       this.command, this.answer, this.figures, this.sheet);
     this.clear("No answer yet.");
     this.#choose(start.options ?? {});
-  }
-
-  get label() {
-    return this.command.textContent || this.choice.value;
   }
 
   get decoder() {
@@ -200,14 +197,17 @@ export class Card {
   #note() {
     const options = this.decoder ? Object.entries(this.#options()).map(([name, value]) => `${name}=${value}`).join(",") : "";
     const spec = this.decoder ? this.choice.value + (options && `:${options}`) : this.fields.get("spec").value;
-    const steers = (this.steering ?? []).filter((one) => one.strength.valueAsNumber).map((one) => {
+    const steers = this.steering.filter((one) => one.strength.valueAsNumber).map((one) => {
       const layers = one.layers.value.trim() || one.vector.layers;
       return `${one.vector.name}:${one.strength.value}${layers && `,layers=${layers}`}`;
     });
-    this.command.replaceChildren(spec, ...steers.map((text) => ` + ${text}`));
-    this.root?.setAttribute("aria-label", this.command.textContent);
+    this.label = [spec || "?", ...steers].join(" + ");
+    this.command.textContent = [`--decoder ${shell(spec)}`, ...steers.map((text) => `--steer ${shell(text)}`)].join(" ");
+    this.root.setAttribute("aria-label", this.label);
   }
 }
+
+const shell = (text) => (/^[\w.:=+,/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 const isStrength = (option) => option.kinds.length === 1 && option.kinds[0] === "a number";
 

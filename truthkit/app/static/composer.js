@@ -4,14 +4,22 @@ import { byId, el, showAlert } from "./dom.js";
 
 const images = [];
 
-/** Prepare the fields for a model; `limits` are the server's. */
-export function prepare(model, limits) {
+/** Prepare the fields for a model; `limits` are the server's, `drawScene` fetches a picture where it has some. */
+export function prepare(model, limits, drawScene) {
   byId("images").hidden = !model.takes_images;
   byId("max_new_tokens").max = limits.new_tokens;
   byId("sample").addEventListener("change", () => {
     for (const id of ["temperature", "top_p"]) byId(id).disabled = !byId("sample").checked;
   });
-  if (model.takes_images) acceptImages(limits);
+  if (!model.takes_images) return;
+  acceptImages(limits);
+  byId("scene").hidden = !model.draws_scenes;
+  byId("scene").addEventListener("click", async () => {
+    byId("thumbs").replaceChildren();
+    images.length = 0;
+    await addImage(new File([await drawScene()], "scene.png", { type: "image/png" }), limits);
+    byId("prompt").value ||= "Describe the picture.";
+  });
 }
 
 /** The prompt's part of a run. */

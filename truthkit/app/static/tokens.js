@@ -33,7 +33,9 @@ export class Tokens {
   add(event) {
     const partial = event.piece === "" && event.token.includes("\uFFFD");
     const special = event.piece === "" && !partial;
-    const span = el("span", { class: "token", tabIndex: this.spans.length ? -1 : 0 }, event.piece);
+    const begun = this.root.textContent !== "";
+    const text = begun ? event.piece : event.piece.trimStart();
+    const span = el("span", { class: "token", tabIndex: this.spans.length ? -1 : 0 }, text);
     if (special) span.dataset.mark = event.token;
     if (partial) span.dataset.mark = "·";
     if (event.piece.includes("\n")) span.dataset.newline = "";
@@ -128,10 +130,10 @@ function showDetail(span, event, at, count, value, colouring) {
   const largest = Math.max(...event.views.map((view) => Math.abs(view.push ?? 0)), 1e-9);
   const row = (name, push, top, slot) =>
     el("tr", { class: push === undefined ? "sum" : undefined },
-      el("th", { scope: "row" }, slot === undefined ? null : el("span", { class: "swatch", "data-slot": slot }), name),
+      el("th", { scope: "row" }, name, slot === undefined ? null : el("span", { class: "swatch", "data-slot": slot })),
       el("td", { class: "number" }, push === undefined ? "" : signed(push)),
       el("td", { class: "bar-cell" }, push === undefined || push === null ? null : bar(push / largest)),
-      el("td", {}, top.map(([token, probability]) => el("span", { class: "candidate" }, el("bdi", {}, quoted(token)), ` ${percent(probability)}`))));
+      el("td", { class: "candidates" }, top.map(([token, probability]) => el("span", { class: "candidate" }, el("bdi", {}, quoted(token)), ` ${percent(probability)}`))));
   const name = (view) => (view.layers.length ? `${view.name}, layer ${ranges(view.layers)}` : view.name);
   const slot = (view) => (view.name === by ? slotOf(by) : undefined);
   const detail = byId("detail");
@@ -143,7 +145,7 @@ function showDetail(span, event, at, count, value, colouring) {
       by === null ? "The model’s own first choice." : ["Instead of ", el("bdi", {}, quoted(instead)), ", pushed by ", el("strong", {}, by), "."]),
     ...(value === undefined || value === null ? [] : [el("p", {}, `Along the vector at layer ${colouring.layer}: ${signed(value, 3)}`)]),
     el("table", {},
-      el("thead", {}, el("tr", {}, ["View", "Push", "", "Most probable"].map((text) => el("th", { scope: "col" }, text)))),
+      el("thead", {}, el("tr", {}, ["View", "Push", "", "Most probable"].map((text) => el("th", { scope: "col", class: text ? undefined : "bar-cell" }, text)))),
       el("tbody", {},
         event.views.map((view) => row(name(view), view.push, view.top, slot(view))),
         event.views.length > 1 ? row("combined", undefined, event.combined) : null)),
