@@ -59,6 +59,8 @@ def test_a_whole_request() -> None:
         ({"settings": {"seed": None}}, "seed is None"),
         ({"settings": {"temperature": True}}, "temperature is True; expected a number."),
         ({"settings": {"temperature": float("inf")}}, "temperature is inf"),
+        ({"settings": {"temperature": float("nan")}}, "temperature is nan"),
+        ({"settings": {"top_p": 10**400}}, "top_p is 1000"),
         ({"images": ["*"]}, "image 1 is not base64."),
         ({"images": [3]}, "image 1 is not base64."),
         ({"images": [base64.b64encode(b"<svg/>").decode()]}, "is no image that Pillow"),

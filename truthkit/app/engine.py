@@ -204,7 +204,9 @@ class Engine:
             emit(_answer_event(index, one, first))
             self._project(index, inputs, one, steerings, emit)
         if (ritual := ritual_in(decoder)) is not None:
-            emit(transforms_event(index, ritual, request.images))
+            sheets = transforms_event(index, ritual, request.images, self._cancelled.is_set)
+            if sheets is not None:
+                emit(sheets)
         return one
 
     def _decoder(self, spec: DecoderSpec, request: RunRequest, passage: str) -> Any:
@@ -241,7 +243,8 @@ class Engine:
         if not self._vectors or not one.token_ids:
             return
         length = inputs["input_ids"].shape[1]
-        whole = {name: _continued(value, length, one.token_ids, name) for name, value in inputs.items()}
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        whole = {name: _continued(value, length, one.token_ids, name) for name, value in tensors.items()}
         for steering in steerings:
             steering.prompt_lengths = [length]
         for number, (_, vector) in enumerate(self._vectors):

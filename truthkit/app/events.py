@@ -59,12 +59,19 @@ def projections_event(index: int, vector: int, values: Mapping[int, Iterable[flo
     return {"event": "projections", "index": index, "vector": vector, "layers": layers}
 
 
-def transforms_event(index: int, ritual: RITUAL, images: Iterable[Image.Image]) -> Event:
-    """Each image with its six transforms as RITUAL would draw them for the last prompt, the drawn one marked."""
+def transforms_event(
+    index: int, ritual: RITUAL, images: Iterable[Image.Image], stop: Callable[[], bool]
+) -> Event | None:
+    """Each image with its six transforms as RITUAL would draw them for the last prompt, the drawn one marked.
+
+    Blur and jitter take seconds on a photo at full size, so `stop` is asked in between; None if it says so.
+    """
     sheets = []
     for image, drawn, seed in zip(images, ritual.chosen[0], ritual.seeds[0], strict=True):
         cells = [{"name": "original", "src": _data_url(image), "drawn": False}]
         for name in TRANSFORMS:
+            if stop():
+                return None
             made, _ = transformed(image, name, seed=seed, size=ritual.crop_size)
             cells.append({"name": name.replace("_", " "), "src": _data_url(made), "drawn": name == drawn})
         sheets.append(cells)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ MAX_PIXELS = 40_000_000
 """Of one image."""
 MAX_CARDS = 8
 MAX_NEW_TOKENS = 4096
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _number(fields: dict[str, Any], name: str) -> float | None:
     value = fields.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
         raise ArgumentError(f"{name} is {value!r}; expected a number.")
     return float(value)
 

@@ -48,7 +48,11 @@ def add_parser(subparsers: Any) -> None:
     page = parser.add_argument_group("page")
     page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
     page.add_argument("--port", type=int, default=7860, metavar="N", help="0 takes a free one (default: 7860)")
-    page.add_argument("--open", action="store_true", help="open the page in the browser")
+    page.add_argument(
+        "--open",
+        action="store_true",
+        help="open the page in the browser, whose arguments other users of the machine may see",
+    )
     parser.set_defaults(run=run)
 
 

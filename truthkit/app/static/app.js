@@ -22,10 +22,9 @@ async function start() {
   try {
     facts = await api.about();
   } catch (error) {
-    showAlert(error.message);
-    byId("run").disabled = true;
-    return;
+    return showAlert(error.message);
   }
+  byId("main").hidden = false;
   const { model, decoders, vectors } = facts;
   const size = model.parameters >= 1e9 ? `${(model.parameters / 1e9).toFixed(1)}B` : `${(model.parameters / 1e6).toFixed(1)}M`;
   byId("model").textContent = `${model.name} · ${size} parameters · ${model.layers} layers · ${model.dtype} on ${model.device}`;
@@ -216,7 +215,7 @@ function showLegend() {
     items = [...counts].map(([name, count]) => item(el("span", { class: "swatch", "data-slot": slotOf(name) }, "Ab"), `${name} (${count})`));
     items.push(item(el("span", { class: "swatch" }, "Ab"), "nobody: the model’s own first choice"));
   } else if (mode === "parting") {
-    items = [item(el("span", { class: "swatch", "data-parted": "" }, "Ab"), "where an answer’s tokens part from the first answer’s")];
+    items = [item(el("span", { class: "swatch", "data-parted": "" }, "‖ Ab"), "where an answer’s tokens part from the first answer’s")];
   } else {
     const { least, most, centre } = scale();
     items = least === null

@@ -3,6 +3,7 @@
 import { el } from "./dom.js";
 import { Tokens } from "./tokens.js";
 
+const AMATEUR_HELP = "what hallucinates more than the model does: adapters and models come from --amateur when the app starts.";
 const WRITTEN = "written out …";
 let ids = 0;
 
@@ -85,7 +86,7 @@ export class Card {
     const facts = [
       `${event.tokens} tokens${event.finished ? "" : ", not at its end"}`,
       event.tokens_per_second === null ? null : `${event.tokens_per_second.toFixed(1)} tokens/s`,
-      `${this.tokens.pushed} pushed`,
+      this.tokens.pushed || this.tokens.events[0]?.views.length > 1 ? `${this.tokens.pushed} pushed` : null,
       event.parts_at === null ? null : `parts at token ${event.parts_at + 1}`,
     ];
     this.figures.textContent = facts.filter(Boolean).join(" · ");
@@ -142,7 +143,7 @@ export class Card {
     return el("div", { class: "field" },
       el("label", { for: input.id }, option.name.replaceAll("_", " ")), input,
       option.choices.length ? datalist(input, option.choices) : null,
-      el("p", { class: "help", id: helpId }, option.help));
+      el("p", { class: "help", id: helpId }, option.name === "amateur" ? AMATEUR_HELP : option.help));
   }
 
   #input(name, input) {

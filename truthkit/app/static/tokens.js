@@ -80,7 +80,7 @@ export class Tokens {
     for (const name of ["slot", "side", "parted"]) delete span.dataset[name];
     span.style.removeProperty("--share");
     if (mode === "push" && by !== null) span.dataset.slot = slotOf(by);
-    if (mode === "parting" && this.partsAt !== null && i >= this.partsAt) span.dataset.parted = "";
+    if (mode === "parting" && this.partsAt !== null && i >= this.partsAt) span.dataset.parted = i === this.partsAt ? "first" : "";
     if (mode === "projection" && value !== null) {
       const share = scale.spread ? (value - scale.centre) / scale.spread : 0;
       span.dataset.side = share < 0 ? "below" : "above";
@@ -149,7 +149,9 @@ function showDetail(span, event, at, count, value, colouring) {
       el("tbody", {},
         event.views.map((view) => row(name(view), view.push, view.top, slot(view))),
         event.views.length > 1 ? row("combined", undefined, event.combined) : null)),
-    el("p", { class: "help" }, "Push: nats in favour of this token against the model’s own choice; the views’ pushes add up to its lead."));
+    event.views.length > 1
+      ? el("p", { class: "help" }, "Push: nats in favour of this token against the model’s own choice; the views’ pushes add up to its lead.")
+      : "");
   detail.hidden = false;
   if (explained !== span) explained?.removeAttribute("aria-describedby");
   explained = span;
