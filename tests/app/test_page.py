@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.app.conftest import serving
 from truthkit.app.engine import Engine
@@ -80,6 +83,11 @@ class Scripted:
     def cancel(self, run: str) -> bool:
         self.cancelled.set()
         return run == self.asked[-1].run
+
+    def scene(self) -> bytes:
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), "blue").save(stream, "PNG")
+        return stream.getvalue()
 
     def close(self) -> None:
         self.cancelled.set()
@@ -234,6 +242,35 @@ def test_errors_of_the_server_are_shown(scripted: Scripted, open_page: OpenPage)
         page.get_by_text("truthkit app does not answer").wait_for()
 
 
+_GIVE = """(name) => {
+    const data = new DataTransfer();
+    const bytes = Uint8Array.from(atob('%s'), (one) => one.charCodeAt(0));
+    data.items.add(new File([bytes], `${name}.png`, { type: 'image/png' }));
+    const event = name === 'drop' ? new DragEvent('drop', { dataTransfer: data, bubbles: true })
+                                  : new ClipboardEvent('paste', { clipboardData: data, bubbles: true });
+    document.getElementById(name === 'drop' ? 'cards' : 'prompt').dispatchEvent(event);
+}"""
+
+
+def test_images_are_dropped_pasted_and_removed(scripted_page: Any, scripted: Scripted) -> None:
+    page = scripted_page
+    stream = io.BytesIO()
+    Image.new("RGB", (5, 4), "red").save(stream, "PNG")
+    give = _GIVE % base64.b64encode(stream.getvalue()).decode()
+    for name in ("drop", "paste"):
+        page.evaluate(give, name)
+        page.get_by_alt_text(f"{name}.png").wait_for()
+    page.get_by_label("Remove drop.png").click()
+    assert page.evaluate("document.activeElement.id") == "files"
+    run(page)
+    page.get_by_text("1 of 2 failed").wait_for()
+    (image,) = scripted.asked[0].images
+    assert image.size == (5, 4)
+    page.click("#scene")
+    page.get_by_alt_text("scene.png").wait_for()
+    assert page.locator("#thumbs li").count() == 1
+
+
 def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_path: Path) -> None:
     """With the real model: dropped into RITUAL, its sheet shown, coloured by the vector, and nothing too wide."""
     file = tmp_path / "scene.png"
@@ -251,6 +288,7 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
         run(page, "Describe the picture.")
         page.locator("#status").filter(has_text=re.compile("Done after")).wait_for()
         assert page.locator("#alert").is_hidden()
+        assert page.evaluate("scrollY") > 0  # down to the answers
         assert page.locator(".sheet img").count() == 7
         assert page.locator(".sheet .drawn").count() == 1
         assert page.locator(".card").nth(1).locator(".token").count() == 8

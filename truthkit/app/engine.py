@@ -132,8 +132,8 @@ class Engine:
             raise Busy("the model is answering another page; wait until it is done, or cancel it there.")
         started = time.perf_counter()
         try:
-            self._run = request.run
             self._cancelled.clear()
+            self._run = request.run
             first: Answer | None = None
             for index, card in enumerate(request.cards):
                 if self._cancelled.is_set():

@@ -7,6 +7,7 @@ the token of this start (other users of the machine), or larger than `MAX_BODY`.
 
 from __future__ import annotations
 
+import errno
 import hmac
 import ipaddress
 import json
@@ -79,9 +80,9 @@ class Server(socketserver.ThreadingTCPServer):
         except OverflowError:
             raise ArgumentError(f"port is {port}; expected 0 to 65535.") from None
         except OSError as error:
-            raise ArgumentError(
-                f"the page cannot be served at {host}, port {port}: {error.strerror or error}. Port 0 takes a free one."
-            ) from None
+            way_out = " Port 0 takes a free one." if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+            reason = error.strerror or error
+            raise ArgumentError(f"the page cannot be served at {host}, port {port}: {reason}.{way_out}") from None
 
     @property
     def url(self) -> str:

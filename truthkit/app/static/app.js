@@ -131,6 +131,9 @@ function receive(event) {
     case "answering":
       say(`${card.label} answers (${event.index + 1} of ${running.cards.length}) …`);
       card.begin();
+      if (event.index === 0 && card.answer.getBoundingClientRect().top > innerHeight - 120) {
+        card.answer.scrollIntoView({ block: "center" });
+      }
       break;
     case "token":
       card.add(event);
@@ -163,7 +166,6 @@ function showRunning(on) {
   byId("run").setAttribute("aria-disabled", String(on));
   byId("cancel").hidden = !on;
   byId("launch").classList.toggle("running", on);
-  if (on && byId("answers").getBoundingClientRect().top > innerHeight - 160) byId("cards").scrollIntoView();
   if (!on && document.activeElement === document.body) byId("run").focus();
 }
 
