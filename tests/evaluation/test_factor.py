@@ -43,6 +43,12 @@ def test_means_against_sums_and_ties() -> None:
     assert (means.argmin(axis=1) == 0).tolist() == expected["official"]
 
 
+def test_excluded_completions_are_never_right() -> None:
+    questions = [Question("a", ("w", "x"))] * 3
+    found = factor.score(questions, [[-np.inf] * 2, [-np.inf, -1], [-1, -np.inf]], [[1, 1]] * 3)
+    assert [item["correct"] for item in found.items] == [False, False, True]
+
+
 def test_refuses() -> None:
     with pytest.raises(tk.ArgumentError, match="form is 'sum'"):
         factor.score([], [], [], form="sum")

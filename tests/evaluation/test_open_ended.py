@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,3 +65,30 @@ def test_isotropy_pair_by_pair() -> None:
         open_ended.isotropy([texts[0][:1]])
     with pytest.raises(tk.ArgumentError, match=r"\(8,\); expected \(positions, features\)"):
         open_ended.isotropy([texts[0][0]])
+
+
+def test_references_and_coherence_beside_the_rest() -> None:
+    references = ["x y x y x y z", "a b c d e f g", "one two three", "two"]
+    found = open_ended.score(TEXTS, log_probs=[-1.0, -2.0, -6.0, None], references=references)
+    assert found.metrics["coherence"] == -3
+    alone, other = open_ended.score(TEXTS).metrics, open_ended.score(references).metrics
+    assert {name: found.metrics[name] for name in alone} == alone
+    assert {name: found.metrics[f"reference_{name}"] for name in other} == other
+    assert "coherence" not in found.items[3]
+    low, high = found.intervals(resamples=50)["coherence"]
+    assert -6 <= low <= -3 <= high <= -1
+
+
+@pytest.mark.parametrize("name", ["log_probs", "references"])
+def test_one_for_each_text(name: str) -> None:
+    with pytest.raises(tk.ArgumentError, match=f"{name} has 1 entries for 4 texts"):
+        open_ended.score(TEXTS, **{name: [None]})
+
+
+def test_mauve_wants_enough_texts_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mauve", None)
+    with pytest.raises(tk.MissingExtraError, match="pip install mauve-text"):
+        open_ended.mauve(np.zeros((20, 2)), np.zeros((20, 2)))
+    monkeypatch.setitem(sys.modules, "mauve", SimpleNamespace(compute_mauve=None))
+    with pytest.raises(tk.ArgumentError, match="19 texts and 20 references; MAUVE needs 20"):
+        open_ended.mauve(np.zeros((19, 2)), np.zeros((20, 2)))

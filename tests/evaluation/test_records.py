@@ -40,6 +40,63 @@ def test_a_torn_line_is_dropped(tmp_path: Path, cut: int) -> None:
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
+@pytest.mark.parametrize("damage", ["", "not JSON", '{"key": "b", "out', "[1]", '"b"', "{}", "null", "\ufffd\ud800"])
+def test_a_damaged_line_is_done_again(tmp_path: Path, damage: str) -> None:
+    Records(tmp_path, CONFIG).append([{"key": key, "output": "Yes"} for key in "abc"])
+    path = tmp_path / "records.jsonl"
+    whole = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([whole[0], damage.encode("utf-8", "surrogatepass"), *whole[2:]]))
+    records = Records(tmp_path, CONFIG)
+    assert list(records.done) == ["a", "c"]
+    records.append([{"key": "b", "output": "No"}])
+    assert Records(tmp_path, CONFIG).done["b"]["output"] == "No"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_damaged_settings(tmp_path: Path, text: str) -> None:
+    Records(tmp_path, CONFIG)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(tk.ArgumentError, match=r"config\.json"):
+        Records(tmp_path, CONFIG)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """A process that may not write more than 4 kB to a file stops with one line; another one goes on."""
+    script = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from truthkit.errors import NotAvailableError
+        from truthkit.evaluation.records import Records, write_atomically
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        records = Records(Path(sys.argv[1]), {})
+        try:
+            for i in range(100):
+                records.append([{"key": str(i), "output": "x" * 500}])
+        except NotAvailableError as error:
+            print(i, error)
+        try:
+            write_atomically(Path(sys.argv[1]) / "summary.json", {"x": "x" * 5000})
+        except NotAvailableError as error:
+            print(error)
+    """)
+    process = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    first, second = process.stdout.splitlines()
+    assert "records.jsonl cannot be written: File too large. Once it can, run the same command again" in first
+    assert "summary.json cannot be written" in second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "records.jsonl"]
+    records = Records(tmp_path, {})
+    assert list(records.done) == [str(i) for i in range(int(first.split()[0]))]
+    records.append([{"key": "next", "output": ""}])
+    assert "next" in Records(tmp_path, {}).done
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(tk.NotAvailableError, match="cannot be written: Not a directory"):
+        Records(tmp_path / "file" / "run", CONFIG)
+
+
 def test_processes_have_files_of_their_own(tmp_path: Path) -> None:
     zero, one = Records(tmp_path, CONFIG), Records(tmp_path, CONFIG, rank=1)
     zero.append([{"key": "a"}])

@@ -63,6 +63,6 @@ def test_nothing_to_plot(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "find_spec", lambda _name: None)
+    monkeypatch.setattr("truthkit.figures.find_spec", lambda _name: None)
     with pytest.raises(tk.MissingExtraError, match=r"truthkit\[plots\]"):
         plots.plot_scores(vector(), tmp_path / "x.png")

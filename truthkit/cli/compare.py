@@ -42,15 +42,13 @@ def run(args: argparse.Namespace) -> int:
     found = compare(before, after)
     console = Output()
     table = Table(title=Text(f"{after.name} against {before.name}"), title_justify="left")
-    for column in ("mean of", "A", "B", "difference", "95 % interval", "p"):
-        table.add_column(column, justify="left" if column == "mean of" else "right")
-    shared = {item["key"] for item in after.items}
+    for column in ("metric", "A", "B", "difference", "95 % interval", "p"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
     for name, change in found.changes.items():
-        values = [float(item[name]) for item in before.items if item["key"] in shared]
-        mean = sum(values) / len(values)
+        value = found.before[name]
         span = f"{change.low:+.4f} to {change.high:+.4f}"
         table.add_row(
-            name, f"{mean:.4f}", f"{mean + change.value:.4f}", f"{change.value:+.4f}", span, f"{change.p:.3g}"
+            name, f"{value:.4f}", f"{value + change.value:.4f}", f"{change.value:+.4f}", span, f"{change.p:.3g}"
         )
     console.print(table)
     if found.answers is not None:

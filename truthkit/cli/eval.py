@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.hub import fetch, is_hub
+from truthkit.evaluation.tasks import TASKS
 
 if TYPE_CHECKING:
     from truthkit.decoding.spec import DecoderSpec
 
-_TASKS = ("truthfulqa", "pope", "chair", "mme")
-_OPTIONS = ("images", "parser", "suffix", "protocol", "lemmatizer", "synonyms", "prompt")
-
 _EPILOG = """\
 tasks:
-  truthfulqa   --data mc_task.json, TruthfulQA.csv or their folder; --protocol lm-eval, authors or dola
-  pope         --data a question file or folder; --images FOLDER; --parser official, opera, vcd or strict; --suffix TEXT
-  chair        --data folder with chair_gt_*.json or COCO's annotations, and synonyms.txt; --images FOLDER;
-               --lemmatizer nltk or pattern; --prompt TEXT
-  mme          --data folder with a question file per subtask; --images FOLDER
+{tasks}
+
+--data hub fetches the canonical data set once, --data hub:NAME another of the same layout, hub:FOLDER one that lies in
+a folder, as `hf download NAME --repo-type dataset --local-dir FOLDER` puts it there. It becomes the benchmark's own
+files in truthkit's cache ($TRUTHKIT_CACHE), which later runs read without a network.
+
+Where choices are scored (truthfulqa, factor), a decoder's plausibility constraint gives all that is outside it a
+probability of zero: turn it off, as in dola:beta=0, or say that it was on. In factcheck it holds for explanations only.
 
 DIR/records.jsonl has a line per item, on the disk as soon as it is done: run the same command again after an
 interruption, and it goes on. DIR/summary.json has the metrics with 95 % intervals, the settings, the checksums of the
@@ -31,8 +33,7 @@ written, sampling at temperature 1 / (1 + alpha) and the plausibility constraint
 contrastive decoders gain. With several processes, `accelerate launch -m truthkit.cli eval ...` shares the items out.
 
 examples:
-  truthkit eval truthfulqa --data mc_task.json --decoder dola:beta=0 --out runs/dola --limit 100
-  truthkit eval pope --data coco_pope_random.json --images val2014 --decoder ritual --sample --controls --out runs/r
+{examples}
 """
 
 
@@ -42,11 +43,13 @@ def add_parser(subparsers: Any) -> None:
         "eval",
         help="run a benchmark",
         description="Run a benchmark on a model under a decoder; interrupted runs go on where they were.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(tasks=described_tasks(), examples="\n".join(f"  {example}" for example in examples())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", metavar="TASK", choices=_TASKS, help=", ".join(_TASKS))
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="the benchmark's file or folder")
+    parser.add_argument("task", metavar="TASK", choices=list(TASKS), help=", ".join(TASKS))
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="the benchmark's file or folder; hub or hub:NAME fetches it"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--model", metavar="M", help="hub id, folder or bundled name (default: the bundled model)")
     parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
@@ -66,14 +69,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     parser.add_argument("--no-sharing", action="store_true", help="read shared prompts anew for every choice")
-    options = parser.add_argument_group("options of the tasks")
-    options.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
-    options.add_argument("--parser", metavar="NAME", help="how yes and no are read (default: official)")
-    options.add_argument("--suffix", metavar="TEXT", help="put behind every question")
-    options.add_argument("--protocol", metavar="NAME", help="of TruthfulQA (default: lm-eval)")
-    options.add_argument("--lemmatizer", metavar="NAME", help="of CHAIR (default: nltk)")
-    options.add_argument("--synonyms", type=Path, metavar="FILE", help="CHAIR's object names and synonyms")
-    options.add_argument("--prompt", metavar="TEXT", help="what is asked of CHAIR's images")
+    add_task_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -84,14 +80,10 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.decoding.spec import parse_spec
     from truthkit.evaluation.asking import Asking
     from truthkit.evaluation.runs import run as run_task
-    from truthkit.evaluation.tasks import TASKS
     from truthkit.models import load
     from truthkit.steering.spec import parse_steer
 
-    given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
-    accepted = inspect.signature(TASKS[args.task]).parameters.keys()
-    for name in given.keys() - accepted:
-        raise ArgumentError(f"--{name} is no option of {args.task}; its options are {', '.join(sorted(accepted))}.")
+    given = given_options(args.task, args)
     if args.limit is not None and args.limit < 1:
         raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
     if args.batch_size < 1:
@@ -99,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     spec, steers = parse_spec(args.decoder), [parse_steer(text) for text in args.steer or ()]
     if args.amateur and not spec.takes("amateur"):
         raise ArgumentError("--amateur is for decoders that contrast with one; use --decoder icd or --decoder lol.")
-    task = TASKS[args.task](args.data, **given)
+    task = TASKS[args.task].task(_data(args), **given)
+    if task.greedy and args.sample:
+        raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")
     with working("loading the model"):
         model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
         supplied = {"amateur": amateur(args.amateur, model, args.dtype)} if args.amateur else {}
@@ -107,10 +101,13 @@ def run(args: argparse.Namespace) -> int:
     console, name = Output(), args.model or "bundled model"
     name += f" + {args.adapter}" if args.adapter else ""
     name += "".join(f" steered by {text}" for text in args.steer or ())
-    runs = _controls(spec, args, written=not task.items[0].choices) if args.controls else [(args.out, spec, {})]
+    runs = (
+        _controls(spec, args, written=bool(task.max_new_tokens) and not task.greedy)
+        if args.controls
+        else [(args.out, spec, {})]
+    )
     with ExitStack() as steering:
-        for steer in steers:
-            steering.enter_context(steer.build(model, processor))
+        active = [steering.enter_context(steer.build(model, processor)) for steer in steers]
         for folder, decoder, options in runs:
             asking = Asking(
                 model,
@@ -121,12 +118,29 @@ def run(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 batch_size=args.batch_size,
                 share_prefix=not args.no_sharing,
+                steerings=active,
                 **{"sample": args.sample, "temperature": args.temperature, "top_p": args.top_p} | options,
             )
             summary = run_task(task, asking, folder, model_name=name, limit=args.limit)
             if "metrics" in summary:
                 console.print(_table(f"{args.task}, {decoder.text}: {folder}", summary))
+                if "mauve" in summary["config"]:
+                    console.print(f"MAUVE {summary['config']['mauve']:.4f}, features of {summary['config']['scorer']}")
+                if "confusion" in summary["config"]:
+                    console.print(_confusion(summary["config"]["confusion"]))
     return 0
+
+
+def _data(args: argparse.Namespace) -> Path:
+    """The files that `--data` stands for."""
+    if not is_hub(args.data):
+        return Path(args.data)
+    if (data := getattr(TASKS[args.task], "HUB", None)) is None:
+        raise ArgumentError(f"--data {args.data}: the data of {args.task} is not on the hub; pass its files.")
+    from truthkit.cli.rendering import working
+
+    with working(f"fetching {args.data.partition(':')[2] or data.name}"):
+        return fetch(args.data, data)
 
 
 def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> list[tuple[Path, DecoderSpec, Any]]:
@@ -156,4 +170,20 @@ def _table(title: str, summary: dict[str, Any]) -> Any:
     for name, value in summary["metrics"].items():
         low, high = summary["intervals"][name]
         table.add_row(name, f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+    return table
+
+
+def _confusion(counts: dict[str, dict[str, int]]) -> Any:
+    """Gold labels down, verdicts across."""
+    from rich.table import Table
+
+    table = Table(title="claims by gold label (rows) and verdict", title_justify="left")
+    table.add_column("")
+    said = [
+        label for label in next(iter(counts.values())) if any(row[label] for row in counts.values()) or label in counts
+    ]
+    for label in said:
+        table.add_column(label, justify="right")
+    for gold, row in counts.items():
+        table.add_row(gold, *(str(row[label]) for label in said))
     return table

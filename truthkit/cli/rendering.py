@@ -6,7 +6,6 @@ control sequence (`printable`).
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from truthkit.printable import printable as printable
+
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
     from truthkit.decoding.answers import Answer
     from truthkit.decoding.explain import Candidate, Step
 
 PART_MARK = "‖"
-_BIDIRECTIONAL = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # can make text read in another order than it is
 _NARROWEST_TABLE = 60
 _NARROWEST_COLUMN = 36
 
@@ -34,18 +34,6 @@ class Output(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
-
-
-def printable(text: str) -> str:
-    """`text` without the power to move the cursor, colour, beep or reorder: such characters become visible escapes."""
-    return "".join(
-        character if character in "\n\t" or not _controls(character) else ascii(character)[1:-1]
-        for character in text.replace("\r\n", "\n")
-    )
-
-
-def _controls(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") or ord(character) in _BIDIRECTIONAL
 
 
 def split_at_parting(tokenizer: Any, shown: Shown) -> tuple[str, str]:

@@ -138,7 +138,7 @@ class Decoder(ABC):
 
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if self._generating or self._inert:
+            if self._generating or self._inert or self._goes_on(kwargs):
                 return original(*args, **kwargs)
             inputs = take_image_inputs(self.front, kwargs)
             ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
@@ -189,7 +189,7 @@ class Decoder(ABC):
                 with self._as_it_is():
                     return original(*args, **kwargs)
             self._check_request(args, kwargs)
-            if not self._main.images.ready:
+            if not (self._main.images.ready or self._goes_on(kwargs)):
                 self._forget()
             self._ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
             self._length = _prompt_length(args, kwargs)
@@ -206,6 +206,10 @@ class Decoder(ABC):
                 self._forget(cache_is_wanted=False)
 
         return generate
+
+    def _goes_on(self, kwargs: dict[str, Any]) -> bool:
+        """Whether a call of `generate` is to go on from rows of `branched`."""
+        return isinstance(self._cache, BranchedCache) and kwargs.get("cache") is self._cache
 
     @contextmanager
     def _as_it_is(self) -> Iterator[None]:
@@ -246,7 +250,9 @@ class Decoder(ABC):
     def branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
         """Let new rows go on from rows that were read into `cache`; afterwards everything is as before.
 
-        What is yielded goes into the forwards as their `cache`. Full-attention models only (`can_branch`).
+        What is yielded goes into the forwards as their `cache`, or, kept, into one call of `generate` (greedy search or
+        sampling, with the whole prompts; for views with the main view's prompt). Full-attention models only
+        (`can_branch`).
 
         Args:
             cache: of this decoder's session.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from truthkit.activations.hooks import Hooked
 from truthkit.decoding.answers import encode_prompts
+from truthkit.decoding.apc import APC
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.decoding.spec import DecoderSpec
@@ -18,12 +19,17 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.records import Records, content_key
 from truthkit.evaluation.sampling import SeededSampling
 from truthkit.evaluation.scoring import log_probabilities
+from truthkit.evaluation.shared_images import can_share, generate_behind_images
+from truthkit.evaluation.tasks.task import Ask
 from truthkit.images.reading import read_image
 
 _ITEMS_OF_CHOICES = 64
 """Items scored at a time: a record is written after each so many."""
 
 _TOKENS_PER_ITEM = 128
+
+_SEEN_APART = ("all", "prompt", "generated", "answer", "image")
+"""Positions of steering that a token has by itself, wherever its prompt is cut in two."""
 
 OnBatch = Callable[[int], None]
 """Called with the number of items that were just done."""
@@ -67,7 +73,8 @@ class Asking:
         seed: another one gives other draws.
         batch_size: written answers at a time, or 128 times as many tokens of choices; halved whenever the memory does
             not suffice.
-        share_prefix: read what the prompts of choices begin with once.
+        share_prefix: read what the prompts of choices begin with once, and an image once for all questions about it.
+        steerings: those at work on the model: what is shared depends on where they act.
     """
 
     model: Any
@@ -81,20 +88,30 @@ class Asking:
     seed: int = 0
     batch_size: int = 16
     share_prefix: bool = True
+    steerings: Sequence[Hooked] = ()
 
-    def run(self, items: Sequence[Item], records: Records, on_batch: OnBatch = lambda _count: None) -> None:
-        """Ask all items that have no record yet, longest first, and record each as soon as its batch is done."""
-        todo = sorted((item for item in items if item.key not in records.done), key=_size, reverse=True)
+    def run(
+        self,
+        items: Sequence[Item],
+        records: Records,
+        on_batch: OnBatch = lambda _count: None,
+        ask: Ask | None = None,
+    ) -> None:
+        """Ask all items that have no record yet, longest first but image by image, and record each batch when done.
+
+        `ask` gives the outputs of a batch; None is `choose` where there are choices, else `write`.
+        """
+        todo = sorted((item for item in items if item.key not in records.done), key=_order)
         on_batch(len(items) - len(todo))
         fixed = (
             None if self.decoder.takes("images") else self.decoder.build(self.model, self.processor, **self.supplied)
         )
         asking, size = self, self.batch_size
         while todo:
-            batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else size]
+            batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else self._whole_images(todo, size)]
             start = time.perf_counter()
             try:
-                outputs = asking.choose(batch, fixed) if batch[0].choices else asking.write(batch, fixed)
+                outputs = (ask or (Asking.choose if batch[0].choices else Asking.write))(asking, batch, fixed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or size == 1:
                     raise
@@ -113,9 +130,19 @@ class Asking:
             del todo[: len(batch)]
             on_batch(len(batch))
 
+    def _whole_images(self, todo: Sequence[Item], size: int) -> int:
+        """How many items to take: at most `size`, and all about their images where there is room."""
+        if len(todo) <= size or not todo[0].images:
+            return size
+        cut = size
+        while cut and todo[cut - 1].images == todo[size].images:
+            cut -= 1
+        return cut or size
+
     def write(self, batch: Sequence[Item], fixed: Any = None) -> list[str]:
         """The answers to a batch."""
-        images = [[read_image(path) for path in item.images] for item in batch]
+        seen = {item.images: [read_image(path) for path in item.images] for item in batch}
+        images = [seen[item.images] for item in batch]
         inputs = encode_prompts(self.processor, [item.prompt for item in batch], images, raw=batch[0].raw)
         tokenizer = text_tokenizer(self.processor, "an answer")
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
@@ -123,14 +150,27 @@ class Asking:
         if self.sample:
             seeds = [_seed(item, self.seed) for item in batch]
             options["logits_processor"] = [SeededSampling(seeds, temperature=self.temperature, top_p=self.top_p)]
-        moved = {name: value.to(self.model.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        with ExitStack() as stack:
-            supplied = self.supplied | {"images": images}
-            stack.enter_context(fixed or self.decoder.build(self.model, self.processor, **supplied))
-            output = self.model.generate(**moved, **options)
-        return [
-            tokenizer.decode(row, skip_special_tokens=True).strip() for row in output[:, inputs["input_ids"].shape[1] :]
-        ]
+        supplied = self.supplied | {"images": images}
+        decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
+        sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
+        apart = self.share_prefix and all(one.positions in _SEEN_APART for one in self.steerings)
+        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing):
+            firsts = [next(item for item in batch if item.images == paths) for paths in seen]
+            trunk = encode_prompts(
+                self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
+            )
+            rows = [
+                ids[kept].tolist()
+                for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+            ]
+            with sharing:
+                places = [list(seen).index(item.images) for item in batch]
+                new = generate_behind_images(sharing, rows, places, trunk, **options)
+        else:
+            moved = {k: value.to(self.model.device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}
+            with decoder:
+                new = self.model.generate(**moved, **options)[:, inputs["input_ids"].shape[1] :]
+        return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
 
     def choose(self, batch: Sequence[Item], fixed: Any = None) -> list[list[float]]:
         """The log-probability of every choice of a batch: the sum over its tokens, natural logarithm.
@@ -155,13 +195,14 @@ class Asking:
                 decoder if isinstance(decoder, Decoder) else None,
                 batch_tokens=_TOKENS_PER_ITEM * self.batch_size,
                 share_prefix=self.share_prefix,
+                steerings=self.steerings,
             )
         ends = iter(scores)
         return [[next(ends) for _ in item.choices] for item in batch]
 
 
-def _size(item: Item) -> int:
-    return len(item.prompt) + max(map(len, item.choices), default=0)
+def _order(item: Item) -> tuple[Any, ...]:
+    return item.images, -len(item.prompt) - max(map(len, item.choices), default=0)
 
 
 def _seed(item: Item, seed: int) -> int:

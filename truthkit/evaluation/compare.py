@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.evaluation.intervals import Difference, FloatArray, McNemar, mcnemar, paired_bootstrap
+from truthkit.evaluation.intervals import Difference, McNemar, mcnemar, paired_bootstrap
+from truthkit.evaluation.reading import read_json, read_text
 from truthkit.evaluation.records import ITEMS, SUMMARY
+from truthkit.evaluation.rescore import rescore
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""The same item in two runs."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Run:
     Attributes:
         folder: where it is.
         summary: the contents of `summary.json`.
-        items: the lines of `items.jsonl`.
+        items: the lines of `items.jsonl`; none, where the task has no scores of single items.
     """
 
     folder: Path
@@ -39,18 +41,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from one run to another.
+    """What changed from one run to another, over the items that both have.
 
     Attributes:
-        changes: for every number that both runs have of each item, its mean's paired difference.
+        shared: how many these are.
+        before: the first run's metrics on them.
+        changes: every metric's paired difference.
         answers: McNemar's test of right and wrong, where items are either.
-        gained, lost: pairs of items, right in the second run only and in the first only.
+        gained, lost: items right in the second run only and in the first only.
     """
 
+    shared: int
+    before: dict[str, float]
     changes: dict[str, Difference]
     answers: McNemar | None
-    gained: list[tuple[dict[str, Any], dict[str, Any]]]
-    lost: list[tuple[dict[str, Any], dict[str, Any]]]
+    gained: list[Pair]
+    lost: list[Pair]
 
 
 def read_run(folder: Path) -> Run:
@@ -58,23 +64,33 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         NotAvailableError: it is not finished, or no run.
+        ArgumentError: its files are not those that `truthkit eval` writes; the message says what is amiss.
     """
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        lines = (folder / ITEMS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise NotAvailableError(
-            f"{folder} holds no finished run: there is no {Path(str(error.filename)).name}. Run `truthkit eval` again "
-            "with its --out; it goes on where it was."
-        ) from None
-    return Run(folder, summary, [json.loads(line) for line in lines])
+    for name in (SUMMARY, ITEMS):
+        if not (folder / name).is_file():
+            raise NotAvailableError(
+                f"{folder} holds no finished run: there is no {name}. Run `truthkit eval` again "
+                "with its --out; it goes on where it was."
+            )
+    summary = read_json(folder / SUMMARY)
+    _check(summary, folder / SUMMARY)
+    items = []
+    for number, line in enumerate(read_text(folder / ITEMS).splitlines(), 1):
+        try:
+            items.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ArgumentError(f"{folder / ITEMS}, line {number}: not JSON: {error.msg}.") from None
+        if not isinstance(items[-1], dict) or not {"key", "cluster", "prompt", "output"} <= items[-1].keys():
+            raise ArgumentError(f"{folder / ITEMS}, line {number}: no item; expected key, cluster, prompt and output.")
+    return Run(folder, summary, items)
 
 
 def compare(before: Run, after: Run, *, seed: int = 0) -> Comparison:
     """The second run against the first, item by item.
 
     Raises:
-        ArgumentError: the runs have no items in common, or belong to different tasks.
+        ArgumentError: the runs have no items in common, or belong to different tasks; or what they have in common
+            cannot be scored.
     """
     tasks = before.summary["config"]["task"], after.summary["config"]["task"]
     if tasks[0] != tasks[1]:
@@ -85,26 +101,35 @@ def compare(before: Run, after: Run, *, seed: int = 0) -> Comparison:
         raise ArgumentError(
             f"{before.folder} and {after.folder} have no items in common: other data, or other prompts."
         )
-    clusters = [item["cluster"] for item, _ in pairs]
-    changes = {}
-    for name in (name for name in pairs[0][0] if all(_is_number(item.get(name)) for pair in pairs for item in pair)):
-        old, new = (np.array([[1.0, float(pair[side][name])] for pair in pairs]) for side in (0, 1))
-        changes[name] = paired_bootstrap(old, new, _mean, clusters, seed=seed)["mean"]
+    old, new = (
+        rescore([pair[side] for pair in pairs], run.summary["config"]) for side, run in enumerate((before, after))
+    )
+    changes = paired_bootstrap(old.counts, new.counts, old.measure, old.clusters, seed=seed)
     judged = all(isinstance(item.get("correct"), bool) for pair in pairs for item in pair)
-    if not judged:
-        return Comparison(changes, None, [], [])
-    right = [[item["correct"] for item in side] for side in zip(*pairs, strict=True)]
+    right = [[item["correct"] for item in side] for side in zip(*pairs, strict=True)] if judged else []
     return Comparison(
+        len(pairs),
+        old.metrics,
         changes,
-        mcnemar(*right),
-        [pair for pair in pairs if pair[1]["correct"] and not pair[0]["correct"]],
-        [pair for pair in pairs if pair[0]["correct"] and not pair[1]["correct"]],
+        mcnemar(*right) if judged else None,
+        [pair for pair in pairs if judged and pair[1]["correct"] and not pair[0]["correct"]],
+        [pair for pair in pairs if judged and pair[0]["correct"] and not pair[1]["correct"]],
     )
 
 
-def _mean(totals: FloatArray) -> Mapping[str, FloatArray]:
-    return {"mean": totals[..., 1] / totals[..., 0]}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float)
+def _check(summary: Any, path: Path) -> None:
+    """Raise an `ArgumentError` unless this is what `truthkit eval` writes."""
+    for name in ("metrics", "intervals", "config", "provenance"):
+        if not isinstance(summary, dict) or not isinstance(summary.get(name), dict):
+            raise ArgumentError(f"{path} is no summary of `truthkit eval`: it has no {name!r}.")
+    for name in ("task", "model", "decoder"):
+        if not isinstance(summary["config"].get(name), str):
+            raise ArgumentError(f"{path} is no summary of `truthkit eval`: its config has no {name!r}.")
+    if not summary["metrics"]:
+        raise ArgumentError(f"{path} has no metrics.")
+    for name, value in summary["metrics"].items():
+        match [value, summary["intervals"].get(name)]:
+            case [int() | float(), [int() | float(), int() | float()]]:
+                continue
+            case other:
+                raise ArgumentError(f"{path}: {name!r} is {other}; expected a number and its interval, two numbers.")

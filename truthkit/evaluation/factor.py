@@ -59,7 +59,7 @@ def read_questions(path: Path, *, form: str = "official") -> list[Question]:
 def score(
     questions: Sequence[Question], log_probs: ArrayLike, token_counts: ArrayLike, *, form: str = "official"
 ) -> Score:
-    """Accuracy; a tie is right.
+    """Accuracy; a tie is right, but not among completions that a decoder's plausibility constraint excludes, all -inf.
 
     Args:
         questions: what was scored.
@@ -74,7 +74,7 @@ def score(
             f"log_probs has shape {sums.shape}, token_counts {counts.shape}; expected ({len(questions)}, completions)."
         )
     values = sums / counts if form == "official" else sums
-    right = values[:, 0] >= values.max(axis=1)
+    right = (values[:, 0] >= values.max(axis=1)) & np.isfinite(values[:, 0])
     items = [
         {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit)}
         for question, row, hit in zip(questions, sums, right, strict=True)

@@ -9,11 +9,38 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.pope import STRATEGIES, Question
+from truthkit.evaluation.reading import Record, read_json, read_records, read_text
 
 TEMPLATE = "Is there {article} {object} in the image?"
+
+
+def read_objects(path: Path) -> dict[str, list[str]]:
+    """The objects of each image, each named once, in the file's order.
+
+    Read are JSON lines or an array with `image` and `objects`, one JSON object from image to objects, and COCO's
+    `instances_*.json`.
+
+    Raises:
+        NotAvailableError: no such file.
+        ArgumentError: it is none of these, an image is there twice, or an object is no text; the message names the
+            place.
+    """
+    if read_text(path).lstrip().startswith("["):
+        return _by_image([_listed(record) for record in read_records(path)])
+    try:
+        whole = read_json(path)
+    except ArgumentError:  # several lines, or no JSON at all: then the line is named
+        whole = {"image": None}
+    if "image" in whole:
+        return _by_image([_listed(record) for record in read_records(path)])
+    if {"images", "annotations", "categories"} <= whole.keys():
+        return _from_coco(path, whole)
+    return _by_image([_checked(f"{path.name}, image {image!r}", image, names) for image, names in whole.items()])
 
 
 def object_counts(images: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -103,4 +130,42 @@ def _pairs(
 
 
 def _ask(template: str, name: str) -> str:
-    return template.format(article="an" if name[0] in "aeiou" else "a", object=name)
+    try:
+        return template.format(article="an" if name[0] in "aeiou" else "a", object=name)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ArgumentError(f"template is {template!r} ({error}); expected {{article}} and {{object}} only.") from None
+
+
+def _listed(record: Record) -> tuple[str, str, list[str]]:
+    if "objects" not in record.fields:
+        raise ArgumentError(f"{record.place}: no 'objects'; its fields are {', '.join(record.fields) or 'none'}.")
+    return _checked(record.place, record.text("image"), record.fields["objects"])
+
+
+def _checked(place: str, image: str, names: Any) -> tuple[str, str, list[str]]:
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ArgumentError(f"{place}: its objects are {repr(names)[:60]}; expected a list of names.")
+    return place, image, list(dict.fromkeys(name.strip() for name in names))
+
+
+def _by_image(entries: Sequence[tuple[str, str, list[str]]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for place, image, names in entries:
+        if image in found:
+            raise ArgumentError(f"{place}: image {image!r} is there twice.")
+        found[image] = names
+    return found
+
+
+def _from_coco(path: Path, whole: Mapping[str, Any]) -> dict[str, list[str]]:
+    try:
+        names = {category["id"]: str(category["name"]) for category in whole["categories"]}
+        files = {image["id"]: str(image["file_name"]) for image in whole["images"]}
+        found: dict[str, list[str]] = {file: [] for file in files.values()}
+        for annotation in whole["annotations"]:
+            objects, name = found[files[annotation["image_id"]]], names[annotation["category_id"]]
+            if name not in objects:
+                objects.append(name)
+    except (KeyError, TypeError) as error:
+        raise ArgumentError(f"{path.name}: not as COCO's instances: there is no {error}.") from None
+    return found

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.evaluation.reading import read_json
 
 CONFIG, SUMMARY, ITEMS = "config.json", "summary.json", "items.jsonl"
 
@@ -33,7 +35,8 @@ class Records:
 
     def __init__(self, folder: Path, config: Mapping[str, Any], rank: int = 0):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         _agree(folder / CONFIG, config, write=rank == 0)
         name = "records.jsonl" if rank == 0 else f"records-{rank}.jsonl"
         self._path = folder / name
@@ -42,19 +45,24 @@ class Records:
         self.reread()
 
     def reread(self) -> None:
-        """Take in what all processes have written."""
+        """Take in what all processes have written; what is no record counts as not done."""
         for path in sorted(self.folder.glob("records*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_bytes().split(b"\n"):
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # another process is writing it, or was cut off
-                self.done.setdefault(record["key"], record)
+                except ValueError:
+                    continue  # another process is writing it, or it was damaged
+                if isinstance(record, dict) and "key" in record:
+                    self.done.setdefault(record["key"], record)
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Add finished items, each with its "key"; they are on the disk when this returns."""
+        """Add finished items, each with its "key"; they are on the disk when this returns.
+
+        Raises:
+            NotAvailableError: they can't be written, the disk is full for one; those written before are not lost.
+        """
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -62,17 +70,38 @@ class Records:
 
 
 def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
-    """Write JSON, or with `lines` one line per entry, so that the file is the old or the new one, never half of it."""
+    """Write JSON, or with `lines` one line per entry, so that the file is the old or the new one, never half of it.
+
+    Raises:
+        NotAvailableError: it can't be written, the disk is full for one.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        if lines:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
-        else:
-            json.dump(document, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                if lines:
+                    file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
+                else:
+                    json.dump(document, file, indent=2, ensure_ascii=False)
+                    file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the file system as one that names `path` and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise NotAvailableError(
+            f"{path} cannot be written: {error.strerror or error}. Once it can, run the same command again: what was "
+            "finished before is kept."
+        ) from error
 
 
 def content_key(*parts: Any) -> str:
@@ -100,7 +129,9 @@ def _agree(path: Path, config: Mapping[str, Any], *, write: bool) -> None:
         if write:
             write_atomically(path, wanted)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ArgumentError(f"{path} holds no settings; use another folder, or delete this one.")
     other = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if other:
         differences = "; ".join(f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}" for name in other)

@@ -38,7 +38,7 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
         model_name: for the record.
         limit: only the first so many items.
     """
-    items = task.items[:limit]
+    items = task.first(limit)
     rank, world = _place()
     config = _config(task, asking, model_name, limit)
     records = Records(out, config, rank)
@@ -52,10 +52,11 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
                 bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
 
     with bar:
-        asking.run(items[rank::world], records, done)
+        asking.run(items[rank::world], records, done, task.ask)
     if rank == 0:
         _wait(items, records)
         score = _so_far(task, items, records)
+        score = task.finish(score) if task.finish else score
         summary = sum_up(task, score, config, records, time.perf_counter() - start)
         write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
         write_atomically(out / SUMMARY, summary)
@@ -67,6 +68,7 @@ def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, s
     """The contents of `summary.json`."""
     first = records.done[task.items[0].key]
     return {
+        "headline": task.headline,
         "metrics": score.metrics,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
         "config": config | score.config,
@@ -113,7 +115,7 @@ def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> d
         "seed": asking.seed,
         "limit": limit,
         **task.config,
-        **({} if task.items[0].choices else generation),
+        **(generation if task.max_new_tokens else {}),
     }
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from truthkit.activations.hooks import Hooked
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.branches import BranchedCache, can_branch
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.decoder import Decoder
+from truthkit.errors import ArgumentError
 
 _WORTH = 16
 """Fewer shared tokens than this are not read apart."""
@@ -31,6 +33,8 @@ def log_probabilities(
     batch_tokens: int = 512,
     share_prefix: bool = True,
     on_rows: Callable[[int], None] = lambda _count: None,
+    steerings: Sequence[Hooked] = (),
+    prompt_lengths: Sequence[int] | None = None,
 ) -> list[float]:
     """The log-probability of each row from its start on: the sum over its tokens, natural logarithm.
 
@@ -42,16 +46,33 @@ def log_probabilities(
         batch_tokens: how many tokens, padding and shared ones aside, are read at a time.
         share_prefix: read the rows' common beginning once, and what rows have in common before their starts.
         on_rows: called with the number of rows that were just done.
+        steerings: those at work on the model. Those that act at some tokens only need every row whole, so nothing is
+            shared under them.
+        prompt_lengths: how many of each row's tokens are prompt to them; None is `starts`.
+
+    Raises:
+        ArgumentError: a row has more tokens than the model has room for.
     """
     if not rows:
         return []
-    reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows)
+    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if room and (most := max(map(len, rows))) > room:
+        raise ArgumentError(
+            f"a text has {most} tokens, prompt included, but the model has room for {room}; shorten it."
+        )
+    choosy = [steering for steering in steerings if steering.positions != "all"]
+    lengths = starts if prompt_lengths is None else prompt_lengths
+    reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows, choosy, lengths)
     cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    shared = _common(rows, min(starts) - 2) if share_prefix and can_branch(cache) else 0
-    if shared < _WORTH:
-        reader.read_whole()
-    else:
-        reader.read_shared(shared, cache)
+    shared = common_length(rows, min(starts) - 2) if share_prefix and not choosy and can_branch(cache) else 0
+    try:
+        if shared < _WORTH:
+            reader.read_whole()
+        else:
+            reader.read_shared(shared, cache)
+    finally:
+        for steering in choosy:
+            steering.prompt_lengths = None
     return reader.scores
 
 
@@ -66,10 +87,13 @@ class _Reader:
         decoder: Decoder | None,
         batch_tokens: int,
         on_rows: Callable[[int], None],
+        steerings: Sequence[Hooked],
+        prompt_lengths: Sequence[int],
     ):
         self.model, self.decoder = model, decoder
         self.rows, self.starts = rows, starts
         self.tokens, self.on_rows = batch_tokens, on_rows
+        self.steerings, self.prompt_lengths = steerings, prompt_lengths
         self.scores = [0.0] * len(rows)
         self._accepted = inspect.signature(plain_model(model).forward).parameters
 
@@ -78,19 +102,19 @@ class _Reader:
         order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i]))
         while order:
             some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
-            ids, mask = _padded([self.rows[i] for i in some])
+            ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
     def read_shared(self, shared: int, cache: Any) -> None:
         """The first `shared` tokens into `cache`, then every context that follows them, then what follows that."""
-        self._forward(*_padded([self.rows[0][:shared]]), 0, 1, cache)
+        self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
         contexts: dict[tuple[int, ...], list[int]] = {}
         for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)):
             contexts.setdefault(tuple(row[shared : start - 1]), []).append(i)
         order = sorted(contexts, key=len)
         while order:
             chosen = _batch(order, len, self.tokens)
-            ids, mask = _padded(chosen)
+            ids, mask = padded(chosen)
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
             with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
                 self._forward(ids, mask, shared, 1, trunk)
@@ -105,7 +129,7 @@ class _Reader:
         members = sorted(members, key=length)
         while members:
             some = _batch(members, length, self.tokens)
-            ids, own = _padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
+            ids, own = padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
             index = torch.tensor([place for place, _ in some])
             with self._branched(trunk, index) as cache:
                 self._score([i for _, i in some], ids, torch.cat([mask[index], own], dim=1), mask.shape[1], cache)
@@ -113,6 +137,8 @@ class _Reader:
     def _score(self, which: list[int], ids: torch.Tensor, mask: torch.Tensor, past: int, cache: Any) -> None:
         """Read `ids` and note the scores of these rows."""
         counts = [len(self.rows[i]) - self.starts[i] for i in which]
+        for steering in self.steerings:
+            steering.prompt_lengths = [self.prompt_lengths[i] for i in which]
         logits = self._forward(ids, mask, past, max(counts) + 1, cache)[:, :-1].float()
         targets = ids[:, -logits.shape[1] :, None].to(logits.device)
         each = logits.gather(-1, targets)[..., 0] - logits.logsumexp(dim=-1)
@@ -141,7 +167,7 @@ class _Reader:
                 yield branches
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask of rows padded on the left."""
     width = max(map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -160,7 +186,7 @@ def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[
     return some
 
 
-def _common(rows: Sequence[Sequence[int]], most: int) -> int:
+def common_length(rows: Sequence[Sequence[int]], most: int) -> int:
     """How many first tokens all rows share, at most so many."""
     length = 0
     for column in zip(*rows, strict=False):  # to the end of the shortest

@@ -163,7 +163,8 @@ def score(questions: Sequence[Question], log_probs: Sequence[Sequence[float]], *
     results = [choice_metrics(q, values, protocol=protocol) for q, values in zip(questions, log_probs, strict=True)]
     names = [name for name in METRICS if protocol != "lm-eval" or name != "mc3"]
     items = [
-        {"question": question.text, "log_probs": list(values), **result, "correct": result["mc1"] == 1}
+        {"question": question.text, "log_probs": list(values), **_chosen(question, values), **result}
+        | {"correct": result["mc1"] == 1}
         for question, values, result in zip(questions, log_probs, results, strict=True)
     ]
     rows = np.asarray([[1.0, *(result[name] for name in names)] for result in results]).reshape(-1, len(names) + 1)
@@ -175,6 +176,15 @@ def close(answer: str) -> str:
     """An answer without space around it and with a full stop."""
     answer = answer.strip()
     return answer if answer.endswith(".") else f"{answer}."
+
+
+def _chosen(question: Question, log_probs: Sequence[float]) -> dict[str, str]:
+    """The likeliest of MC1's choices, and the right one."""
+    among = (question.best, *question.rivals)
+    return {
+        "prediction": question.choices[max(among, key=log_probs.__getitem__)],
+        "label": question.choices[question.best],
+    }
 
 
 def _log_sum(values: FloatArray) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,16 @@ from typing import Any
 import torch
 
 from truthkit.decoding.prompts import text_tokenizer
-from truthkit.errors import ArgumentError, MissingExtraError
+from truthkit.errors import ArgumentError
+from truthkit.figures import new_figure, save_figure
+from truthkit.markup import Markup, element
 from truthkit.steering.projections import projections
 from truthkit.steering.vector import SteeringVector
 
-
-def _figure(width: float, height: float) -> Any:
-    """A figure that no global state of matplotlib knows of."""
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("plots need matplotlib: `pip install 'truthkit[plots]'`.")
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Any, path: str | PathLike[str]) -> None:
-    if Path(path).suffix not in (".png", ".svg", ".pdf"):
-        raise ArgumentError(f"{str(path)!r}: plots are written as .png, .svg or .pdf.")
-    figure.savefig(path, dpi=150)
+_STYLE = (
+    "body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap } "
+    "span { border-radius: 3px; color: #111 }"
+)
 
 
 def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -43,14 +33,14 @@ def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
         raise ArgumentError("this vector has no held-out scores to plot; extract it with held_out > 0.")
     layers = sorted(vector.scores)
     values = {key: [vector.scores[layer][key] for layer in layers] for key in ("auc", "low", "high")}
-    figure = _figure(7, 3.5)
+    figure = new_figure(7, 3.5)
     axes = figure.subplots()
     axes.fill_between(layers, values["low"], values["high"], alpha=0.25, linewidth=0, label="95 % interval")
     axes.plot(layers, values["auc"], marker="o", markersize=3, label="held-out AUC")
     axes.axhline(0.5, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="layer (decoder block)", ylabel="AUC", ylim=(min(0.45, *values["low"]) - 0.02, 1.02))
     axes.legend(loc="lower right", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -64,7 +54,7 @@ def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
     selection = vector.provenance.get("selection")
     if not selection:
         raise ArgumentError("this vector holds no trials; they are made by `truthkit extract --select`.")
-    figure = _figure(8, 3.5)
+    figure = new_figure(8, 3.5)
     effect, fluency = figure.subplots(1, 2)
     for layer in sorted({trial["layer"] for trial in selection["trials"]}):
         trials = sorted((t for t in selection["trials"] if t["layer"] == layer), key=lambda trial: trial["strength"])
@@ -76,7 +66,7 @@ def plot_trials(vector: SteeringVector, path: str | PathLike[str]) -> None:
     effect.set(xlabel="strength", ylabel="effect")
     fluency.set(xlabel="strength", ylabel="KL from unsteered (nats per token)")
     effect.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def token_projections(
@@ -103,7 +93,7 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
         return
     columns = 12
     rows = -(-len(tokens) // columns)
-    figure = _figure(columns * 0.9, 0.6 + 0.5 * rows)
+    figure = new_figure(columns * 0.9, 0.6 + 0.5 * rows)
     axes = figure.subplots()
     for i, (token, shade) in enumerate(zip(tokens, shades, strict=True)):
         x, y = i % columns, rows - 1 - i // columns
@@ -111,7 +101,7 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
         axes.text(x + 0.5, y + 0.5, _printable(token), ha="center", va="center", fontsize=8, parse_math=False)
     axes.set(xlim=(0, columns), ylim=(0, rows), title=title)
     axes.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _shades(values: Sequence[float]) -> list[float]:
@@ -144,12 +134,14 @@ def _page(tokens: Sequence[str], values: Sequence[float], shades: Sequence[float
     spans = []
     for token, value, shade in zip(tokens, values, shades, strict=True):
         red, green, blue = _colour(shade)
-        text = html.escape(token).replace("\n", "⏎<br>")
-        spans.append(f'<span title="{value:.4g}" style="background: rgb({red}, {green}, {blue})">{text}</span>')
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f"<title>{html.escape(title) or 'tokens along a vector'}</title>\n"
-        "<style>body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap }\n"
-        "span { border-radius: 3px; color: #111 }</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>{''.join(spans)}\n</body></html>\n"
+        first, *lines = token.split("\n")
+        text = [first, *(part for line in lines for part in ("⏎", element("br"), line))]
+        spans.append(element("span", *text, title=f"{value:.4g}", style=f"background: rgb({red}, {green}, {blue})"))
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("title", title or "tokens along a vector"),
+        element("style", Markup(_STYLE)),
     )
+    body = element("body", element("h1", title), *spans)
+    return f'<!doctype html>\n<html lang="en">{head}\n{body}</html>\n'

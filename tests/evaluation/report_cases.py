@@ -1,0 +1,103 @@
+"""Run folders as `truthkit eval` writes them, with given answers instead of a model's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from PIL import Image
+
+from truthkit.evaluation import runs, tasks
+from truthkit.evaluation.asking import Item
+from truthkit.evaluation.records import Records
+
+
+@dataclass
+class Answers:
+    """Stands in for `Asking`: item number `i` gets `answers[i]`, in batches of two."""
+
+    answers: Sequence[Any]
+    text: str = "greedy"
+    sample: bool = False
+    seed: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 16
+    model: Any = field(default_factory=lambda: SimpleNamespace(config=None, dtype="torch.float32"))
+
+    @property
+    def decoder(self) -> Any:
+        return SimpleNamespace(text=self.text)
+
+    def run(self, items: Sequence[Item], records: Records, _done: Callable[[int], None]) -> None:
+        for i, (item, answer) in enumerate(zip(items, self.answers, strict=False)):
+            seconds = 0.1 + 0.01 * (i // 2)
+            records.append(
+                [{"key": item.key, "prompt": item.prompt, "images": item.images, "output": answer, "seconds": seconds}]
+            )
+
+
+def write_run(
+    task: tasks.Task,
+    folder: Path,
+    answers: Sequence[Any],
+    *,
+    model: str = "tiny",
+    limit: int | None = None,
+    **options: Any,
+) -> Path:
+    runs.run(task, Answers(answers, **options), folder, model_name=model, limit=limit)  # type: ignore[arg-type]
+    return folder
+
+
+def pope_task(
+    folder: Path, *, text: str = "Is there a dog in the image?", images: int = 6, name: str = "q.json"
+) -> Any:
+    """Two questions about each image, yes and no; two categories."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i in range(images):
+        Image.new("RGB", (200, 150), (40 * i % 256, 90, 120)).save(folder / "images" / f"{i}.jpg")
+        lines += [
+            {"question_id": 2 * i + j, "image": f"{i}.jpg", "text": f"{text} {j}", "label": label, "category": category}
+            for j, (label, category) in enumerate((("yes", "popular"), ("no", "adversarial")))
+        ]
+    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tasks.pope(folder / name, images=folder / "images")
+
+
+RIGHT = ["Yes.", "No."] * 6
+"""The right answers to `pope_task`."""
+
+
+def wrong_at(*numbers: int) -> list[str]:
+    """`RIGHT`, but for these."""
+    other = {"Yes.": "No.", "No.": "Yes."}
+    return [other[answer] if i in numbers else answer for i, answer in enumerate(RIGHT)]
+
+
+def mme_task(folder: Path) -> Any:
+    """Two images each in two subtasks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for subtask in ("existence", "code_reasoning"):
+        (folder / f"{subtask}.txt").write_text(
+            "".join(f"{i}.jpg\tIs it {label}?\t{label}\n" for i in range(2) for label in ("Yes", "No"))
+        )
+    for i in range(2):
+        Image.new("RGB", (8, 8)).save(folder / f"{i}.jpg")
+    return tasks.mme(folder)
+
+
+def truthfulqa_task(folder: Path, questions: int = 4) -> Any:
+    """Each question with two choices, the first right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    choices = {"Nothing.": 1, "All.": 0}
+    data = [
+        {"question": f"What happens {i}?", "mc1_targets": choices, "mc2_targets": choices} for i in range(questions)
+    ]
+    (folder / "mc_task.json").write_text(json.dumps(data))
+    return tasks.truthfulqa(folder / "mc_task.json")

@@ -1,0 +1,101 @@
+"""Claims put to a model under a decoder and steering, as `FactChecker` puts them to a model by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.prompts import text_tokenizer
+from truthkit.evaluation.asking import Asking
+from truthkit.evaluation.scoring import log_probabilities
+from truthkit.steering.reflex import Form, answer_head
+from truthkit.steering.reflex_answers import answers
+from truthkit.steering.verdicts import LEAD, as_verdicts, encode_dialogue
+from truthkit.training.factcheck_data import Claim
+
+TOKENS_PER_CLAIM = 128
+
+
+def check(
+    asking: Asking, claims: Sequence[Claim], labels: Sequence[str], *, explain: bool, fixed: Any = None
+) -> list[dict[str, Any]]:
+    """For each claim `verdict`, `probabilities` of all labels, and the `explanation` where one is asked for.
+
+    The verdict is the label whose words are the most probable after "Verdict:"; the explanation follows it, greedily.
+    Evidence is shown where a claim has some. A decoder's plausibility constraint holds for the explanation only: among
+    the labels it would leave one or none. That is ours.
+
+    Args:
+        asking: model, decoder and limits.
+        claims: what is judged.
+        labels: the verdicts to choose from.
+        explain: ask for an explanation too.
+        fixed: the decoder, where it is built already.
+
+    Raises:
+        ArgumentError: a claim and its evidence leave no room in the model's context.
+    """
+    form = Form(tuple(labels), explain=explain)
+    prompts = [replace(form, evidence=claim.evidence is not None).prompt(claim) for claim in claims]
+    decoder = fixed or asking.decoder.build(asking.model, asking.processor, **asking.supplied)
+    with decoder:
+        with _unconstrained(decoder):
+            scores = _label_scores(asking, prompts, labels, decoder if isinstance(decoder, Decoder) else None)
+        verdicts = as_verdicts(scores, labels)
+        found: list[dict[str, Any]] = [{"verdict": one.label, "probabilities": one.probabilities} for one in verdicts]
+        if explain:
+            heads = [answer_head(verdict.label).rstrip() for verdict in verdicts]
+            said = answers(
+                asking.model,
+                asking.processor,
+                prompts,
+                heads=heads,
+                max_new_tokens=asking.max_new_tokens,
+                token_budget=4 * TOKENS_PER_CLAIM * asking.batch_size,
+            )
+            for one, text, head in zip(found, said, heads, strict=True):
+                one["explanation"] = text.removeprefix(head).strip()
+    return found
+
+
+@contextmanager
+def _unconstrained(decoder: Any) -> Iterator[None]:
+    """A decoder without its plausibility constraint."""
+    if not isinstance(decoder, Decoder):
+        yield
+        return
+    beta, decoder.beta = decoder.beta, 0.0
+    try:
+        yield
+    finally:
+        decoder.beta = beta
+
+
+def _label_scores(
+    asking: Asking, prompts: Sequence[list[dict[str, str]]], labels: Sequence[str], decoder: Decoder | None
+) -> torch.Tensor:
+    """Log-probability of each label after prompt and lead; (prompts, labels), float64."""
+    tokenizer = text_tokenizer(asking.processor, "scoring verdicts")
+    rows, starts, ends = [], [], []
+    for prompt in prompts:
+        own = [encode_dialogue(tokenizer, prompt, f"{LEAD} {label}") for label in labels]
+        same = next(i for i, column in enumerate(zip(*own, strict=False)) if len(set(column)) > 1)
+        rows += own
+        starts += [same] * len(labels)
+        ends += [len(encode_dialogue(tokenizer, prompt))] * len(labels)
+    scores = log_probabilities(
+        asking.model,
+        rows,
+        starts,
+        decoder,
+        batch_tokens=TOKENS_PER_CLAIM * asking.batch_size,
+        share_prefix=asking.share_prefix,
+        steerings=asking.steerings,
+        prompt_lengths=ends,
+    )
+    return torch.tensor(scores, dtype=torch.float64).view(len(prompts), len(labels))

@@ -1,0 +1,71 @@
+"""What keeps a section's runs from being compared as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from truthkit.evaluation.compare import Run
+from truthkit.evaluation.report.words import counted, listed
+
+_MEANT_TO_DIFFER = {"task", "model", "revision", "decoder", "sample", "temperature", "top_p"}
+_COUNTS = {"questions", "captions", "texts", "unparsed", "category"}
+_FEW = 30
+_LONGEST = 80  # characters of a setting's value
+
+
+def caveats(runs: Mapping[str, Run]) -> list[str]:
+    """Sentences, the gravest first; none where the runs can be compared.
+
+    Args:
+        runs: those of one section, by label.
+    """
+    configs = {label: run.summary["config"] for label, run in runs.items()}
+    provenance = {label: run.summary["provenance"] for label, run in runs.items()}
+    found = []
+    hashes = {label: _hash(about) for label, about in provenance.items()}
+    found += _differing("the data they were run on (SHA-256)", hashes)
+    for name in dict.fromkeys(name for config in configs.values() for name in config):
+        if name not in _MEANT_TO_DIFFER | _COUNTS:
+            found += _differing(name, {label: config.get(name) for label, config in configs.items()})
+    for model in dict.fromkeys(config["model"] for config in configs.values()):
+        revisions = {label: c.get("revision") for label, c in configs.items() if c["model"] == model}
+        found += _differing(f"the revision of {model}", revisions)
+    packages = dict.fromkeys(name for about in provenance.values() for name in about.get("versions", {}))
+    for name in packages:
+        found += _differing(
+            f"the version of {name}",
+            {label: about.get("versions", {}).get(name) for label, about in provenance.items()},
+        )
+    if hardware := _differing("hardware", {label: about.get("hardware") for label, about in provenance.items()}):
+        found.append(f"{hardware[0]} Their costs cannot be compared.")
+    for label, config in configs.items():
+        if config.get("unparsed"):
+            found.append(f"{counted(config['unparsed'], 'answer')} of {label} could not be read, and count as wrong.")
+    units = {len({item["cluster"] for item in run.items}) for run in runs.values() if run.items}
+    if units and min(units) < _FEW:
+        found.append(
+            f"There are only {min(units)} different images or questions; bootstrap intervals of fewer than {_FEW} are "
+            "too narrow, and their p-values too small."
+        )
+    return found
+
+
+def _differing(what: str, values: Mapping[str, Any]) -> list[str]:
+    """One sentence if not all values are the same."""
+    groups: dict[str, list[str]] = {}
+    for label, value in values.items():
+        groups.setdefault(_shown(value), []).append(label)
+    if len(groups) < 2:
+        return []
+    parts = [f"{value} for {listed(labels)}" for value, labels in groups.items()]
+    return [f"The runs differ in {what}: {'; '.join(parts)}."]
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value) or "empty"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _hash(provenance: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(provenance.get("data_sha256", {}).items()))

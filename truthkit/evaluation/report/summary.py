@@ -1,0 +1,47 @@
+"""Sentences that say what a report holds and what its tests found."""
+
+from __future__ import annotations
+
+from truthkit.evaluation.report.contents import Report, Section
+from truthkit.evaluation.report.labels import short_models
+from truthkit.evaluation.report.words import capital, counted, listed, metric_title
+
+_LEVEL = 0.05
+
+
+def title(report: Report) -> str:
+    """The tasks and the models."""
+    tasks = list(dict.fromkeys(section.title for section in report.sections))
+    models = _models(report)
+    shown = listed(models) if len(models) <= 2 else counted(len(models), "model")
+    return f"{listed(tasks)} with {shown}"
+
+
+def about(report: Report) -> str:
+    """How much there is."""
+    items = {section.title: max(len(entry.run.items) for entry in section.entries) for section in report.sections}
+    parts = [counted(report.runs, "run"), *(f"{counted(n, 'item')} of {name}" for name, n in items.items() if n)]
+    return " · ".join(parts)
+
+
+def findings(section: Section) -> list[str]:
+    """What the tests say, in one or two sentences."""
+    tested = [(entry, entry.test) for entry in section.entries if entry.test is not None]
+    if not tested:
+        return []
+    name = metric_title(section.headline)
+    sure = [(entry, test) for entry, test in tested if test.holm < _LEVEL]
+    against = listed(list(dict.fromkeys(test.against for _, test in tested)))
+    are = "was" if len(tested) == 1 else "were"
+    at = "at the 5 % level" + (", Holm-corrected" if len(tested) > 1 else "")
+    first = f"{counted(len(tested), 'run')} {are} tested against {against}. "
+    if not sure:
+        return [f"{first}No difference in {name} is more than chance would give ({at})."]
+    unit = " points" if section.scale.shares else ""
+    changes = [f"{entry.label} ({section.scale.difference(test.difference.value)}{unit})" for entry, test in sure]
+    return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}, {at}."]
+
+
+def _models(report: Report) -> list[str]:
+    names = [str(entry.run.summary["config"]["model"]) for section in report.sections for entry in section.entries]
+    return short_models(list(dict.fromkeys(names)))

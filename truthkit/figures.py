@@ -1,0 +1,36 @@
+"""Figures through matplotlib, which is an extra: made without its global state, saved as a picture."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from truthkit.errors import ArgumentError, MissingExtraError
+
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("plots need matplotlib: `pip install 'truthkit[plots]'`.")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a figure in the format that the ending names.
+
+    Raises:
+        ArgumentError: it names another.
+    """
+    if Path(path).suffix not in ENDINGS:
+        raise ArgumentError(f"{str(path)!r}: plots are written as .png, .svg or .pdf.")
+    figure.savefig(path, dpi=150)
