@@ -134,7 +134,9 @@ def scripted(engine: Engine) -> Scripted:
 @pytest.fixture
 def scripted_page(scripted: Scripted, open_page: OpenPage) -> Iterator[Any]:
     with serving(scripted) as server:
-        yield open_page(server)
+        page = open_page(server)
+        page.locator(".card").first.wait_for()
+        yield page
 
 
 def run(page: Any, prompt: str = "Who?") -> None:

@@ -19,7 +19,6 @@ import truthkit
 from truthkit.activations.sites import decoder_blocks
 from truthkit.app.events import Emit, Event, Gone, projections_event, token_event, transforms_event
 from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, Card, RunRequest
-from truthkit.cli.rendering import printable
 from truthkit.decoding.answers import Answer, Settings, answer, encode_prompt, parts_at, passage_in_front
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.catalog import catalog
@@ -29,6 +28,7 @@ from truthkit.decoding.prompts import text_tokenizer
 from truthkit.decoding.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
+from truthkit.printable import printable
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene
 from truthkit.steering.projections import projections

@@ -13,11 +13,11 @@ from typing import Any
 
 from PIL import Image
 
-from truthkit.cli.rendering import printable
 from truthkit.decoding.explain import Candidate, Step
 from truthkit.decoding.ritual import RITUAL
 from truthkit.decoding.ritual_plus import RITUALPlus
 from truthkit.images.transforms import TRANSFORMS, transformed
+from truthkit.printable import printable
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]
