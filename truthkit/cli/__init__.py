@@ -29,6 +29,7 @@ COMMANDS = (
     "isotropy",
     "models",
     "transforms",
+    "app",
 )
 
 EXIT_OK = 0
