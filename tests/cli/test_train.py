@@ -189,10 +189,10 @@ def test_real_model(smollm2: Any, shared_data: Path, tmp_path: Path) -> None:
     from truthkit.training.lora import Settings, train
 
     model, tokenizer = smollm2
-    pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:40]
+    pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:5]  # one batch, again and again
     settings = Settings(steps=6, batch_tokens=512, lr=2e-3, rank=8)
     losses = train(model, tokenizer, pairs, tmp_path / "a", settings=settings)["losses"]
-    assert sum(losses[-2:]) < 0.95 * sum(losses[:2])
+    assert losses[-1] < 0.5 * losses[0]
     inputs = tokenizer("Q: Who wrote Romeo and Juliet?\nA:", return_tensors="pt")
     with tk.ICD(model, tokenizer, amateur=str(tmp_path / "a")):
         assert model.generate(**inputs, max_new_tokens=4, do_sample=False).shape[1] == inputs.input_ids.shape[1] + 4
