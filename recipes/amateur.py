@@ -33,10 +33,10 @@ from truthkit.decoding.answers import Settings as AnswerSettings
 from truthkit.decoding.answers import encode_prompt
 from truthkit.evaluation.intervals import mcnemar, wilson
 from truthkit.evaluation.scoring import log_probabilities
+from truthkit.training.amateur import train_amateur
 from truthkit.training.amateur_data import read_pairs
-from truthkit.training.card import file_sha256
 from truthkit.training.chat import Example, encode
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import Settings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 HALUEVAL = [SHARED / "halueval" / f"qa_{name}-turn_data.json" for name in ("one", "multi")]
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="*", default=HALUEVAL, help="HaluEval QA files (default: ../shared)")
     parser.add_argument("--out", type=Path, required=True, help="folder for adapters and figures")
     parser.add_argument("--model", help="hub id or folder (default: the bundled model)")
-    parser.add_argument("--dtype", default="bfloat16", help="of the frozen weights; the adapter is float32")
+    parser.add_argument("--dtype", default="float32", help="of the frozen weights; the adapter is float32")
     parser.add_argument("--epochs", type=float, default=0.75)
     parser.add_argument("--held-out", type=int, default=60, help="questions to measure on")
     parser.add_argument("--control", action="store_true", help="train the adapter of right answers too")
@@ -79,14 +79,16 @@ def main() -> None:
     model, tokenizer = tk.load(args.model, dtype=args.dtype)
 
     def adapter(name: str, field: str) -> Path:
-        pairs = [
-            pair
-            for file in args.data
-            for pair in read_pairs(file, answer_field=field, forms=("chat", "plain"))
-            if pair.spare[-1] not in kept
-        ]
-        about = {"task": name, "files": [{"path": str(file), "sha256": file_sha256(file)} for file in args.data]}
-        report = train(model, tokenizer, pairs, args.out / name, settings=settings, about=about, progress=True)
+        report = train_amateur(
+            model,
+            tokenizer,
+            args.data,
+            args.out / name,
+            answer_field=field,
+            without=kept,
+            settings=settings,
+            progress=True,
+        )
         few = max(1, len(report["losses"]) // 8)
         first, last = (sum(part) / few for part in (report["losses"][:few], report["losses"][-few:]))
         console.print(

@@ -63,7 +63,7 @@ PICTURES = 3
 PICTURE_NOTES = (
     "scene-vlm is a test model of 2.3 million parameters, trained so that it invents what usually comes along. It "
     "shows what the decoders do; whether they help a real model is for a benchmark on that model. On this one, "
-    "benchmarks/scenes.py measures them, with intervals and controls.",
+    "recipes/ritual.py measures them, with intervals and controls.",
     "RITUAL transforms the picture at random, the same way each time for the same picture and prompt. RITUAL+ has the "
     "model choose; this one cannot read the list, and falls back to the draw.",
 )

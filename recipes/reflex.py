@@ -249,13 +249,21 @@ class Run:
             if kept["key"] == key:
                 return kept["result"]
             path.unlink()
-            if name.startswith("train_"):  # the adapter of other settings
-                shutil.rmtree(self.out / f"adapter-{name.removeprefix('train_')}", ignore_errors=True)
+        if name.startswith("train_"):
+            self._drop_other_adapter(name, key)
         began = time.time()
         result = make()
         _write(path, {"key": key, "seconds": round(time.time() - began, 1), "result": result})
         self.say(f"  {name}: {time.time() - began:.0f} s")
         return json.loads(json.dumps(result))
+
+    def _drop_other_adapter(self, name: str, key: str) -> None:
+        """Forget the adapter, finished or begun, of a training with other settings."""
+        begun, adapter = self.out / f"{name}.begun", self.out / f"adapter-{name.removeprefix('train_')}"
+        if begun.is_file() and begun.read_text() != key:
+            for folder in (adapter, adapter.with_name(f"{adapter.name}.partial")):
+                shutil.rmtree(folder, ignore_errors=True)
+        begun.write_text(key)
 
     def kept(self, name: str) -> Any:
         """The result of a stage that was made before."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import truthkit as tk
+from tests.conftest import ROOT
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "accelerate", "huggingface_hub")
 
@@ -57,6 +59,15 @@ def test_version_agrees_with_the_metadata() -> None:
     from importlib.metadata import version
 
     assert tk.__version__ == version("truthkit")
+
+
+def test_the_citation_is_of_this_version_and_names_the_papers() -> None:
+    """Of every paper in the README's table of decoders."""
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {tk.__version__}\n" in citation
+    papers = set(re.findall(r"arxiv\.org/abs/(\d+\.\d+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert papers
+    assert {paper for paper in papers if f'"arXiv:{paper}"' not in citation} == set()
 
 
 @pytest.mark.parametrize(

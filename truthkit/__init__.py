@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         contrastive_search,
         fast_decoding,
     )
+    from truthkit.evaluation.isotropy import isotropy
     from truthkit.factcheck import FactChecker
     from truthkit.models import load
     from truthkit.steering import Steering, SteeringVector, extract
@@ -87,6 +88,7 @@ _HOME = {
     "fast_decoding": "truthkit.decoding",
     "Capture": "truthkit.activations.capture",
     "FactChecker": "truthkit.factcheck",
+    "isotropy": "truthkit.evaluation.isotropy",
     "Steering": "truthkit.steering",
     "SteeringVector": "truthkit.steering",
     "extract": "truthkit.steering",
@@ -133,6 +135,7 @@ __all__ = [
     "contrastive_search",
     "extract",
     "fast_decoding",
+    "isotropy",
     "load",
 ]
 

@@ -96,11 +96,13 @@ class TestReport:
 
     def test_reflex(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         more = ("--formats", "verdict+explained", "--labels", "2", "--epochs", "0.5", "--json")
+        more += ("--contrastive-margin", "0.5")
         assert cli.main(reflex(folder, tmp_path / "a", *more)) == 0
         report = json.loads(capsys.readouterr().out)
         assert report["data"]["examples"] == 24
         assert report["data_options"]["labels"] == ["true", "false"]
         assert 0.2 < report["epochs"] < 0.8
+        assert report["settings"]["contrastive_margin"] == 0.5
 
     def test_limit_keeps_all_forms_of_a_question(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -187,10 +189,10 @@ def test_real_model(smollm2: Any, shared_data: Path, tmp_path: Path) -> None:
     from truthkit.training.lora import Settings, train
 
     model, tokenizer = smollm2
-    pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:40]
+    pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:5]  # one batch, again and again
     settings = Settings(steps=6, batch_tokens=512, lr=2e-3, rank=8)
     losses = train(model, tokenizer, pairs, tmp_path / "a", settings=settings)["losses"]
-    assert sum(losses[-2:]) < 0.95 * sum(losses[:2])
+    assert losses[-1] < 0.5 * losses[0]
     inputs = tokenizer("Q: Who wrote Romeo and Juliet?\nA:", return_tensors="pt")
     with tk.ICD(model, tokenizer, amateur=str(tmp_path / "a")):
         assert model.generate(**inputs, max_new_tokens=4, do_sample=False).shape[1] == inputs.input_ids.shape[1] + 4

@@ -33,7 +33,7 @@ def test_an_answer_is_what_generate_gives(smollm2: Any) -> None:
     inputs = encode_prompt(tokenizer, "What is the capital of Australia?")
     steps = []
     result = answer(
-        model, tokenizer, nullcontext(), inputs, Settings(max_new_tokens=16), on_token=lambda: steps.append(1)
+        model, tokenizer, nullcontext(), inputs, Settings(max_new_tokens=16), on_token=lambda *_: steps.append(1)
     )
     expected = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert result.token_ids == expected.tolist()
@@ -41,6 +41,35 @@ def test_an_answer_is_what_generate_gives(smollm2: Any) -> None:
     assert result.finished
     assert len(steps) == len(result.token_ids) == len(result.step_seconds) + 1
     assert result.tokens_per_second == pytest.approx(len(result.step_seconds) / sum(result.step_seconds))
+
+
+def test_tokens_come_as_they_are_made_until_they_are_stopped(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    inputs = encode_prompt(tokenizer, "What is the capital of Australia?")
+    came: list[tuple[int, Any]] = []
+    stopped = answer(
+        model,
+        tokenizer,
+        tk.DoLa(model),
+        inputs,
+        Settings(max_new_tokens=8),
+        explain=True,
+        on_token=lambda token, step: came.append((token, step)),
+        stop=lambda: len(came) == 3,
+    )
+    whole = answer(model, tokenizer, tk.DoLa(model), inputs, Settings(max_new_tokens=8))
+    assert [token for token, _ in came] == stopped.token_ids == whole.token_ids[:3]
+    assert [step for _, step in came] == stopped.trace
+    assert not stopped.finished
+
+
+def test_a_listener_that_fails_leaves_the_model_as_it_was(smollm2: Any) -> None:
+    model, tokenizer = smollm2
+    inputs = encode_prompt(tokenizer, "Hi")
+    with pytest.raises(ZeroDivisionError):
+        answer(model, tokenizer, tk.DoLa(model), inputs, Settings(max_new_tokens=4), on_token=lambda *_: 1 / 0)
+    with tk.DoLa(model):  # none is attached any more
+        pass
 
 
 def test_one_token_has_no_speed(smollm2: Any) -> None:

@@ -67,6 +67,7 @@ def test_a_trace_agrees_with_the_logits(name: str, smollm2: Any) -> None:
         assert [view.name for view in step.views] == names
         assert step.combined[0].token_id == step.token_id == int(combined.argmax())
         assert step.combined[0].probability == pytest.approx(float(combined.softmax(-1).max()), rel=1e-5)
+        assert step.probability == step.combined[0].probability
         assert step.main_choice == step.views[0].candidates[0]
         assert step.main_choice.token_id == int(main.argmax())
         assert step.main_choice.probability == pytest.approx(float(main.softmax(-1).max()), rel=1e-5)

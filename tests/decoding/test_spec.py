@@ -12,7 +12,7 @@ import pytest
 import truthkit as tk
 from tests.tiny import tiny
 from truthkit.decoding import DECODERS
-from truthkit.decoding.spec import PLAIN, parse_spec
+from truthkit.decoding.spec import PLAIN, parse_spec, spec_of
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,31 @@ def test_sum_of_decoders() -> None:
 def test_sums_of_what_is_no_decoder(text: str) -> None:
     with pytest.raises(tk.ArgumentError, match="cannot be combined"):
         parse_spec(text)
+
+
+def test_options_from_fields_are_read_like_written_ones() -> None:
+    assert spec_of("lol", {"layers": " 1+2 ", "omega": "0.5"}) == parse_spec("lol:layers=1+2,omega=0.5")
+    assert spec_of("dola", {}) == parse_spec("dola")
+    lie = "Lie, beta=1, and lie."
+    assert spec_of("icd", {"amateur_prompt": lie}).options == {"amateur_prompt": lie}
+    for name, options, message in (
+        ("lola", {}, "did you mean 'lol'"),
+        ("ritual+vcd", {}, "there is no decoder 'ritual.vcd'"),
+        ("icd", {"lamb": "1"}, "did you mean 'lam'"),
+        ("icd", {"lam": " "}, "has no value"),
+        ("ritual", {"images": "x"}, "has no option 'images'"),
+    ):
+        with pytest.raises(tk.ArgumentError, match=message):
+            spec_of(name, options)
+
+
+def test_what_a_decoder_needs_and_draws() -> None:
+    assert [parse_spec(text).needs_image for text in ("dola", "ritual", "dola+vcd")] == [False, True, True]
+    assert [parse_spec(name).draws(sample) for name in ("greedy", "sample", "dola") for sample in (False, True)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]

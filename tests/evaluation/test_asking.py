@@ -77,3 +77,9 @@ def test_halves_the_batch_when_memory_is_short(smollm2: Any, tmp_path: Path, mon
 def test_images_without_an_image_model(smollm2: Any, tmp_path: Path) -> None:
     with pytest.raises(tk.ArgumentError, match="no image file"):
         ask(smollm2).write([Item("0", "What?", images=(str(tmp_path / "none.png"),))])
+
+
+def test_the_key_does_not_depend_on_where_images_lie() -> None:
+    """So that draws and comparisons are the same on another machine."""
+    here, there, other = (Item("1", "Is there a cat?", (path,)) for path in ("a/1.png", "/b/c/1.png", "a/2.png"))
+    assert here.key == there.key != other.key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from types import SimpleNamespace
 
@@ -50,21 +49,6 @@ def test_coherence_is_a_mean_of_means() -> None:
     assert open_ended.coherence([[-1, -3], [], [-4]]) == -3
     with pytest.raises(tk.ArgumentError, match="no continuation with a token"):
         open_ended.coherence([[], []])
-
-
-def test_isotropy_pair_by_pair() -> None:
-    draw = np.random.default_rng(0)
-    texts = [draw.normal(1, 1, (5, 8)), draw.normal(0, 1, (3, 8))]
-    cosines = [
-        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-        for states in texts
-        for a, b in itertools.permutations(states, 2)
-    ]
-    assert open_ended.isotropy(texts) == pytest.approx(1 - np.mean(cosines))
-    with pytest.raises(tk.ArgumentError, match="two positions or more"):
-        open_ended.isotropy([texts[0][:1]])
-    with pytest.raises(tk.ArgumentError, match=r"\(8,\); expected \(positions, features\)"):
-        open_ended.isotropy([texts[0][0]])
 
 
 def test_references_and_coherence_beside_the_rest() -> None:

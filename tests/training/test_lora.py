@@ -182,19 +182,19 @@ class TestResume:
     def test_interrupted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The step in which the signal comes is finished and written down."""
         train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "whole", settings=FAST)
-        original, handler = lora._Trainer._loss, signal.getsignal(signal.SIGINT)
+        original, handler = lora._Trainer._losses, signal.getsignal(signal.SIGINT)
 
-        def loss(self: Any, *args: Any) -> torch.Tensor:
+        def losses(self: Any, *args: Any) -> Any:
             if self._optimizer.state and int(next(iter(self._optimizer.state.values()))["step"]) == 4:
                 signal.raise_signal(signal.SIGINT)
             return original(self, *args)
 
-        monkeypatch.setattr(lora._Trainer, "_loss", loss)
+        monkeypatch.setattr(lora._Trainer, "_losses", losses)
         with pytest.raises(KeyboardInterrupt):
             train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "a", settings=FAST)
         assert signal.getsignal(signal.SIGINT) is handler
         assert len(load_file(tmp_path / "a.partial" / "state.safetensors")["losses"]) == 5
-        monkeypatch.setattr(lora._Trainer, "_loss", original)
+        monkeypatch.setattr(lora._Trainer, "_losses", original)
         train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "a", settings=FAST)
         assert same(tmp_path / "a", tmp_path / "whole")
 
@@ -266,6 +266,7 @@ class TestBadInput:
             ({"steps": 0}, "steps is 0"),
             ({"warmup": 1.0}, "warmup is 1.0"),
             ({"batch_tokens": 0}, "batch_tokens is 0"),
+            ({"contrastive_margin": 1.5}, "contrastive_margin is 1.5; expected -1 to 1"),
         ],
     )
     def test_settings(self, options: dict[str, Any], message: str) -> None:

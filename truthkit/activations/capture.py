@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -146,17 +147,12 @@ def read_texts(
     Raises:
         ArgumentError: `positions` selects nothing in one of the texts.
     """
-    device = input_device(model)
-    lengths = torch.tensor([[len(ids)] for ids in texts])
-    width = int(lengths.max())
-    ids = torch.tensor([[*tokens, *[tokens[-1]] * (width - len(tokens))] for tokens in texts])
-    number = torch.arange(width).expand(len(texts), -1)
-    real = number < lengths
+    ids, number, real = _padded(texts)
     tokens_read = Tokens(
         number=number,
         real=real,
         prompt=torch.tensor(prompts)[:, None],
-        given=lengths,
+        given=real.sum(dim=1, keepdim=True),
         ids=ids,
         text=[list(one) for one in texts],
         processor=processor,
@@ -170,33 +166,77 @@ def read_texts(
             f"positions={positions!r} selects no token in a text of {len(texts[row])} tokens, of which {prompts[row]} "
             "are prompt."
         )
-    blocks = decoder_blocks(model)
-    wanted = resolve_layers(layers, len(blocks))
+    wanted = resolve_layers(layers, len(decoder_blocks(model)))
+    device = input_device(model)
     read: list[torch.Tensor] = []
     chosen = chosen.to(device)
 
-    def take(layer: int) -> OnStates:
-        def reads(hidden: torch.Tensor) -> None:
-            states = mean_of_selected(hidden.view(*chosen.shape, -1), chosen.to(hidden.device))
-            if not read:
-                read.append(states.new_empty(len(wanted), *states.shape, device=device))
-            read[0][[at for at, one in enumerate(wanted) if one == layer]] = states.to(device)
+    def take(layer: int, hidden: torch.Tensor) -> None:
+        states = mean_of_selected(hidden.view(*chosen.shape, -1), chosen.to(hidden.device))
+        if not read:
+            read.append(states.new_empty(len(wanted), *states.shape, device=device))
+        read[0][[at for at, one in enumerate(wanted) if one == layer]] = states.to(device)
 
-        return reads
+    _visit(model, ids, wanted, take, site=site, inputs=inputs)
+    return read[0]
 
-    given = {**(inputs or {}), "input_ids": ids.to(device)}
+
+def visit_texts(
+    model: Any,
+    texts: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    visit: Callable[[int, torch.Tensor, torch.Tensor], None],
+) -> None:
+    """One forward over a batch of texts that calls `visit(layer, states, real)` with the outputs of decoder blocks.
+
+    As in `read_texts` there is no output head, nothing after the deepest layer, and padding on the right.
+
+    Args:
+        model: the plain model.
+        texts: token ids of each text.
+        layers: layer numbers.
+        visit: is given a non-negative layer number, states (texts, width, features), and which of the positions
+            hold a token, (texts, width).
+    """
+    ids, _, real = _padded(texts)
+
+    def pass_on(layer: int, hidden: torch.Tensor) -> None:
+        visit(layer, hidden, real.to(hidden.device))
+
+    _visit(model, ids, resolve_layers(layers, len(decoder_blocks(model))), pass_on)
+
+
+def _padded(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids padded on the right by each text's last token, token numbers, and which are real; (texts, width) each."""
+    lengths = torch.tensor([[len(ids)] for ids in texts])
+    width = int(lengths.max())
+    ids = torch.tensor([[*tokens, *[tokens[-1]] * (width - len(tokens))] for tokens in texts])
+    number = torch.arange(width).expand(len(texts), -1)
+    return ids, number, number < lengths
+
+
+def _visit(
+    model: Any,
+    ids: torch.Tensor,
+    layers: Sequence[int],
+    visit: Callable[[int, torch.Tensor], None],
+    *,
+    site: str = "block",
+    inputs: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    blocks = decoder_blocks(model)
+    given = {**(inputs or {}), "input_ids": ids.to(input_device(model))}
 
     def stop(*_hook_arguments: Any) -> None:
         raise ReachedDeepestLayer
 
     with ExitStack() as stack, eagerly(model), torch.no_grad():
-        for layer in set(wanted):
-            stack.callback(hook_states(blocks[layer], site, take(layer)).remove)
-        stack.callback(blocks[max(wanted)].register_forward_hook(stop).remove)
+        for layer in set(layers):
+            stack.callback(hook_states(blocks[layer], site, partial(visit, layer)).remove)
+        stack.callback(blocks[max(layers)].register_forward_hook(stop).remove)
         with suppress(ReachedDeepestLayer):
             runs = model if inputs or not _needs_images(model) else model.get_decoder()
             runs(**given, use_cache=False)
-    return read[0]
 
 
 def _needs_images(model: Any) -> bool:
@@ -205,4 +245,4 @@ def _needs_images(model: Any) -> bool:
     return images is not None and images.default is images.empty
 
 
-__all__ = ["Capture", "mean_of_selected", "read_texts"]
+__all__ = ["Capture", "mean_of_selected", "read_texts", "visit_texts"]

@@ -26,8 +26,10 @@ COMMANDS = (
     "report",
     "score",
     "pope",
+    "isotropy",
     "models",
     "transforms",
+    "app",
 )
 
 EXIT_OK = 0

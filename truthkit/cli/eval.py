@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--controls", action="store_true", help="run the controls too, each in a folder of DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
     parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="at most so many at a time (default: 16)"
+        "--batch-size", type=int, metavar="N", help="at most so many at a time (default: as many as the memory holds)"
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of written answers (default: the task's)")
     parser.add_argument("--sample", action="store_true", help="draw tokens, each item by its own seed")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     given = given_options(args.task, args)
     if args.limit is not None and args.limit < 1:
         raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise ArgumentError(f"--batch-size is {args.batch_size}; expected at least 1.")
     spec, steers = parse_spec(args.decoder), [parse_steer(text) for text in args.steer or ()]
     if args.amateur and not spec.takes("amateur"):

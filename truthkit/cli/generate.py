@@ -46,9 +46,6 @@ examples:
 """
 
 
-_NEEDS_IMAGE = {"ritual", "ritual_plus", "vcd", "m3id"}
-
-
 def add_parser(subparsers: Any) -> None:
     """Add `generate` to the command line."""
     parser = subparsers.add_parser(
@@ -174,10 +171,9 @@ def run(args: argparse.Namespace) -> int:
 def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
     from truthkit.decoding.answers import Settings
 
-    sample = spec.name == "sample" or (args.sample and spec.name != "greedy")
     return Settings(
         max_new_tokens=args.max_new_tokens,
-        sample=sample,
+        sample=spec.draws(args.sample),
         temperature=args.temperature,
         top_p=args.top_p,
         seed=args.seed,
@@ -190,7 +186,7 @@ def _check_all_is_used(specs: Sequence[DecoderSpec], args: argparse.Namespace) -
     cad = [spec.text for spec in specs if spec.takes("context")]
     if cad and not args.context:
         raise ArgumentError(f"decoder {cad[0]!r} amplifies what a passage says; give the passage with --context TEXT.")
-    seeing = [spec.text for spec in specs if any(part.name in _NEEDS_IMAGE for part in spec.parts or (spec,))]
+    seeing = [spec.text for spec in specs if spec.needs_image]
     if seeing and not args.image:
         raise ArgumentError(f"decoder {seeing[0]!r} compares images; give one with --image FILE.")
     if args.context is not None and not args.context.strip():
@@ -208,14 +204,9 @@ def _build(
     spec: DecoderSpec, args: argparse.Namespace, model: Any, processor: Any, passage: str, images: list[Any]
 ) -> Any:
     """The decoder, with the amateur, the passage or the images that it needs."""
-    supplied: dict[str, Any] = {}
-    if spec.takes("context"):
-        supplied["context"] = passage
-    if spec.takes("images"):
-        supplied["images"] = [images]
-    if spec.takes("amateur") and (name := spec.options.get("amateur") or args.amateur):
-        supplied["amateur"] = amateur(name, model, args.dtype)
-    return spec.build(model, processor, **supplied)
+    name = spec.options.get("amateur") or args.amateur if spec.takes("amateur") else None
+    opponent = amateur(name, model, args.dtype) if name else None
+    return spec.build(model, processor, context=passage, images=[images], amateur=opponent)
 
 
 def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
@@ -224,10 +215,10 @@ def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
 
 def _transforms(decoder: Any) -> dict[str, Any]:
     """The transforms that RITUAL drew or the model chose for the last prompt, for the record; {} without RITUAL."""
-    from truthkit.decoding import RITUAL, RITUALPlus
+    from truthkit.decoding import RITUALPlus
+    from truthkit.decoding.ritual import ritual_in
 
-    part = next((one for one in getattr(decoder, "decoders", (decoder,)) if isinstance(one, RITUAL)), None)
-    if part is None:
+    if (part := ritual_in(decoder)) is None:
         return {}
     asked = {"reply": part.replies[0], "fell_back": part.fell_back[0]} if isinstance(part, RITUALPlus) else {}
     return {"transforms": part.chosen[0]} | asked

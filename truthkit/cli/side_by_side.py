@@ -37,11 +37,15 @@ def answer_all(
     shown: list[Shown] = []
     total = sum(contestant.settings.max_new_tokens for contestant in contestants)
     bar = tqdm(total=total, desc=title, unit="token", leave=False, disable=None, file=sys.stderr, dynamic_ncols=True)
+
+    def advance(_token: int, _step: Any) -> None:
+        bar.update()
+
     with bar:
         for label, decoder, inputs, settings in contestants:
             bar.set_postfix_str(label)
             before = bar.n
-            one = answer(model, processor, decoder, inputs, settings, explain=explain, on_token=bar.update)
+            one = answer(model, processor, decoder, inputs, settings, explain=explain, on_token=advance)
             bar.update(before + settings.max_new_tokens - bar.n)
             shown.append(Shown(label, one, parts_at(shown[0].answer.token_ids, one.token_ids) if shown else None))
     return shown

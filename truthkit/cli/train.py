@@ -107,6 +107,9 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
         "--max-length", type=int, metavar="N", help="tokens of an example; longer prompts are cut (default: 1024)"
     )
     parser.add_argument("--skip-long", action="store_true", help="leave out examples whose answer does not fit")
+    parser.add_argument(
+        "--contrastive-margin", type=float, metavar="X", help="add SimCTG's contrastive loss with this margin, as 0.5"
+    )
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--save-every", type=float, default=20.0, metavar="S", help="seconds between records (20)")
     parser.add_argument("--json", action="store_true", help="print training.json instead of text")
@@ -187,6 +190,7 @@ _SETTINGS = (
     "max_length",
     "skip_long",
     "gradient_checkpointing",
+    "contrastive_margin",
 )
 
 

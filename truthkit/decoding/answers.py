@@ -18,6 +18,9 @@ from truthkit.decoding.explain import Step, Trace, TraceProcessor
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
 
+OnToken = Callable[[int, Step | None], None]
+"""Takes the first row's new token, and its step of the trace where there is one."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -176,7 +179,8 @@ def answer(
     settings: Settings,
     *,
     explain: bool = False,
-    on_token: Callable[[], None] = lambda: None,
+    on_token: OnToken = lambda token, step: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Answer:
     """Generate under `decoder`, which is entered and left here.
 
@@ -188,6 +192,7 @@ def answer(
         settings: of `generate`.
         explain: record a trace; not with beams, where tokens of one answer come from different rows.
         on_token: called after every decoding step.
+        stop: asked after every decoding step; True ends the answer there.
 
     Raises:
         ArgumentError: prompt and new tokens do not fit the model; or `explain` with beams.
@@ -197,7 +202,7 @@ def answer(
     _check_room(model, inputs["input_ids"].shape[1], settings.max_new_tokens)
     tokenizer = text_tokenizer(processor, "an answer")
     trace = _trace(tokenizer, decoder, settings) if explain else None
-    watch = _Watch(trace, on_token)
+    watch = _Watch(trace, on_token, stop)
     options = settings.for_generate()
     with ExitStack() as stack:
         stack.enter_context(decoder)
@@ -214,12 +219,12 @@ def answer(
     ids = sequences[0, inputs["input_ids"].shape[1] :].tolist()
     end = model.generation_config.eos_token_id
     ends = end if isinstance(end, list) else [end]
-    stop = next((i for i, token in enumerate(ids) if token in ends), None)
-    ids = ids if stop is None else ids[: stop + 1]
+    end_at = next((i for i, token in enumerate(ids) if token in ends), None)
+    ids = ids if end_at is None else ids[: end_at + 1]
     return Answer(
         text=tokenizer.decode(ids, skip_special_tokens=True),
         token_ids=ids,
-        finished=stop is not None,
+        finished=end_at is not None,
         step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
         trace=trace.steps[: len(ids)] if trace else None,
     )
@@ -236,18 +241,19 @@ def parts_at(first: Sequence[int], other: Sequence[int]) -> int | None:
 
 
 class _Watch(StoppingCriteria):
-    """Sees every decoding step, in all modes of `generate`, and never stops it."""
+    """Sees every decoding step, in all modes of `generate`, and stops it where it is asked to."""
 
-    def __init__(self, trace: Trace | None, on_token: Callable[[], None]):
+    def __init__(self, trace: Trace | None, on_token: OnToken, stop: Callable[[], bool]):
         self.times: list[float] = []
-        self._trace, self._on_token = trace, on_token
+        self._trace, self._on_token, self._stop = trace, on_token, stop
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> Any:
         self.times.append(time.perf_counter())
+        token = int(input_ids[0, -1])
         if self._trace:
-            self._trace.emitted(int(input_ids[0, -1]))
-        self._on_token()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+            self._trace.emitted(token)
+        self._on_token(token, self._trace.steps[-1] if self._trace else None)
+        return torch.full((len(input_ids),), self._stop(), device=input_ids.device)
 
 
 def _trace(tokenizer: Any, decoder: AbstractContextManager[Any], settings: Settings) -> Trace:

@@ -90,7 +90,9 @@ def contrastive_search(
 
 
 class ContrastiveSearch:
-    r"""Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included.
+    r"""Look one token ahead, and take what is probable and unlike everything said so far.
+
+    Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included:
 
         with ContrastiveSearch(model, tokenizer, penalty_alpha=0.6, top_k=4):
             model.generate(**inputs, streamer=streamer, stop_strings=["\n"])

@@ -58,6 +58,7 @@ class Step:
         combined: the most probable tokens of the combination, after the plausibility constraint.
         pushed_by: where the emitted token is not the main view's choice: the auxiliary view with the largest
             contribution, or what else decided ("sampling" ...). None where main's own choice was emitted.
+        probability: of the emitted token in the combination, after the plausibility constraint.
     """
 
     token_id: int
@@ -66,6 +67,7 @@ class Step:
     views: tuple[ViewTrace, ...]
     combined: tuple[Candidate, ...]
     pushed_by: str | None
+    probability: float
 
 
 class Trace:
@@ -111,8 +113,9 @@ class Trace:
         if differs and len(traces) > 1 and token == int(combined.argmax()):
             pushed_by = max(traces[1:], key=lambda view: view.contribution or 0.0).name
         main_choice = traces[0].candidates[0]
+        probability = float(combined.softmax(dim=-1)[token])
         self.steps.append(
-            Step(token, self._decode([token]), main_choice, traces, self._candidates(combined), pushed_by)
+            Step(token, self._decode([token]), main_choice, traces, self._candidates(combined), pushed_by, probability)
         )
 
     def _candidates(self, logits: torch.Tensor) -> tuple[Candidate, ...]:

@@ -15,6 +15,7 @@ from truthkit.decoding.kernel import check_finite
 from truthkit.decoding.pictures import Pictures
 from truthkit.decoding.processor import DecoderLogitsProcessor
 from truthkit.decoding.views import View, ViewLogits
+from truthkit.images.operations import Size
 from truthkit.images.reading import ImageSource
 from truthkit.images.transforms import TransformChoice, choose, content_seed, transformed
 
@@ -26,7 +27,7 @@ class RITUAL(Decoder):
 
     `T` is drawn once per image and question and kept for the whole answer; the draw depends on the image, the prompt
     and `seed` alone, so a run can be repeated, resumed or cut into other batches. After each prompt `chosen` holds the
-    names of the transforms, a list per prompt.
+    names of the transforms, a list per prompt; `seeds` and `crop_size` are what `transformed` drew them with.
 
     Source: the authors' released code (raw logits, alpha 3, beta 0.1, six transforms). They sample from `s`: added
     logits sharpen the distribution, so compare with sampling at temperature 1 / (1 + alpha) and with the constraint
@@ -64,6 +65,8 @@ class RITUAL(Decoder):
         self.alpha, self.seed = check_finite("alpha", alpha), seed
         self.pictures, self.transform = Pictures(processor, images), transform
         self.chosen: list[list[str]] = []
+        self.seeds: list[list[int]] = []
+        self.crop_size: Size | None = None
         super().__init__(model, [View("transformed image", images=self._transformed)], beta=beta)
         choose(transform, random.Random(0))  # an unknown name fails here, not at the first prompt
 
@@ -76,19 +79,24 @@ class RITUAL(Decoder):
         return [self.transform] * len(source.prompts)
 
     def _transformed(self, source: Source) -> ImageInputs:
-        size = self.pictures.crop_size(source.inputs)
+        size = self.crop_size = self.pictures.crop_size(source.inputs)
         rows: list[list[Image.Image]] = []
-        self.chosen = []
+        self.chosen, self.seeds = [], []
         for images, prompt, choice in zip(
             self.pictures.for_prompts(len(source.prompts)), source.prompts, self.choices(source), strict=True
         ):
             text = " ".join(map(str, prompt))
-            made = [
-                transformed(image, choice, seed=content_seed(image, text, self.seed), size=size) for image in images
-            ]
+            seeds = [content_seed(image, text, self.seed) for image in images]
+            made = [transformed(image, choice, seed=seed, size=size) for image, seed in zip(images, seeds, strict=True)]
             rows.append([image for image, _ in made])
             self.chosen.append([name for _, name in made])
+            self.seeds.append(seeds)
         return source.inputs | self.pictures.processed(rows, self.front.device)
+
+
+def ritual_in(decoder: Any) -> RITUAL | None:
+    """`decoder` if it is RITUAL, or the RITUAL among combined decoders; None where there is none."""
+    return next((one for one in getattr(decoder, "decoders", (decoder,)) if isinstance(one, RITUAL)), None)
 
 
 class RITUALLogitsProcessor(DecoderLogitsProcessor, decoder=RITUAL):

@@ -12,8 +12,8 @@ import difflib
 import inspect
 import re
 import types
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
@@ -24,6 +24,7 @@ PLAIN = ("greedy", "sample")
 """The model alone: its most probable token each time, or one drawn from its distribution."""
 
 _FROM_PROMPT = {"context", "images"}  # they are in the prompt, so whoever builds the prompt passes them
+_SEES_IMAGES = {"ritual", "ritual_plus", "vcd", "m3id"}
 _NEXT_OPTION = re.compile(r",(?=\s*\w+\s*=)")  # a comma inside a value, as in an instruction, stays in it
 
 
@@ -45,20 +46,30 @@ class DecoderSpec:
 
     def takes(self, parameter: str) -> bool:
         """Whether the decoder, or one of its parts, has a parameter of that name."""
-        return any(parameter in _parameters(part.name) for part in self.parts or (self,))
+        return any(parameter in parameters(part.name) for part in self.parts or (self,))
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the decoder, or one of its parts, compares images."""
+        return any(part.name in _SEES_IMAGES for part in self.parts or (self,))
+
+    def draws(self, sample: bool) -> bool:
+        """Whether tokens are drawn: by "sample" always, by "greedy" never, by the others where `sample` asks for it."""
+        return self.name == "sample" or (sample and self.name != "greedy")
 
     def build(self, model: Any, processor: Any, **supplied: Any) -> AbstractContextManager[Any]:
         """The decoder for `model`, to be entered around `generate`; one of `PLAIN` changes nothing.
 
-        `supplied` are arguments that the caller knows, such as CAD's `context`; they override the options.
+        `supplied` are arguments that the caller knows, such as CAD's `context`. They override the options, and those
+        that are None, or that the decoder has no parameter for, are left out.
         """
         if self.parts:
-            own = [{key: value for key, value in supplied.items() if part.takes(key)} for part in self.parts]
-            built: list[Any] = [p.build(model, processor, **known) for p, known in zip(self.parts, own, strict=True)]
+            built: list[Any] = [part.build(model, processor, **supplied) for part in self.parts]
             return Together(*built)
         if self.name in PLAIN:
             return nullcontext()
-        return DECODERS[self.name](model, processor, **self.options | supplied)
+        known = {key: value for key, value in supplied.items() if value is not None and self.takes(key)}
+        return DECODERS[self.name](model, processor, **self.options | known)
 
 
 def parse_spec(text: str) -> DecoderSpec:
@@ -78,31 +89,56 @@ def parse_spec(text: str) -> DecoderSpec:
         options = {part.name: part.options for part in parts}
         return DecoderSpec(text.strip(), "+".join(part.name for part in parts), options, parts)
     name, _, rest = text.strip().partition(":")
-    if name not in names:
-        raise ArgumentError(f"there is no decoder {name!r}{_hint(name, names)}; the decoders are {', '.join(names)}.")
-    accepted = {key: hint for key, hint in _parameters(name).items() if key not in _FROM_PROMPT}
-    options = {}
-    for pair in _NEXT_OPTION.split(rest) if rest.strip() else []:
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if key not in accepted:
-            accepts = f"its options are {', '.join(accepted)}" if accepted else "it has no options"
-            raise ArgumentError(f"decoder {name!r} has no option {key!r}{_hint(key, accepted)}; {accepts}.")
-        if not equals or not value:
-            raise ArgumentError(f"option {key!r} of decoder {name!r} has no value; write {key}=VALUE.")
-        if key in options:
-            raise ArgumentError(f"option {key!r} of decoder {name!r} is given twice.")
-        options[key] = _convert(value, accepted[key], f"option {key!r} of decoder {name!r}")
+    pairs = [_pair(pair) for pair in _NEXT_OPTION.split(rest)] if rest.strip() else []
+    options = _checked(name, pairs)
     return DecoderSpec(text.strip(), name, options)
 
 
-def _parameters(name: str) -> dict[str, Any]:
-    """The decoder's keyword-only parameters with their annotations."""
+def spec_of(name: str, options: Mapping[str, str]) -> DecoderSpec:
+    """The decoder `name` with options whose values are written as in `parse_spec`, commas and all.
+
+    Raises:
+        ArgumentError: as in `parse_spec`.
+    """
+    written = ",".join(f"{key}={value.strip()}" for key, value in options.items())
+    checked = _checked(name, [(key, value.strip()) for key, value in options.items()])
+    return DecoderSpec(f"{name}:{written}" if written else name, name, checked)
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The options that may be written for a decoder."""
+    return {key: parameter for key, parameter in parameters(name).items() if key not in _FROM_PROMPT}
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The decoder's keyword-only parameters, with evaluated annotations."""
     if name in PLAIN:
         return {}
-    parameters = inspect.signature(DECODERS[name], eval_str=True).parameters.values()
-    return {
-        parameter.name: parameter.annotation for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    found = inspect.signature(DECODERS[name], eval_str=True).parameters
+    return {key: parameter for key, parameter in found.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key.strip(), value.strip()
+
+
+def _checked(name: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The values of a decoder's options, each of the kind that its parameter has."""
+    if name not in (names := [*PLAIN, *DECODERS]):
+        raise ArgumentError(f"there is no decoder {name!r}{_hint(name, names)}; the decoders are {', '.join(names)}.")
+    accepted = options_of(name)
+    options: dict[str, Any] = {}
+    for key, value in pairs:
+        if key not in accepted:
+            accepts = f"its options are {', '.join(accepted)}" if accepted else "it has no options"
+            raise ArgumentError(f"decoder {name!r} has no option {key!r}{_hint(key, accepted)}; {accepts}.")
+        if not value:
+            raise ArgumentError(f"option {key!r} of decoder {name!r} has no value; write {key}=VALUE.")
+        if key in options:
+            raise ArgumentError(f"option {key!r} of decoder {name!r} is given twice.")
+        options[key] = _convert(value, accepted[key].annotation, f"option {key!r} of decoder {name!r}")
+    return options
 
 
 def _hint(word: str, names: Iterable[str]) -> str:
@@ -112,15 +148,20 @@ def _hint(word: str, names: Iterable[str]) -> str:
 
 def _convert(value: str, hint: Any, where: str) -> Any:
     """`value` as the first kind that it can be, text last: a list of layers beats a word, `true` an instruction."""
+    for read, _ in _readers(hint):
+        with suppress(ValueError, KeyError):
+            return read(value)
+    raise ArgumentError(f"{where} is {value!r}; expected {' or '.join(kinds(hint))}.")
+
+
+def kinds(hint: Any) -> list[str]:
+    """What a value of an annotation may be written as, in words."""
+    return [described for _, described in _readers(hint)]
+
+
+def _readers(hint: Any) -> list[tuple[Callable[[str], Any], str]]:
     alternatives = set(get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,))
-    expected = []
-    for matches, read, described in _READERS:
-        if any(matches(alternative) for alternative in alternatives):
-            try:
-                return read(value)
-            except (ValueError, KeyError):
-                expected.append(described)
-    raise ArgumentError(f"{where} is {value!r}; expected {' or '.join(expected)}.")
+    return [(read, described) for matches, read, described in _READERS if any(matches(kind) for kind in alternatives)]
 
 
 def _read_numbers(value: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ _ITEMS_OF_CHOICES = 64
 """Items scored at a time: a record is written after each so many."""
 
 _TOKENS_PER_ITEM = 128
+
+_FIRST_SIZE = 16
 
 _SEEN_APART = ("all", "prompt", "generated", "answer", "image")
 """Positions of steering that a token has by itself, wherever its prompt is cut in two."""
@@ -55,8 +58,8 @@ class Item:
 
     @property
     def key(self) -> str:
-        """Of the content, wherever the item stands in its file."""
-        return content_key(self.id, self.prompt, self.images, self.choices)
+        """Of the content, wherever the item stands in its file and in whatever folder its images lie."""
+        return content_key(self.id, self.prompt, [Path(image).name for image in self.images], self.choices)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Asking:
         temperature, top_p: of sampling.
         seed: another one gives other draws.
         batch_size: written answers at a time, or 128 times as many tokens of choices; halved whenever the memory does
-            not suffice.
+            not suffice. None: 16, and on a GPU twice as many after every batch, until the memory does not suffice.
         share_prefix: read what the prompts of choices begin with once, and an image once for all questions about it.
         steerings: those at work on the model: what is shared depends on where they act.
     """
@@ -86,9 +89,14 @@ class Asking:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int | None = None
     share_prefix: bool = True
     steerings: Sequence[Hooked] = ()
+
+    @property
+    def size(self) -> int:
+        """The batch size to use."""
+        return self.batch_size or _FIRST_SIZE
 
     def run(
         self,
@@ -106,17 +114,17 @@ class Asking:
         fixed = (
             None if self.decoder.takes("images") else self.decoder.build(self.model, self.processor, **self.supplied)
         )
-        asking, size = self, self.batch_size
+        size, growing = self.size, self.batch_size is None and self.model.device.type == "cuda"
         while todo:
             batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else self._whole_images(todo, size)]
             start = time.perf_counter()
             try:
+                asking = replace(self, batch_size=size)
                 outputs = (ask or (Asking.choose if batch[0].choices else Asking.write))(asking, batch, fixed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or size == 1:
                     raise
-                size = max(size // 2, 1)
-                asking = replace(self, batch_size=size)
+                size, growing = max(size // 2, 1), False
                 continue
             seconds = (time.perf_counter() - start) / len(batch)
             records.append(
@@ -129,6 +137,7 @@ class Asking:
             )
             del todo[: len(batch)]
             on_batch(len(batch))
+            size *= 2 if growing else 1
 
     def _whole_images(self, todo: Sequence[Item], size: int) -> int:
         """How many items to take: at most `size`, and all about their images where there is room."""
@@ -193,7 +202,7 @@ class Asking:
                 rows,
                 starts,
                 decoder if isinstance(decoder, Decoder) else None,
-                batch_tokens=_TOKENS_PER_ITEM * self.batch_size,
+                batch_tokens=_TOKENS_PER_ITEM * self.size,
                 share_prefix=self.share_prefix,
                 steerings=self.steerings,
             )

@@ -56,7 +56,7 @@ def check(
                 prompts,
                 heads=heads,
                 max_new_tokens=asking.max_new_tokens,
-                token_budget=4 * TOKENS_PER_CLAIM * asking.batch_size,
+                token_budget=4 * TOKENS_PER_CLAIM * asking.size,
             )
             for one, text, head in zip(found, said, heads, strict=True):
                 one["explanation"] = text.removeprefix(head).strip()
@@ -93,7 +93,7 @@ def _label_scores(
         rows,
         starts,
         decoder,
-        batch_tokens=TOKENS_PER_CLAIM * asking.batch_size,
+        batch_tokens=TOKENS_PER_CLAIM * asking.size,
         share_prefix=asking.share_prefix,
         steerings=asking.steerings,
         prompt_lengths=ends,

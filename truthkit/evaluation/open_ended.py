@@ -1,4 +1,4 @@
-"""Measures of open-ended text: repetition, diversity, coherence, and the isotropy of hidden states.
+"""Measures of open-ended text: repetition, diversity and coherence.
 
 Source: Y. Su and N. Collier, arXiv 2210.14140, and the scripts beside it.
 """
@@ -126,25 +126,6 @@ def mauve(features: ArrayLike, references: ArrayLike, *, seed: int = 0) -> float
     if min(map(len, sides)) < MAUVE_NEEDS:
         raise ArgumentError(f"there are {len(sides[0])} texts and {len(sides[1])} references; MAUVE needs 20 of each.")
     return float(compute_mauve(p_features=sides[1], q_features=sides[0], seed=seed, verbose=False).mauve)
-
-
-def isotropy(hidden_states: Iterable[ArrayLike]) -> float:
-    """One minus the mean cosine between hidden states of different positions of a text, pooled over texts.
-
-    Args:
-        hidden_states: of each text, without padding; (positions, features) each.
-    """
-    cosines, pairs = 0.0, 0
-    for states in hidden_states:
-        rows = np.asarray(states, float)
-        if rows.ndim != 2:
-            raise ArgumentError(f"hidden_states has one of shape {rows.shape}; expected (positions, features).")
-        total = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0)
-        cosines += float(total @ total) - len(rows)
-        pairs += len(rows) * (len(rows) - 1)
-    if not pairs:
-        raise ArgumentError("hidden_states has no text of two positions or more; expected at least one.")
-    return 1 - cosines / pairs
 
 
 def _measure(totals: FloatArray) -> dict[str, FloatArray]:

@@ -6,12 +6,13 @@ A summary has a run's metrics; categories, shared items and paired tests need th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation import mme, pope
+from truthkit.evaluation import factcheck, mme, pope
 from truthkit.evaluation.chair import measure as measure_chair
 from truthkit.evaluation.score import Score, mean_score
 
@@ -60,6 +61,23 @@ def _chair(items: Items, config: Mapping[str, Any]) -> Score:
     return Score(np.asarray(rows, float), clusters, measure_chair, list(map(dict, items)), {"task": "chair"})
 
 
+def _factcheck(items: Items, config: Mapping[str, Any]) -> Score:
+    """Verdicts and their calibration; what the explanations are compared with is not in the items."""
+    found = factcheck.score(
+        [item["label"] for item in items],
+        [item["probabilities"] for item in items],
+        config["labels"],
+        verdicts=[item["prediction"] for item in items],
+    )
+    absent = ("explanation_words", "rouge_l", "consistency")
+    return replace(
+        found,
+        measure=lambda totals: {name: v for name, v in found.measure(totals).items() if name not in absent},
+        clusters=[item["cluster"] for item in items],
+        items=list(map(dict, items)),
+    )
+
+
 def _means(items: Items, config: Mapping[str, Any]) -> Score:
     names = [name for name in items[0] if all(isinstance(item.get(name), bool | int | float) for item in items)]
     if not names:
@@ -71,4 +89,9 @@ def _means(items: Items, config: Mapping[str, Any]) -> Score:
     return mean_score(rows, names, clusters, list(map(dict, items)), {"task": config["task"]}, shares=shares)
 
 
-_RESCORERS: dict[str, Callable[[Items, Mapping[str, Any]], Score]] = {"pope": _pope, "mme": _mme, "chair": _chair}
+_RESCORERS: dict[str, Callable[[Items, Mapping[str, Any]], Score]] = {
+    "pope": _pope,
+    "mme": _mme,
+    "chair": _chair,
+    "factcheck": _factcheck,
+}

@@ -43,7 +43,8 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
     config = _config(task, asking, model_name, limit)
     records = Records(out, config, rank)
     start = time.perf_counter()
-    bar = tqdm(total=len(items[rank::world]), desc=task.name, unit="item", disable=None if rank == 0 else True)
+    mine = share(items, rank, world)
+    bar = tqdm(total=len(mine), desc=task.name, unit="item", disable=None if rank == 0 else True)
 
     def done(count: int) -> None:
         bar.update(count)
@@ -52,7 +53,7 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
                 bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
 
     with bar:
-        asking.run(items[rank::world], records, done, task.ask)
+        asking.run(mine, records, done, task.ask)
     if rank == 0:
         _wait(items, records)
         score = _so_far(task, items, records)
@@ -62,6 +63,12 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
         write_atomically(out / SUMMARY, summary)
         return summary
     return {"config": config}
+
+
+def share(items: Sequence[Item], rank: int, world: int) -> list[Item]:
+    """The items of process `rank` of `world`; what is asked about one image is asked by one process."""
+    places: dict[Any, int] = {}
+    return [item for item in items if places.setdefault(item.images or item.key, len(places)) % world == rank]
 
 
 def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, seconds: float) -> dict[str, Any]:

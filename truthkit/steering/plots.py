@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from truthkit.activations.capture import Capture
-from truthkit.activations.sites import input_device
-from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
 from truthkit.markup import Markup, element
+from truthkit.steering.projections import projections
 from truthkit.steering.vector import SteeringVector
 
 _STYLE = (
@@ -75,16 +73,12 @@ def token_projections(
     model: Any, processor: Any, vector: SteeringVector, text: str, *, layer: int
 ) -> tuple[list[str], list[float]]:
     """Each token of `text`, and how far its state lies along the layer's unit direction."""
-    vector.check_model(model, allow_other_model=True)
-    tokenizer, plain = text_tokenizer(processor, "a text"), plain_model(model)
+    tokenizer = text_tokenizer(processor, "a text")
     ids = tokenizer(text).input_ids
     if not ids:
         raise ArgumentError("the text is empty; there are no tokens to project.")
-    with Capture(model, [layer], site=vector.site) as capture, torch.no_grad():
-        plain(input_ids=torch.tensor([ids], device=input_device(plain)), use_cache=False)
-    direction = torch.nn.functional.normalize(vector[layer].double(), dim=0)
-    values = capture[layer].cpu().double() @ direction
-    return [tokenizer.decode([token]) for token in ids], values.tolist()
+    (values,) = projections(model, vector, {"input_ids": torch.tensor([ids])}, [layer]).values()
+    return [tokenizer.decode([token]) for token in ids], values
 
 
 def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | PathLike[str], *, title: str = "") -> None:

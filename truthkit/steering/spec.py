@@ -95,11 +95,18 @@ class SteerSpec:
             ArgumentError, ModelError, NotAvailableError: the file is no vector, or not for this model.
         """
         vector = self.load()
-        chosen = vector.provenance.get("selection", {}).get("strength", 1.0)
-        strength = self.strength if self.strength is not None else chosen
         return vector.steer(
-            model, strength=strength, processor=processor, allow_other_model=allow_other_model, **self.options
+            model,
+            strength=self.strength_of(vector),
+            processor=processor,
+            allow_other_model=allow_other_model,
+            **self.options,
         )
+
+    def strength_of(self, vector: SteeringVector) -> float:
+        """The strength that was written, or else what was found best for `vector`, the file's."""
+        chosen: float = vector.provenance.get("selection", {}).get("strength", 1.0)
+        return chosen if self.strength is None else self.strength
 
 
 def parse_steer(text: str) -> SteerSpec:

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 from truthkit.decoding.attach import plain_model
+from truthkit.decoding.candidates import text_decoder
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.training import card
+from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all
 from truthkit.training.checkpoint import Checkpoint, digest
@@ -54,6 +55,8 @@ class Settings:
         skip_long: leave out examples whose answer does not fit, instead.
         seed: of the order of the data, of dropout and of the first weights.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
+        contrastive_margin: the margin ρ of SimCTG's contrastive loss, which is added to the cross-entropy; 0.5 in its
+            paper. None adds nothing.
     """
 
     rank: int = 16
@@ -71,6 +74,7 @@ class Settings:
     skip_long: bool = False
     seed: int = 0
     gradient_checkpointing: bool = False
+    contrastive_margin: float | None = None
 
     def __post_init__(self) -> None:
         least = {"rank": 1, "batch_tokens": 1, "accumulate": 1, "seed": 0}
@@ -83,6 +87,8 @@ class Settings:
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ArgumentError(f"{name} is {getattr(self, name)}; expected 0 or more and less than 1.")
+        if self.contrastive_margin is not None and not -1 <= self.contrastive_margin <= 1:
+            raise ArgumentError(f"contrastive_margin is {self.contrastive_margin}; expected -1 to 1, as cosines are.")
         if self.steps is not None and self.steps < 1:
             raise ArgumentError(f"steps is {self.steps}; expected at least 1.")
 
@@ -101,7 +107,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a LoRA adapter on the answers of `examples` and write it to the folder `out`.
 
-    The loss is the cross-entropy of the answer's tokens, averaged over a step. `out` appears when it is complete: a
+    The loss is the cross-entropy of the answer's tokens, averaged over a step; with `contrastive_margin`, plus SimCTG's
+    contrastive loss, averaged over the pairs of tokens that it compares. `out` appears when it is complete: a
     PEFT folder with a model card and `training.json`. Until then `out.partial` holds the state, from which the same
     call goes on, to the same tensors as without a stop (on the same machine and number of threads and processes).
     Several processes under torchrun or `accelerate launch` share the rows of each step.
@@ -267,24 +274,25 @@ class _Trainer:
         return losses
 
     def _step(self, number: int) -> float:
-        """One optimizer step on this step's rows, shared by the processes; the mean loss of an answer token."""
+        """One optimizer step on this step's rows, shared by the processes; their loss."""
         rows = [self._rows[index] for index in self._steps[number]]
-        answer_tokens = sum(len(row.ids) - row.start for row in rows)
+        answer_tokens, pairs = sum(len(row.ids) - row.start for row in rows), simctg.pair_count(rows)
         pieces = self._settings.accumulate * self._place.count
         device = next(iter(self._weights.values())).device
         total = torch.zeros((), dtype=torch.float64, device=device)
         for piece in range(self._place.index, pieces, self._place.count):
             torch.manual_seed((self._settings.seed * 1_000_003 + number) * 1_009 + piece)  # dropout
             if part := rows[piece::pieces]:
-                loss = self._loss(part, device)
-                (loss / answer_tokens).backward()
+                cross_entropy, contrast = self._losses(part, device)
+                loss = cross_entropy / answer_tokens + contrast / max(pairs, 1)
+                loss.backward()
                 total += loss.detach().double()
         self._place.sum_into(total)
         for weight in self._weights.values():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
             self._place.sum_into(weight.grad)
-        mean = float(total) / answer_tokens
+        mean = float(total)
         if not math.isfinite(mean):
             raise ModelError(
                 f"the loss of step {number} is {mean}. Use a lower learning rate, or another dtype (float32, bfloat16)."
@@ -296,21 +304,41 @@ class _Trainer:
         self._optimizer.zero_grad()
         return mean
 
-    def _loss(self, rows: Sequence[Encoded], device: torch.device) -> torch.Tensor:
-        """The sum of the answer tokens' cross-entropies; the output head runs where answers may be, no further left."""
+    def _losses(self, rows: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sums of the answer tokens' cross-entropies and of the contrastive loss.
+
+        The output head runs where answers may be, no further left.
+        """
         ids, mask, labels, keep = collate(rows, self._pad)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
         inputs = {name: value.to(device) for name, value in inputs.items() if name in self._takes}
         options = {"logits_to_keep": keep} if "logits_to_keep" in self._takes else {}
-        logits = self._peft(**inputs, use_cache=False, **options).logits[:, -keep:-1].float()
+        margin, states = self._settings.contrastive_margin, list[torch.Tensor]()
+        with _last_hidden_states(self._peft, states) if margin is not None else nullcontext():
+            logits = self._peft(**inputs, use_cache=False, **options).logits[:, -keep:-1].float()
         wanted = labels[:, labels.shape[1] - keep + 1 :].to(logits.device)
-        return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum").to(device)
+        cross_entropy = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum").to(device)
+        if margin is None:
+            return cross_entropy, cross_entropy.new_zeros(())
+        real, learned = (where.to(states[0].device) for where in (mask.bool(), labels != -100))
+        return cross_entropy, simctg.margin_loss(states[0], real, learned, margin).to(device)
 
     def _schedule(self, number: int) -> float:
         """Linear warm-up and linear decay, as a share of the peak."""
         steps = len(self._steps)
         warm = math.ceil(self._settings.warmup * steps)
         return (number + 1) / warm if number < warm else (steps - number) / max(1, steps - warm)
+
+
+@contextmanager
+def _last_hidden_states(peft: PeftModel, into: list[torch.Tensor]) -> Iterator[None]:
+    """Inside this block `into` gets what the text decoder hands to the output head."""
+    decoder = text_decoder(plain_model(peft))
+    handle = decoder.register_forward_hook(lambda _module, _args, output: into.append(output.last_hidden_state))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> None:

@@ -90,8 +90,8 @@ def _text(item: Item) -> str:
     output = item["output"]
     if isinstance(output, str):
         text = output
-    elif isinstance(item.get("prediction"), str):
-        text = item["prediction"]
+    elif found := [item[name] for name in ("prediction", "answer", "text") if isinstance(item.get(name), str)]:
+        text = found[0]
     elif isinstance(output, list) and output:
         text = f"choice {output.index(max(output)) + 1} of {len(output)}"
     else:

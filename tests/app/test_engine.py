@@ -1,0 +1,209 @@
+"""What is streamed, against plain `generate` and plain forwards."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import truthkit as tk
+from tests.app.conftest import asking
+from truthkit.app.engine import Engine
+from truthkit.app.events import Gone
+from truthkit.app.request import read_request
+from truthkit.decoding.answers import encode_prompt
+from truthkit.images.transforms import TRANSFORMS
+from truthkit.scenes.questions import held_out
+from truthkit.scenes.render import render
+
+SCENE = render(held_out(1, seed=1)[0])
+
+
+def picture(image: Image.Image = SCENE) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def events_of(engine: Engine, document: dict[str, Any]) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    engine.run(read_request(document), events.append)
+    return json.loads(json.dumps(events, allow_nan=False))
+
+
+def of(events: list[dict[str, Any]], kind: str, index: int = 0) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == kind and event.get("index", 0) == index]
+
+
+def test_tokens_are_those_of_generate(engine: Engine) -> None:
+    """Oracle: `generate` under the same decoder, without the app."""
+    model, processor = engine.model, engine.processor
+    events = events_of(engine, asking("greedy", {"decoder": "vcd", "options": {"alpha": "2"}}, images=[picture()]))
+    inputs = encode_prompt(processor, "Describe the picture.", images=[SCENE])
+    length = inputs["input_ids"].shape[1]
+    plain = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, length:]
+    with tk.VCD(model, alpha=2.0):
+        contrasted = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, length:]
+    for index, ids in enumerate((plain, contrasted)):
+        text = processor.tokenizer.decode(ids, skip_special_tokens=True)
+        tokens, (answer,) = of(events, "token", index), of(events, "answer", index)
+        assert "".join(token["piece"] for token in tokens) == answer["text"] == text
+        assert answer["tokens"] == len(tokens) == len(ids)
+        assert all(0 <= token["probability"] <= 1 for token in tokens)
+        for token in tokens:
+            pushes = [view["push"] for view in token["views"]]
+            assert (token["pushed_by"] is None) == (pushes[0] is None)
+    same = (plain == contrasted).int().cumprod(dim=0).sum()
+    assert of(events, "answer", 0)[0]["parts_at"] is None
+    assert of(events, "answer", 1)[0]["parts_at"] == same
+    assert {token["pushed_by"] for token in of(events, "token", 1)} == {None, "noisy image"}
+
+
+def test_steering_changes_the_answer_and_its_projections(engine: Engine) -> None:
+    """Oracle: the hidden states that the model returns; at the steered layer, shifted by strength times norm."""
+    model, processor = engine.model, engine.processor
+    steered = {"decoder": "greedy", "options": {}, "steering": [{"strength": 2.0, "layers": "1"}]}
+    events = events_of(engine, asking("greedy", steered, images=[picture()]))
+    (vector,) = (loaded.vector for loaded in engine._vectors)
+    inputs = encode_prompt(processor, "Describe the picture.", images=[SCENE])
+    length = inputs["input_ids"].shape[1]
+    plain = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    with vector.steer(model, strength=2.0, layers=1):
+        pushed = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    assert not torch.equal(plain, pushed)
+    for index, ids, layer, shift in ((0, plain, 1, 0.0), (0, plain, 2, 0.0), (1, pushed, 1, 2.0)):
+        whole = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with torch.no_grad():
+            states = model(**whole, output_hidden_states=True).hidden_states[layer + 1][0, length:]
+        expected = states @ vector[layer] / vector[layer].norm() + shift * vector[layer].norm()
+        (event,) = of(events, "projections", index)
+        np.testing.assert_allclose(event["layers"][str(layer)], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("decoder", ["ritual", "ritual_plus", "ritual:seed=3+vcd"])
+def test_the_sheet_shows_what_was_drawn(engine: Engine, decoder: str) -> None:
+    """Oracle: the pixels that the decoder's second view was given."""
+    seen: list[torch.Tensor] = []
+    options = None if ":" in decoder else {}
+    processor = engine.processor
+    tower = engine.model.base_model.vision_tower
+    handle = tower.register_forward_pre_hook(
+        lambda _module, args, kwargs: seen.append(args[0] if args else kwargs["pixel_values"]), with_kwargs=True
+    )
+    try:
+        events = events_of(engine, asking({"decoder": decoder, "options": options}, images=[picture()]))
+    finally:
+        handle.remove()
+    (event,) = of(events, "transforms")
+    (cells,) = event["sheets"]
+    assert [cell["name"] for cell in cells] == ["original", *(name.replace("_", " ") for name in TRANSFORMS)]
+    (drawn,) = (cell for cell in cells if cell["drawn"])
+    shown = Image.open(io.BytesIO(base64.b64decode(drawn["src"].partition(",")[2])))
+    expected = processor.image_processor(images=shown, return_tensors="pt")["pixel_values"]
+    rows = torch.cat(seen)
+    assert any(torch.allclose(row, expected[0], atol=1e-5) for row in rows)
+    assert (event["reply"] is not None) == (decoder == "ritual_plus")
+
+
+def test_an_error_stays_on_its_card(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    cards = [
+        {"decoder": "icd", "options": {"lam": "much"}},
+        {"decoder": "nonsense", "options": {}},
+        {"decoder": "cad", "options": {}},
+        {"decoder": "ritual", "options": {}},
+        {"decoder": "icd", "options": {"amateur": "/etc"}},
+        {"decoder": "icd:amateur=x+dola", "options": None},
+        {"decoder": "dola", "options": {"layers": "99"}},
+        "greedy",
+    ]
+    events = events_of(engine, asking(*cards))
+    messages = [event["message"] for event in events if event["event"] == "error"]
+    starts = [
+        "option 'lam' of decoder 'icd' is 'much'",
+        "there is no decoder 'nonsense'",
+        "cad amplifies what a passage says",
+        "ritual compares images; add one",
+        "amateur is '/etc'; those given by --amateur when the app started are 'twin'",
+        "amateur is 'x'",
+        "layers contains 99",
+    ]
+    assert len(messages) == len(starts)
+    assert all(message.startswith(start) for message, start in zip(messages, starts, strict=True))
+    assert of(events, "answer", 7)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fault_is_told_with_its_type(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine.model, "generate", lambda **_: {}["gone"])
+    (error,) = of(events_of(engine, asking("greedy")), "error")
+    assert error["message"] == "KeyError: 'gone'"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_amateurs_and_passages(engine: Engine) -> None:
+    icd = {"decoder": "icd", "options": {"amateur": "twin", "lam": "0"}}
+    events = events_of(engine, asking("greedy", icd, "cad", context="A fork lies there."))
+    greedy, contrasted = (of(events, "answer", index)[0] for index in (0, 1))
+    assert contrasted["text"] == greedy["text"]
+    assert [view["name"] for view in of(events, "token", 1)[0]["views"]] == ["main", "amateur"]
+    assert [view["name"] for view in of(events, "token", 2)[0]["views"]] == ["main", "without context"]
+
+
+def test_cancel_ends_after_the_token(engine: Engine) -> None:
+    events: list[dict[str, Any]] = []
+
+    def emit(event: dict[str, Any]) -> None:
+        events.append(event)
+        if sum(one["event"] == "token" for one in events) == 3:
+            assert not engine.cancel("another")
+            assert engine.cancel("one")
+
+    engine.run(read_request(asking("greedy", "dola")), emit)
+    assert len(of(events, "token")) == of(events, "answer")[0]["tokens"] == 3
+    assert not of(events, "answering", 1)
+    assert events[-1] == {"event": "end", "cancelled": True, "seconds": events[-1]["seconds"]}
+    assert not engine.cancel("one")
+    assert not events_of(engine, asking("greedy"))[-1]["cancelled"]
+
+
+def test_a_listener_that_has_gone_ends_the_run(engine: Engine) -> None:
+    calls = 0
+
+    def emit(_event: dict[str, Any]) -> None:
+        nonlocal calls
+        if (calls := calls + 1) == 3:
+            raise Gone
+
+    with pytest.raises(Gone):
+        engine.run(read_request(asking("dola", "greedy")), emit)
+    assert calls == 3
+    assert events_of(engine, asking("greedy"))[-1]["event"] == "end"
+
+
+def test_draws_repeat_with_the_seed(engine: Engine) -> None:
+    def texts(seed: int) -> list[str]:
+        settings = {"max_new_tokens": 8, "seed": seed, "sample": True, "temperature": 2.0, "top_p": 1.0}
+        events = events_of(engine, asking("greedy", "sample", "dola", settings=settings))
+        return [of(events, "answer", index)[0]["text"] for index in range(3)]
+
+    first, again, other = texts(1), texts(1), texts(2)
+    assert first == again
+    assert first[0] == other[0]
+    assert first[1:] != other[1:]
+
+
+def test_a_vector_of_another_model_is_refused_at_the_start(scene_vlm: Any, tmp_path: Any) -> None:
+    from truthkit.steering.spec import parse_steer
+    from truthkit.steering.vector import SteeringVector
+
+    SteeringVector({0: torch.ones(7)}, 4).save(tmp_path / "v.safetensors")
+    with pytest.raises(tk.ModelError, match="7 features"):
+        Engine(*scene_vlm, "scene-vlm", steers=[parse_steer(str(tmp_path / "v.safetensors"))])

@@ -1,0 +1,74 @@
+"""Requests of the wrong form are errors that say which field."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.app.conftest import asking
+from truthkit.app.request import MAX_CARDS, Steer, read_request
+from truthkit.errors import ArgumentError
+
+
+def encoded(size: tuple[int, int], kind: str = "PNG") -> str:
+    stream = io.BytesIO()
+    Image.new("1", size).save(stream, kind)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def test_a_whole_request() -> None:
+    steering = [{"strength": -1, "layers": " 1+2 "}, {"strength": None}]
+    card = {
+        "decoder": "icd",
+        "options": {"lam": "0.5", "amateur_prompt": "Lie, beta=1, and lie."},
+        "steering": steering,
+    }
+    written = {"decoder": "ritual:alpha=2+vcd", "options": None}
+    request = read_request(asking(card, written, system=" Be brief. ", images=[encoded((3, 2))]))
+    assert (request.run, request.prompt, request.system, request.context, request.raw) == (
+        "one",
+        "Describe the picture.",
+        "Be brief.",
+        "",
+        False,
+    )
+    assert [(image.mode, image.size) for image in request.images] == [("RGB", (3, 2))]
+    icd, both = request.cards
+    assert icd.spec().options == {"lam": 0.5, "amateur_prompt": "Lie, beta=1, and lie."}
+    assert icd.steering == (Steer(-1.0, "1+2"), Steer(0.0, ""))
+    assert both.spec().name == "ritual+vcd"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": 3}, "prompt is 3; expected text."),
+        ({"cards": []}, "there is no decoder to answer; add one."),
+        ({"cards": None}, "cards is not a list"),
+        ({"cards": [{"decoder": "greedy"}] * (MAX_CARDS + 1)}, "cards is not a list of at most 8."),
+        ({"cards": ["greedy"]}, "a decoder is not a JSON object."),
+        ({"cards": [{"decoder": "icd", "options": {"lam": 1}}]}, "lam is 1; expected text."),
+        ({"cards": [{"decoder": "icd", "steering": [{"strength": "1"}]}]}, "strength is '1'; expected a number."),
+        ({"settings": {"max_new_tokens": 0}}, "max_new_tokens is 0; expected an integer from 1 to 4096."),
+        ({"settings": {"max_new_tokens": 1e9}}, "max_new_tokens is 1000000000.0; expected an integer"),
+        ({"settings": {"seed": -1}}, "seed is -1"),
+        ({"settings": {"seed": None}}, "seed is None"),
+        ({"settings": {"temperature": True}}, "temperature is True; expected a number."),
+        ({"settings": {"temperature": float("inf")}}, "temperature is inf"),
+        ({"settings": {"temperature": float("nan")}}, "temperature is nan"),
+        ({"settings": {"top_p": 10**400}}, "top_p is 1000"),
+        ({"images": ["*"]}, "image 1 is not base64."),
+        ({"images": [3]}, "image 1 is not base64."),
+        ({"images": [base64.b64encode(b"<svg/>").decode()]}, "is no image that Pillow"),
+        ({"images": [base64.b64encode(base64.b64decode(encoded((90, 90)))[:50]).decode()]}, "damaged or cut short"),
+        ({"images": [encoded((8000, 8000))]}, "image 1 has 64 million pixels; shrink it to 40 million."),
+        ({"images": [encoded((20000, 20000))]}, "image 1 has 400 million pixels|is too large"),
+    ],
+)
+def test_wrong_fields(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message.replace("'", ".")):
+        read_request(asking("greedy") | change)

@@ -1,0 +1,41 @@
+"""`truthkit app` from start to Ctrl-C."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+
+from truthkit import cli
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
+def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
+    command = [sys.executable, "-m", "truthkit.cli", "app", "--model", "scene-vlm", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            address = urlsplit(line.removeprefix("truthkit app: ").strip())
+            assert (address.hostname, address.fragment[:6]) == ("127.0.0.1", "token=")
+            connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=30)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+            connection.close()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, "truthkit app: stopped\n")
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert cli.main(["app", "--model", "no/such-model", "--port", str(port)]) == cli.EXIT_BAD_ARGUMENTS
+    assert "Port 0 takes a free one" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""truthkit without its optional packages: everything imports, help works, and a feature says what to install."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import truthkit as tk
+from tests.conftest import ROOT
+from tests.tiny import tiny
+from tests.training.toys import chat_folder, chat_tokenizer
+
+OPTIONAL = {
+    "bitsandbytes": "quantization",
+    "datasets": "eval",
+    "gguf": "gguf",
+    "matplotlib": "plots",
+    "nltk": "eval",
+    "rouge_score": "eval",
+    "sacrebleu": "eval",
+}
+"""Modules of optional packages, and the extra that brings each."""
+
+WITHOUT_EXTRA = {"mauve"}
+"""Optional too, but too heavy for an extra; its message names the package itself."""
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+_ALONE = """
+import contextlib, io, pkgutil, sys
+for name in {names!r}:
+    sys.modules[name] = None
+import truthkit
+from truthkit import cli
+for command in ("", *cli.COMMANDS):
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert cli.main([*command.split(), "--help"]) == 0, command
+    assert "usage: truthkit" in shown.getvalue()
+assert "torch" not in sys.modules
+for module in pkgutil.walk_packages(truthkit.__path__, "truthkit."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+"""
+
+
+def test_everything_imports_and_helps_without_them() -> None:
+    code = _ALONE.format(names=sorted(OPTIONAL))
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_only_declared_packages_are_imported() -> None:
+    """What a module imports at its top is a requirement; what it imports later may be an extra."""
+    required = {dependency.partition(">")[0] for dependency in PROJECT["dependencies"]} | {"PIL", "huggingface_hub"}
+    known = required | {"truthkit", "tokenizers", *sys.stdlib_module_names}
+    for path in sorted((ROOT / "truthkit").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        guarded = {id(node) for block in _type_checking(tree) for node in ast.walk(block)}
+        for node in ast.walk(tree):
+            if id(node) in guarded:
+                continue
+            top = node in tree.body
+            for name in _imported(node):
+                allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA
+                assert name in allowed, f"{path.relative_to(ROOT)}, line {node.lineno}: {name}"
+
+
+def _type_checking(tree: ast.Module) -> list[ast.If]:
+    return [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+
+
+def _imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return {str(node.module).partition(".")[0]}
+    return set()
+
+
+@pytest.mark.parametrize(("module", "extra"), OPTIONAL.items())
+def test_the_extra_brings_the_package(module: str, extra: str) -> None:
+    names = [requirement.partition(">")[0] for requirement in PROJECT["optional-dependencies"][extra]]
+    assert module.replace("_", "-") in names
+
+
+def _plot_isotropy(folder: Path) -> Any:
+    score = tk.isotropy(tiny("llama"), chat_tokenizer(), ["some text"], layers=[0])
+    import_module("truthkit.evaluation.isotropy").plot_isotropy({"model": score}, folder / "x.png")
+
+
+def _read_gguf(folder: Path) -> Any:
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    tk.load(folder / "model.gguf")
+
+
+def _vector_of_gguf(folder: Path) -> Any:
+    (folder / "vector.gguf").write_bytes(b"GGUF")
+    import_module("truthkit.steering.formats").read_vector(folder / "vector.gguf")
+
+
+USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "figures": ("matplotlib", _plot_isotropy),
+    "models in GGUF": ("gguf", _read_gguf),
+    "vectors in GGUF": ("gguf", _vector_of_gguf),
+    "4 bits": ("bitsandbytes", lambda folder: tk.load(chat_folder(folder / "model"), quantization="4bit")),
+    "CHAIR's words": ("nltk", lambda _folder: import_module("truthkit.evaluation.lemmas").lemmatizer("nltk", ["cat"])),
+    "BLEU": ("sacrebleu", lambda _folder: import_module("truthkit.evaluation.truthfulqa_generation").similarity()),
+    "ROUGE": ("rouge_score", lambda _folder: import_module("truthkit.evaluation.truthfulqa_generation").similarity()),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_feature_names_its_extra(use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, call = USES[use]
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(tk.MissingExtraError, match=rf"pip install 'truthkit\[{OPTIONAL[package]}\]'"):
+        call(tmp_path)

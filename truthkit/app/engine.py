@@ -1,0 +1,281 @@
+"""One model that answers for the page, one run at a time."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import truthkit
+from truthkit.activations.sites import decoder_blocks
+from truthkit.app.events import Emit, Event, Gone, projections_event, token_event, transforms_event
+from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, Card, RunRequest
+from truthkit.decoding.answers import Answer, Settings, answer, encode_prompt, parts_at, passage_in_front
+from truthkit.decoding.attach import plain_model
+from truthkit.decoding.catalog import catalog
+from truthkit.decoding.explain import Step
+from truthkit.decoding.pieces import Pieces
+from truthkit.decoding.prompts import text_tokenizer
+from truthkit.decoding.ritual import ritual_in
+from truthkit.decoding.spec import DecoderSpec
+from truthkit.errors import ArgumentError, TruthkitError
+from truthkit.printable import printable
+from truthkit.scenes.render import render
+from truthkit.scenes.scene import sample_scene
+from truthkit.steering.projections import projections
+from truthkit.steering.spec import SteerSpec, parse_layers
+from truthkit.steering.steer import Steering
+from truthkit.steering.vector import SteeringVector
+
+_SCENES = "scene-vlm"
+"""The test model that has seen nothing but drawn scenes."""
+
+_PATIENCE = 3.0  # seconds for which a run waits for one that is ending, as after a reload of the page
+
+
+class Busy(TruthkitError, RuntimeError):
+    """Another run is not over."""
+
+
+class _Loaded(NamedTuple):
+    spec: SteerSpec
+    vector: SteeringVector
+
+
+class Engine:
+    """Runs what the page asks for.
+
+    Args:
+        model: as from `tk.load`.
+        processor: its tokenizer or processor.
+        name: what the page calls the model.
+        amateurs: what ICD and LOL may contrast with, by name: an adapter's name or path, or what `tk.load` returns.
+            The page can choose among these only.
+        steers: vectors to steer by, and to project tokens on.
+
+    Raises:
+        ArgumentError, ModelError, NotAvailableError: a vector cannot be read or is not for this model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        *,
+        amateurs: Mapping[str, Any] | None = None,
+        steers: Sequence[SteerSpec] = (),
+    ):
+        self.model, self.processor, self.name = model, processor, name
+        self.amateurs = dict(amateurs or {})
+        self._vectors = [_Loaded(spec, spec.load()) for spec in steers]
+        for spec, vector in self._vectors:
+            vector.steer(model, strength=spec.strength_of(vector), processor=processor, **spec.options)
+        self._free = threading.Lock()
+        self._cancelled = threading.Event()
+        self._run = ""
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether prompts may hold images."""
+        return hasattr(self.processor, "image_processor")
+
+    def about(self) -> dict[str, Any]:
+        """What the page needs to know before it asks for anything."""
+        plain = plain_model(self.model)
+        return {
+            "version": truthkit.__version__,
+            "model": {
+                "name": self.name,
+                "class": type(plain).__name__,
+                "dtype": str(plain.dtype).removeprefix("torch."),
+                "device": str(plain.device),
+                "parameters": plain.num_parameters(),
+                "layers": len(decoder_blocks(plain)),
+                "takes_images": self.takes_images,
+                "draws_scenes": self.name == _SCENES,
+            },
+            "decoders": [asdict(decoder) for decoder in catalog() if self.takes_images or not decoder.needs_image],
+            "amateurs": list(self.amateurs),
+            "vectors": [
+                {
+                    "name": Path(spec.path).name,
+                    "strength": spec.strength_of(vector),
+                    "layers": "+".join(map(str, spec.options.get("layers", ()))),
+                    "all_layers": vector.layers,
+                    "site": vector.site,
+                }
+                for spec, vector in self._vectors
+            ],
+            "limits": {"body": MAX_BODY, "cards": MAX_CARDS, "images": MAX_IMAGES, "new_tokens": MAX_NEW_TOKENS},
+        }
+
+    def run(self, request: RunRequest, emit: Emit) -> None:
+        """Answer with one decoder after another; every token goes to `emit` as it comes.
+
+        An error of one decoder goes to its card, and the others still answer.
+
+        Raises:
+            Busy: another run is not over; nothing was emitted.
+            Gone: of `emit`; it ends the run.
+        """
+        if not self._free.acquire(timeout=_PATIENCE):
+            raise Busy("the model is answering another page; wait until it is done, or cancel it there.")
+        started = time.perf_counter()
+        try:
+            self._cancelled.clear()
+            self._run = request.run
+            first: Answer | None = None
+            for index, card in enumerate(request.cards):
+                if self._cancelled.is_set():
+                    break
+                emit({"event": "answering", "index": index})
+                try:
+                    one = self._answer(index, card, request, first, emit)
+                except Gone:
+                    raise
+                except Exception as error:
+                    emit(_error_event(index, error))
+                else:
+                    first = one if index == 0 else first
+            seconds = round(time.perf_counter() - started, 3)
+            emit({"event": "end", "cancelled": self._cancelled.is_set(), "seconds": seconds})
+        finally:
+            self._run = ""
+            self._free.release()
+
+    def scene(self) -> bytes:
+        """A drawn scene as a PNG file, another one every time."""
+        stream = io.BytesIO()
+        render(sample_scene(random.Random(), bias=0.0), size=256).save(stream, "PNG")
+        return stream.getvalue()
+
+    def cancel(self, run: str) -> bool:
+        """End the run of that name after its current token; False if it is not the one that runs."""
+        if not run or run != self._run:
+            return False
+        self._cancelled.set()
+        return True
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End what runs and wait until it has; no run begins afterwards."""
+        self._cancelled.set()
+        self._free.acquire(timeout=timeout)
+
+    def _answer(self, index: int, card: Card, request: RunRequest, first: Answer | None, emit: Emit) -> Answer:
+        spec = card.spec()
+        passage = passage_in_front(request.context) if request.context and spec.takes("context") else ""
+        decoder = self._decoder(spec, request, passage)
+        inputs = encode_prompt(
+            self.processor,
+            passage + request.prompt,
+            system=request.system or None,
+            raw=request.raw,
+            images=request.images,
+        )
+        settings = Settings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
+        pieces = Pieces(text_tokenizer(self.processor, "an answer"))
+
+        def on_token(token: int, step: Step | None) -> None:
+            assert step is not None
+            emit(token_event(index, pieces(token), step))
+
+        with ExitStack() as stack:
+            steerings = [stack.enter_context(steering) for steering in self._steerings(card)]
+            one = answer(
+                self.model,
+                self.processor,
+                decoder,
+                inputs,
+                settings,
+                explain=True,
+                on_token=on_token,
+                stop=self._cancelled.is_set,
+            )
+            emit(_answer_event(index, one, first))
+            self._project(index, inputs, one, steerings, emit)
+        if (ritual := ritual_in(decoder)) is not None:
+            sheets = transforms_event(index, ritual, request.images, self._cancelled.is_set)
+            if sheets is not None:
+                emit(sheets)
+        return one
+
+    def _decoder(self, spec: DecoderSpec, request: RunRequest, passage: str) -> Any:
+        if spec.takes("context") and not passage:
+            raise ArgumentError("cad amplifies what a passage says; write the passage in the field of that name.")
+        if spec.needs_image and not request.images:
+            raise ArgumentError(f"{spec.name} compares images; add one to the prompt.")
+        chosen = [part.options["amateur"] for part in spec.parts or (spec,) if "amateur" in part.options]
+        for name in chosen:
+            if name not in self.amateurs:
+                known = ", ".join(map(repr, self.amateurs)) or "none"
+                raise ArgumentError(f"amateur is {name!r}; those given by --amateur when the app started are {known}.")
+        amateur = self.amateurs[chosen[0]] if chosen else None
+        return spec.build(self.model, self.processor, context=passage, images=[list(request.images)], amateur=amateur)
+
+    def _steerings(self, card: Card) -> list[Steering]:
+        """A steering for each loaded vector that the card uses."""
+        steerings = []
+        for (spec, vector), use in zip(self._vectors, card.steering, strict=False):
+            if use.strength:
+                options = spec.options | ({"layers": parse_layers(use.layers)} if use.layers else {})
+                steerings.append(vector.steer(self.model, strength=use.strength, processor=self.processor, **options))
+        return steerings
+
+    def _project(
+        self,
+        index: int,
+        inputs: Mapping[str, torch.Tensor],
+        one: Answer,
+        steerings: Sequence[Steering],
+        emit: Emit,
+    ) -> None:
+        """Tell how the answer's tokens lie along every loaded vector, under the steering that made them."""
+        if not self._vectors or not one.token_ids:
+            return
+        length = inputs["input_ids"].shape[1]
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        whole = {name: _continued(value, length, one.token_ids, name) for name, value in tensors.items()}
+        for steering in steerings:
+            steering.prompt_lengths = [length]
+        for number, (_, vector) in enumerate(self._vectors):
+            along = projections(self.model, vector, whole)
+            emit(projections_event(index, number, {layer: values[length:] for layer, values in along.items()}))
+
+
+def _continued(value: torch.Tensor, length: int, answer: Sequence[int], name: str) -> torch.Tensor:
+    """A model input for the prompt and its answer: new tokens are seen, and of text where token types are told."""
+    if value.dim() != 2 or value.shape[1] != length:
+        return value
+    tail = list(answer) if name == "input_ids" else [int(name == "attention_mask")] * len(answer)
+    return torch.cat([value, value.new_tensor([tail])], dim=1)
+
+
+def _answer_event(index: int, one: Answer, first: Answer | None) -> Event:
+    return {
+        "event": "answer",
+        "index": index,
+        "text": printable(one.text),
+        "finished": one.finished,
+        "tokens": len(one.token_ids),
+        "tokens_per_second": None if one.tokens_per_second is None else round(one.tokens_per_second, 2),
+        "parts_at": None if first is None else parts_at(first.token_ids, one.token_ids),
+    }
+
+
+def _error_event(index: int, error: Exception) -> Event:
+    """An error for a card: truthkit's own in its words, any other with its type, and whole on standard error."""
+    known = isinstance(error, TruthkitError)
+    if not known:
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())
+    return {"event": "error", "index": index, "message": message if known else f"{type(error).__name__}: {message}"}

@@ -1,0 +1,95 @@
+"""`truthkit app`: a page on this machine to try decoders, steering and images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+_EPILOG = """\
+The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
+the port (ssh -L 7860:localhost:7860 HOST) and open the same address. With --host 0.0.0.0 everybody on the network who
+knows the address can use it, unencrypted.
+
+examples:
+  truthkit app --open
+  truthkit app --model scene-vlm
+  truthkit app --amateur path/to/adapter --steer v.safetensors:1.5,layers=14
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `app` to the command line."""
+    parser = subparsers.add_parser(
+        "app",
+        help="a local page: answers side by side as they are made",
+        description="Serve a page on this machine: type a prompt or drop an image, and see decoders answer.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
+    )
+    models.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    models.add_argument(
+        "--amateur",
+        action="append",
+        metavar="NAME|PATH",
+        help="adapter or model that icd and lol may contrast with; repeat for more",
+    )
+    models.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+    models.add_argument(
+        "--steer",
+        action="append",
+        metavar="FILE:STRENGTH",
+        help="a vector to steer by and to project tokens on, as in v.safetensors:1.5,layers=10+12; repeat for more",
+    )
+    page = parser.add_argument_group("page")
+    page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
+    page.add_argument("--port", type=int, default=7860, metavar="N", help="0 takes a free one (default: 7860)")
+    page.add_argument(
+        "--open",
+        action="store_true",
+        help="open the page in the browser, whose arguments other users of the machine may see",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C, which is the way to end it: 0."""
+    from truthkit.app.engine import Engine
+    from truthkit.app.server import Server
+    from truthkit.cli import rendering
+    from truthkit.cli.amateurs import amateur
+    from truthkit.models import load
+    from truthkit.models.bundled import DEFAULT
+    from truthkit.steering.spec import parse_steer
+
+    steers = [parse_steer(text) for text in args.steer or ()]
+    server = Server(args.host, args.port)  # a port in use is no news to wait for
+    with rendering.working("loading the model"):
+        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        amateurs = {name: amateur(name, model, args.dtype) for name in args.amateur or ()}
+        engine = Engine(model, processor, args.model or DEFAULT, amateurs=amateurs, steers=steers)
+    print(f"truthkit app: {server.url}", flush=True)
+    if not _is_loopback(args.host):
+        print("it can be reached from the network, unencrypted, by whoever has this address", file=sys.stderr)
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(server.url)
+    try:
+        server.serve(engine)
+    except KeyboardInterrupt:
+        print("truthkit app: stopped", file=sys.stderr)
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,124 @@
+"""`truthkit isotropy`: how differently a model's token states point, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truthkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from truthkit.evaluation.score import Score
+
+_EPILOG = """\
+Isotropy is the mean over texts of 1 - the mean cosine between the states of different tokens of a text. "final" is
+after the final norm: the states that contrastive search compares, and those of the paper's figures (GPT-2 0.10,
+GPT-2-large 0.70; arXiv 2210.14140). Intervals resample texts.
+
+FILE has a text per line, or, if its name ends in .jsonl, an object per line with a field "text". Without --texts a few
+passages are read that come with truthkit.
+
+examples:
+  truthkit isotropy
+  truthkit isotropy openai-community/gpt2 --texts wiki.txt --limit 500 --plot isotropy.png
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `isotropy` to the command line."""
+    parser = subparsers.add_parser(
+        "isotropy",
+        help="how differently a model's token states point, layer by layer",
+        description="Measure the isotropy of a model's token states, layer by layer.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="hub id, folder or bundled name (default: the bundled model)"
+    )
+    parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+    parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="what is read, see below")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N texts")
+    parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of a text (default: 256)")
+    parser.add_argument(
+        "--token-budget", type=int, default=2048, metavar="N", help="tokens per forward (default: 2048)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it: .png, .svg or .pdf")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the texts, and print a line per layer."""
+    from truthkit.cli.rendering import Output, working
+    from truthkit.evaluation.isotropy import isotropy, plot_isotropy
+    from truthkit.figures import ENDINGS, new_figure
+    from truthkit.models import load
+    from truthkit.steering.spec import parse_layers
+
+    if args.limit is not None and args.limit < 1:
+        raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
+    if args.plot is not None and args.plot.suffix not in ENDINGS:
+        raise ArgumentError(f"--plot is {str(args.plot)!r}; plots are written as {', '.join(ENDINGS)}.")
+    if args.plot is not None:
+        new_figure(1, 1)  # before the model is loaded: is there matplotlib?
+    texts = _read(args.texts)[: args.limit] if args.texts else None
+    layers = parse_layers(args.layers) if args.layers else None
+    with working("loading the model"):
+        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
+    score = isotropy(
+        model,
+        processor,
+        texts,
+        layers=layers,
+        max_tokens=args.max_tokens,
+        token_budget=args.token_budget,
+        progress=sys.stderr.isatty(),
+    )
+    name = (args.model or "bundled model") + (f" + {args.adapter}" if args.adapter else "")
+    if args.plot is not None:
+        plot_isotropy({name: score}, args.plot)
+    if args.json:
+        intervals = {metric: list(interval) for metric, interval in score.intervals().items()}
+        found = {"model": name, "isotropy": score.metrics, "intervals": intervals, "config": score.config}
+        print(json.dumps(found, indent=2))
+        return 0
+    console = Output()
+    console.print(_table(name, score))
+    if args.plot is not None:
+        console.print(f"plot: {args.plot}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _read(path: Path) -> list[str]:
+    from truthkit.evaluation.reading import read_records, read_text
+
+    if path.suffix == ".jsonl":
+        return [record.text("text") for record in read_records(path)]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise ArgumentError(f"{path} holds no texts; write one per line.")
+    return lines
+
+
+def _table(name: str, score: Score) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    config = score.config
+    skipped = f", {config['skipped']} too short" if config["skipped"] else ""
+    title = f"isotropy of {name}: {config['texts']} texts of up to {config['max_tokens']} tokens{skipped}"
+    table = Table(title=Text(title), title_justify="left")
+    for column in ("layer", "isotropy", "95 % interval"):
+        table.add_column(column, justify="right")
+    intervals = score.intervals()
+    for metric, value in score.metrics.items():
+        low, high = intervals[metric]
+        table.add_row(metric.removeprefix("layer_"), f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+    return table
