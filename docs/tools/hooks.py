@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside rendering: notebooks and the command line's own help become pages, the result is checked.
+"""What `mkdocs build` does beside rendering: notebooks and each command's help become pages, and the result is checked.
 
 The check: no page loads anything from another host, so the site works offline and tells nobody who reads it.
 """

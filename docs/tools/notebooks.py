@@ -1,6 +1,6 @@
-"""Runs the notebooks and writes their outputs back: `make notebooks`, or `python docs/tools/notebooks.py NAME.ipynb ...`.
+"""Runs notebooks and writes their outputs back: `make notebooks`, or `python docs/tools/notebooks.py FILE.ipynb ...`.
 
-Each runs in a kernel of its own, in an empty folder, without a network; progress bars and timings of cells are not kept.
+Each runs in a kernel of its own, in an empty folder, without a hub; progress bars and cells' timings are not kept.
 """
 
 from __future__ import annotations
