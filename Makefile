@@ -35,7 +35,7 @@ types: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
-	@echo "The documentation is in build/site/index.html"
+	@echo "The documentation is in build/site/index.html; its search needs a server: python3 -m http.server -d build/site"
 
 notebooks: $(STAMP)
 	$(VENV)/bin/python docs/tools/notebooks.py

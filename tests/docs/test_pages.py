@@ -131,3 +131,10 @@ def test_public_examples_use_public_names() -> None:
     for page in PAGES:
         for name in re.findall(r"\btk\.(\w+)", page.read_text(encoding="utf-8")):
             assert hasattr(tk, name), f"{page.name} has tk.{name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index", "quickstart"])
+def test_the_first_examples_run(page: str) -> None:
+    for code in blocks(ROOT / "docs" / f"{page}.md", "python"):
+        exec(compile(code, f"{page}.md", "exec"), {})
