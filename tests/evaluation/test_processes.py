@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.models.folders import text_folder
+from tests.models.folders import byte_tokenizer, text_folder
 from truthkit import cli
 from truthkit.evaluation.compare import read_run
 from truthkit.scenes.questions import held_out, questions
@@ -70,6 +70,11 @@ def chair(folder: Path) -> list[str]:
 def of_text(folder: Path) -> list[str]:
     """Options of tasks on a tiny model of text."""
     text_folder(folder / "model")
+    tokenizer = byte_tokenizer(eos_token="</s>", pad_token="<pad>")
+    tokenizer.chat_template = (
+        "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }} {% endfor %}assistant: "
+    )
+    tokenizer.save_pretrained(folder / "model")
     return ["--model", str(folder / "model")]
 
 
@@ -93,7 +98,7 @@ def factcheck(folder: Path) -> list[str]:
 
 def truthfulqa(folder: Path) -> list[str]:
     targets = {"Yes.": 1, "No.": 0, "It depends on the day.": 0}
-    records = [{"question": f"Is it {i}?", "mc1_targets": targets, "mc2_targets": targets} for i in range(300)]
+    records = [{"question": f"Is it {i}?", "mc1_targets": targets, "mc2_targets": targets} for i in range(70)]
     (folder / "mc_task.json").write_text(json.dumps(records))
     return ["truthfulqa", "--data", str(folder / "mc_task.json")]
 
