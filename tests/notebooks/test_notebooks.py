@@ -1,0 +1,90 @@
+"""The notebooks are as a reader should find them, and run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MOST_BYTES = 200_000
+MACHINE = re.compile(r"/(?:work|tmp|home|root|Users|opt|var)/|site-packages|\x1b\[|it/s\]")
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    """What `make notebooks` runs."""
+    spec = importlib.util.spec_from_file_location("docs_notebooks", ROOT / "docs" / "tools" / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read(path: Path) -> Any:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks() -> None:
+    assert {path.stem for path in NOTEBOOKS} == {"decoding", "steering", "reflex", "pope_chair", "report"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_fit_to_read(path: Path) -> None:
+    """It begins with a title, was run from top to bottom without an error, and tells nothing of who ran it."""
+    notebook = read(path)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+    assert path.stat().st_size < MOST_BYTES
+    assert not MACHINE.search(path.read_text(encoding="utf-8"))
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert outputs
+    assert {output.output_type for output in outputs} <= {"stream", "execute_result", "display_data"}
+    assert not any(output.get("name") == "stderr" for output in outputs)
+
+
+def test_cleaning(tool: ModuleType) -> None:
+    """Standard error goes, pieces of standard output are joined, rich's tables become text."""
+    new = nbformat.v4.new_output
+    cell = nbformat.v4.new_code_cell("1")
+    cell.outputs = [
+        new("stream", name="stdout", text="a"),
+        new("stream", name="stderr", text="/tmp/warning"),
+        new("stream", name="stdout", text="b"),
+        new("display_data", data={"text/html": "<pre>c</pre>", "text/plain": "\x1b[1mc\x1b[0m"}),
+        new("display_data", data={"image/png": "x", "text/plain": "<Figure>"}),
+    ]
+    (cleaned,) = tool.cleaned(nbformat.v4.new_notebook(cells=[cell])).cells
+    first, second = cleaned.outputs
+    assert first.text == "abc"
+    assert second.data["image/png"] == "x"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tool: ModuleType) -> None:
+    """Every cell that had an output has one of the same kind; figures differ between machines."""
+
+    def kinds(notebook: Any) -> list[list[str]]:
+        return [[output.output_type for output in cell.outputs] for cell in code_cells(notebook)]
+
+    assert kinds(tool.execute(path)) == kinds(read(path))
