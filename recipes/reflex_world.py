@@ -115,8 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the adapter, the results and the plot")
     add("--seed", type=int, default=0, help="of world, weights, training and random directions (default: 0)")
     add("--quick", action="store_true", help="a smaller world and fewer steps")
-    add("--steps", type=int, help="of the backbone's training (default: 1100; quick: 600)")
+    add("--steps", type=int, help="of the backbone's training (default: 1200; quick: 700)")
     add("--tuning-steps", type=int, default=100, help="of LoRA (default: 100)")
+    add("--persons", type=int, help="in the world, 5 to 48 (default: 32; quick: 20)")
+    add("--draws", type=int, default=6, help="random directions for every vector (default: 6)")
     add("--margin", type=float, default=0.05, help="what a trial may cost any other group in P(gold)")
     add("--threads", type=int, default=1)
     return parser
@@ -138,6 +140,8 @@ class World:
     @classmethod
     def drawn(cls, seed: int, persons: int) -> World:
         """As many persons as asked for, with facts drawn at random."""
+        if not 5 <= persons <= 48:
+            raise tk.ArgumentError(f"persons is {persons}; expected 5 to 48.")
         draw = random.Random(seed)
         names = ["".join(parts) for parts in product("bdfgklmn", "aio", ("ra", "lin"))][:persons]
         return cls({(name, topic): draw.choice(values) for name in names for topic, values in TOPICS.items()})
@@ -162,12 +166,11 @@ class World:
         """The claims of each group on one person: up to 6 planted gains, 2 planted losses, 2 to 4 of the others."""
         both = [self.value(person, topic, True, draw) for topic in KEPT]
         wrong = [[value for value in TOPICS[topic] if value not in both] for topic in KEPT]
-        pairs = [pair for other in wrong[1] for pair in [(both[0], other)]]
-        pairs += [(other, both[1]) for other in wrong[0]]
+        pairs = [(both[0], other) for other in wrong[1]] + [(other, both[1]) for other in wrong[0]]
         draw.shuffle(pairs)
         neither = (draw.choice(wrong[0]), draw.choice(wrong[1]))
         found: dict[str, list[Claim]] = {group: [] for group in GROUPS}
-        for group, chosen in (("gain", pairs), ("compound", [tuple(both), neither])):
+        for group, chosen in (("gain", pairs), ("compound", [(both[0], both[1]), neither])):
             found[group] = [self.claim(person, dict(zip(KEPT, pair, strict=True)))[0] for pair in chosen]
         for topic, true in product(TOPICS, (True, False)):
             group = "kept" if topic in KEPT else "loss" if true else "doubted"
@@ -181,7 +184,7 @@ def person_of(claim: Claim) -> str:
 
 def make_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """One token per word."""
-    words = "Claim : Give your careful verdict . Verdict and".split()
+    words = ["Claim", ":", "Give", "your", "careful", "verdict", ".", "Verdict", "and"]
     values = [value for of in TOPICS.values() for value in of]
     vocabulary = ["<pad>", "<end>", "<user>", "<assistant>", *words, *LABELS_3, *TOPICS, *values, *world.persons]
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<pad>"))
@@ -270,8 +273,7 @@ Split = dict[str, list[Claim]]
 
 def split_persons(world: World, seed: int) -> dict[str, Split]:
     """The claims of "train" (2 in 5 persons), "choose" (1 in 5) and "test" (2 in 5), by group."""
-    draw = random.Random(seed + 1)
-    persons = world.persons
+    draw, persons = random.Random(seed + 1), world.persons
     draw.shuffle(persons)
     ends = {"train": 0.4, "choose": 0.6, "test": 1.0}
     found: dict[str, Split] = {name: {group: [] for group in GROUPS} for name in ends}
@@ -290,9 +292,9 @@ def tuning_claims(split: Split) -> list[Claim]:
 
 def experiment(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Everything, as JSON values."""
-    world = World.drawn(args.seed, 20 if args.quick else 40)
+    world = World.drawn(args.seed, args.persons or (20 if args.quick else 32))
     tokenizer, splits = make_tokenizer(world), split_persons(world, args.seed)
-    steps = args.steps or (600 if args.quick else 1100)
+    steps = args.steps or (700 if args.quick else 1200)
     backbone = make_backbone(world, tokenizer, args.seed, steps=steps)
     careful = Counter[bool]()
     for claim in splits["test"]["gain"]:
@@ -302,7 +304,7 @@ def experiment(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.print(f"backbone: right on {careful[True]} of {careful.total()} planted gains if asked to be careful")
     adapter = args.out / "adapter"
     settings = Settings(rank=4, lr=1e-3, steps=args.tuning_steps, batch_tokens=512, seed=args.seed)
-    about = {"world": args.seed, "backbone_steps": steps}
+    about = {"world": args.seed, "persons": len(world.persons), "backbone_steps": steps}
     examples = reflex_examples(tuning_claims(splits["train"]), labels=LABELS_3)
     train(backbone, tokenizer, examples, adapter, settings=settings, about=about)
     tuned = with_adapter(backbone, adapter)
@@ -318,7 +320,7 @@ def experiment(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         leakage[contrast] = {layer: round(cosine, 3) for layer, cosine in vectors.leakage().items()}
         for name, target in TARGETS.items():
             console.print(f"{contrast} {name} …", markup=False)
-            rows.append(bench.row(contrast, name, target, vectors, args.seed, draws=3 if args.quick else 8))
+            rows.append(bench.row(contrast, name, target, vectors, args.seed, draws=args.draws))
     return {
         "seed": args.seed,
         "margin": args.margin,
@@ -404,8 +406,7 @@ class Bench:
                 "layer": paper.vector.layers[0],
                 "strength": paper.strength,
                 "change": {
-                    group: self.compare(group, self.before[group], value)
-                    for group, value in self.gold([paper]).items()
+                    group: self.compare(group, self.before[group], value) for group, value in self.gold([paper]).items()
                 },
             },
         }
@@ -413,8 +414,8 @@ class Bench:
     def compare(self, group: str, before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
         """The mean paired difference in P(gold); claims on one person are drawn together."""
         persons = [person_of(claim) for claim in self.splits["test"][group]]
-        sides = [[[value, 1.0] for value in side.tolist()] for side in (before, after)]
-        difference = paired_bootstrap(*sides, _mean, persons, resamples=4000)["mean"]
+        old, new = ([[value, 1.0] for value in side.tolist()] for side in (before, after))
+        difference = paired_bootstrap(old, new, _mean, persons, resamples=4000)["mean"]
         return _rounded(difference)
 
     def label_shift(self) -> dict[str, dict[str, float]]:
@@ -461,25 +462,38 @@ def show(result: dict[str, Any], console: Console) -> None:
         quadrants.add_row(f"{group}: {GROUPS[group]}", *(str(count) for count in counts.values()), unsteered)
     console.print(quadrants)
     table = Table(
-        "", "layer × strength", "on its group", "p", "over random", "p", "over the other", "p", "worst other group",
-        title=f"P(gold) on persons not seen before, against the fine-tuned model; allowed cost {result['margin']:g}",
+        "", "layer × strength", "on its group", "over random", "over the other", "worst elsewhere",
+        title=f"change of P(gold) on new persons, 95 % interval and p; chosen for its group, cost at most "
+        f"{result['margin']:g}",
     )  # fmt: skip
     for row in result["rows"]:
-        cells = [f"{row['contrast']} {row['vector']}", f"{row['layer']} × {row['strength']:g}"]
-        for one in (row["change"][row["target"]], row["over_random"], row["over_rival"]):
-            cells += [f"{one['value']:+.3f} [{one['low']:+.2f}, {one['high']:+.2f}]", f"{one['p']:.3f}"]
-        table.add_row(*cells, _worst(row["change"], row["target"]))
-    for row in result["rows"]:
-        rule, own = row["paper_rule"], row["paper_rule"]["change"][row["target"]]
-        cells = [f"{row['contrast']} {row['vector']}, chosen on all", f"{rule['layer']} × {rule['strength']:g}"]
-        cells += [f"{own['value']:+.3f} [{own['low']:+.2f}, {own['high']:+.2f}]", f"{own['p']:.3f}", *[""] * 4]
-        table.add_row(*cells, _worst(rule["change"], row["target"]))
+        compared = (row["change"][row["target"]], row["over_random"], row["over_rival"])
+        table.add_row(
+            f"{row['contrast']} {row['vector']}",
+            f"{row['layer']} × {row['strength']:g}",
+            *map(_difference, compared),
+            _worst(row["change"], row["target"]),
+        )
     console.print(table)
+    paper = Table("", "layer × strength", "on its group", "worst elsewhere", title="the same, chosen for all claims")
+    for row in result["rows"]:
+        rule = row["paper_rule"]
+        paper.add_row(
+            f"{row['contrast']} {row['vector']}",
+            f"{rule['layer']} × {rule['strength']:g}",
+            _difference(rule["change"][row["target"]]),
+            _worst(rule["change"], row["target"]),
+        )
+    console.print(paper)
     shifted = ", ".join(f"{group} {one['value']:+.3f}" for group, one in result["label_shift"].items())
     console.print(f"control, labels' scores shifted to the gold shares: {shifted}", markup=False, highlight=False)
     for contrast, cosines in result["leakage"].items():
         shown = ", ".join(f"{cosine:+.2f}" for cosine in cosines.values())
         console.print(f"cosine of style and substance by layer, {contrast}: {shown}", markup=False, highlight=False)
+
+
+def _difference(one: Mapping[str, float]) -> str:
+    return f"{one['value']:+.3f} [{one['low']:+.2f}, {one['high']:+.2f}] p {one['p']:.3f}"
 
 
 def _worst(change: Mapping[str, Mapping[str, float]], target: str) -> str:
