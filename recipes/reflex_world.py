@@ -1,7 +1,7 @@
 """REFLEX (arXiv 2511.20233) where the truth is known: a world of made-up facts, with a gain and a loss planted in it.
 
-    python recipes/reflex_world.py --out world              # a minute or two on one thread
-    python recipes/reflex_world.py --out quick --quick      # a smaller world, half a minute
+    python recipes/reflex_world.py --out world              # two to three minutes on one thread
+    python recipes/reflex_world.py --out quick --quick      # a sketch: a smaller world that learns less
     python recipes/reflex_world.py --out seed-1 --seed 1    # another world, another model
 
 On real claims nobody knows what fine-tuning has taught and what it has cost, so no one can say whether a style or a
@@ -22,6 +22,12 @@ Layer and strength are chosen in two ways. "own": the largest gain on claims of 
 cost no other group more than a margin, the vector amplified only; random directions get as many trials of the same
 kind, and so does the other vector. "all": the paper's rule, the largest mean gain over all claims, in either direction.
 A last row holds against them what shifting the labels' scores alone can do.
+
+What comes out, seeds 0 and 1: the quadrants find what was planted. The vertical style and substance mostly point away
+from each other (cosine -0.9 to -0.1), for both hold what fine-tuning does to every claim; that style is no better than
+random directions in one of the two worlds. Less the shift, each vector does what it is for in both, more than random
+directions and more than the other vector. Horizontal pairs do nothing here: they are read at the verdict, after the
+place where it is decided. Intervals and p-values are over persons; another training is another model, so use seeds.
 """
 
 from __future__ import annotations

@@ -165,3 +165,21 @@ def test_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_too_few_persons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert recipe.main(["--out", str(tmp_path), "--persons", "4"]) == 2
     assert "persons is 4; expected 5 to 48" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_each_vector_does_what_it_is_for(tmp_path: Path) -> None:
+    assert recipe.main(["--out", str(tmp_path), "--seed", "1", "--draws", "3"]) == 0
+    result = json.loads((tmp_path / "world.json").read_text())
+    assert result["careful_backbone"] > 0.9
+    assert result["quadrants"]["gain"]["Q1"] == result["quadrants"]["loss"]["Q2"] == 0
+    for group, quadrant in (("gain", "Q2"), ("loss", "Q4")):
+        counts = result["quadrants"][group]
+        assert counts[quadrant] > sum(counts.values()) / 2
+    for row in result["rows"]:
+        if row["contrast"] == "less shift":
+            for one in (row["change"][row["target"]], row["over_random"], row["over_rival"]):
+                assert one["value"] > 0
+                assert one["p"] < 0.05
+            assert min(change["value"] for change in row["change"].values()) > -2 * result["margin"]
