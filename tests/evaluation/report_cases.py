@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from truthkit.evaluation import runs, tasks
+from truthkit.evaluation import runs
 from truthkit.evaluation.asking import Item
 from truthkit.evaluation.records import Records
+from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.tasks.task import Task
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Answers:
     def decoder(self) -> Any:
         return SimpleNamespace(text=self.text)
 
-    def run(self, items: Sequence[Item], records: Records, _done: Callable[[int], None]) -> None:
+    def run(self, items: Sequence[Item], records: Records, *_others: Any) -> None:
         for i, (item, answer) in enumerate(zip(items, self.answers, strict=False)):
             seconds = 0.1 + 0.01 * (i // 2)
             records.append(
@@ -42,7 +44,7 @@ class Answers:
 
 
 def write_run(
-    task: tasks.Task,
+    task: Task,
     folder: Path,
     answers: Sequence[Any],
     *,
@@ -67,7 +69,7 @@ def pope_task(
             for j, (label, category) in enumerate((("yes", "popular"), ("no", "adversarial")))
         ]
     (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tasks.pope(folder / name, images=folder / "images")
+    return TASKS["pope"].task(folder / name, images=folder / "images")
 
 
 RIGHT = ["Yes.", "No."] * 6
@@ -89,7 +91,7 @@ def mme_task(folder: Path) -> Any:
         )
     for i in range(2):
         Image.new("RGB", (8, 8)).save(folder / f"{i}.jpg")
-    return tasks.mme(folder)
+    return TASKS["mme"].task(folder)
 
 
 def truthfulqa_task(folder: Path, questions: int = 4) -> Any:
@@ -100,4 +102,4 @@ def truthfulqa_task(folder: Path, questions: int = 4) -> Any:
         {"question": f"What happens {i}?", "mc1_targets": choices, "mc2_targets": choices} for i in range(questions)
     ]
     (folder / "mc_task.json").write_text(json.dumps(data))
-    return tasks.truthfulqa(folder / "mc_task.json")
+    return TASKS["truthfulqa"].task(folder / "mc_task.json")

@@ -33,10 +33,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Decoder and, where answers are drawn, temperature."""
+        """Decoder and temperature: "vcd", "vcd, sampled at 1", or "sampling at 1" for the model alone."""
         config = self.summary["config"]
-        drawn = f", sampled at {config['temperature']:g}" if config.get("sample") else ""
-        return f"{config['decoder']}{drawn}"
+        if not config.get("sample"):
+            return str(config["decoder"])
+        alone = config["decoder"] in ("greedy", "sample")
+        return f"{'sampling' if alone else config['decoder'] + ', sampled'} at {config['temperature']:g}"
 
 
 @dataclass(frozen=True)
