@@ -27,7 +27,7 @@ from truthkit.images.reading import read_image
 _ITEMS_OF_CHOICES = 64
 """Items scored at a time: a record is written after each so many."""
 
-_TOKENS_PER_ITEM = 128
+_TOKENS_PER_ITEM = 16
 
 _FIRST_SIZE = 16
 
@@ -74,7 +74,7 @@ class Asking:
         sample: draw tokens, by each item's own seed.
         temperature, top_p: of sampling.
         seed: another one gives other draws.
-        batch_size: written answers at a time, or 128 times as many tokens of choices; halved whenever the memory does
+        batch_size: written answers at a time, or 16 times as many tokens of choices; halved whenever the memory does
             not suffice. None: 16, and on a GPU twice as many after every batch, until the memory does not suffice.
         share_prefix: read what the prompts of choices begin with once, and an image once for all questions about it.
         steerings: those at work on the model: what is shared depends on where they act.
