@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
+import time
 from typing import Any
 
 import pytest
@@ -136,6 +138,17 @@ def test_a_page_that_has_gone_frees_the_model(ask: Ask, server: Server) -> None:
     response.close()
     connection.close()
     assert ask("POST", "/api/run", asking("greedy"))[0] == 200
+
+
+def test_a_browser_that_hangs_up_between_requests_is_no_error(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(server.server_address[:2]) as client:
+        client.sendall(b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.recv(1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
 
 
 def test_one_run_at_a_time(ask: Ask, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

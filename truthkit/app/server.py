@@ -15,6 +15,7 @@ import os
 import secrets
 import socket
 import socketserver
+import sys
 import traceback
 from contextlib import suppress
 from http import HTTPStatus
@@ -106,6 +107,11 @@ class Server(socketserver.ThreadingTCPServer):
         except ValueError:
             return name == socket.gethostname().lower()
         return True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that hangs up between two requests is no error; everything else is shown."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
     def serve(self, engine: Engine) -> None:
         """Serve the page until `shutdown` or an exception, such as Ctrl-C; then end the run, if there is one."""
