@@ -10,6 +10,7 @@ import pytest
 
 import truthkit as tk
 from tests.evaluation.report_cases import RIGHT, mme_task, pope_task, truthfulqa_task, write_run, wrong_at
+from truthkit.errors import NotAvailableError
 from truthkit.evaluation.compare import compare, read_run
 from truthkit.evaluation.intervals import holm
 from truthkit.evaluation.report import Report, gather
@@ -62,6 +63,21 @@ def test_paired_tests_are_those_of_compare(folders: dict[str, Path]) -> None:
     assert [tests[label].holm for label in ("ritual, sampled at 1", "vcd")] == holm(ps)
 
 
+def test_images_that_moved(folders: dict[str, Path], tmp_path: Path) -> None:
+    before = section(gather(folders.values())).flips[0].images[0]  # type: ignore[arg-type]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    with pytest.raises(NotAvailableError, match="no such folder"):
+        gather(folders.values(), images=tmp_path / "nowhere")  # type: ignore[arg-type]
+    flips = section(gather(folders.values(), images=moved)).flips  # type: ignore[arg-type]
+    assert flips[0].images[0] == before
+    for place in (moved / before.name, moved / before.parent.name / before.name):  # the longer ending goes first
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(before.read_bytes())
+        flips = section(gather(folders.values(), images=moved)).flips  # type: ignore[arg-type]
+        assert flips[0].images[0] == place
+
+
 def test_flips(folders: dict[str, Path]) -> None:
     found = section(gather(folders.values()))  # type: ignore[arg-type]
     assert found.flipped == len(found.flips) == 5  # 1, 3 by vcd; 0, 5, 7 by ritual
@@ -70,6 +86,7 @@ def test_flips(folders: dict[str, Path]) -> None:
         (("greedy", "vcd"), "Yes.", True),
         (("ritual, sampled at 1",), "No.", False),
     ]
+    assert flip.images[0].is_file()
     assert section(gather(folders.values(), flips=2)).flips == found.flips[:2]  # type: ignore[arg-type]
     assert section(gather(folders.values(), flips=0)).flips == []  # type: ignore[arg-type]
 

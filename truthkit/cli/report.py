@@ -42,6 +42,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--flips", type=int, default=12, metavar="N", help="at most so many flipped items per task (default: 12)"
     )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="where the images are (default: where the runs found them)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.out:
         check_path(path)
     with working("comparing the runs"):
-        report = gather(args.folders, baseline=args.baseline, flips=args.flips)
+        report = gather(args.folders, baseline=args.baseline, flips=args.flips, images=args.images)
     for path in args.out:
         write_report(report, path)
         print(path)

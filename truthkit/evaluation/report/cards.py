@@ -76,7 +76,8 @@ def _picture(path: Path) -> Markup:
     try:
         image = read_image(path)
     except ArgumentError:
-        return element("p", f"The image {path.name} is not there any more, or cannot be read.", class_="missing")
+        text = f"The image {path.name} is not there any more, or cannot be read; --images names another folder."
+        return element("p", text, class_="missing")
     tiny = max(image.size) <= _TINY
     image.thumbnail((_SIDE, _SIDE))
     content, form = io.BytesIO(), "png" if tiny else "jpeg"

@@ -50,7 +50,10 @@ class Flip:
 
 
 def choose_flips(
-    changed: Mapping[str, tuple[Sequence[Pair], Sequence[Pair]]], runs: Mapping[str, Sequence[Item]], limit: int
+    changed: Mapping[str, tuple[Sequence[Pair], Sequence[Pair]]],
+    runs: Mapping[str, Sequence[Item]],
+    limit: int,
+    images: Path | None = None,
 ) -> list[Flip]:
     """At most `limit` flipped items: in turn one that a run gained, one that it lost, and so on with the next run.
 
@@ -60,6 +63,7 @@ def choose_flips(
         changed: for every tested run's label, items gained and lost.
         runs: the items of all runs, by label.
         limit: at most so many.
+        images: a folder to look for the images in first.
     """
     piles = [sorted(pair[0]["key"] for pair in pairs) for both in changed.values() for pairs in both]
     found: dict[str, None] = {}
@@ -68,10 +72,10 @@ def choose_flips(
             if place < len(pile) and len(found) < limit:
                 found.setdefault(pile[place])
     by_key = {label: {item["key"]: item for item in items} for label, items in runs.items()}
-    return [_flip({label: items[key] for label, items in by_key.items() if key in items}) for key in found]
+    return [_flip({label: items[key] for label, items in by_key.items() if key in items}, images) for key in found]
 
 
-def _flip(items: Mapping[str, Item]) -> Flip:
+def _flip(items: Mapping[str, Item], images: Path | None) -> Flip:
     """The same item in several runs."""
     first = next(iter(items.values()))
     alike: dict[tuple[str, bool, str], list[str]] = {}
@@ -81,9 +85,19 @@ def _flip(items: Mapping[str, Item]) -> Flip:
         str(first.get("question", first["prompt"])),
         _truth(first),
         str(first.get("category") or ""),
-        tuple(Path(path) for path in first.get("images") or ()),
+        tuple(_moved(Path(path), images) for path in first.get("images") or ()),
         [Answer(tuple(labels), *answer) for answer, labels in alike.items()],
     )
+
+
+def _moved(path: Path, folder: Path | None) -> Path:
+    """The path's longest ending that is in `folder`; the path itself where none is."""
+    if folder is not None:
+        parts = path.relative_to(path.anchor).parts
+        for start in range(len(parts)):
+            if (found := folder.joinpath(*parts[start:])).is_file():
+                return found
+    return path
 
 
 def _text(item: Item) -> str:

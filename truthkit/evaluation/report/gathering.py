@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.compare import Comparison, Run, compare
 from truthkit.evaluation.intervals import FloatArray, Interval, bootstrap, holm, ratio
 from truthkit.evaluation.report.baselines import references
@@ -23,7 +23,9 @@ from truthkit.evaluation.report.words import Scale, task_title
 from truthkit.evaluation.rescore import rescore
 
 
-def gather(folders: Sequence[Path], *, baseline: str | None = None, flips: int = 12) -> Report:
+def gather(
+    folders: Sequence[Path], *, baseline: str | None = None, flips: int = 12, images: Path | None = None
+) -> Report:
     """Read runs and compare them.
 
     Runs of one task on data of the same names make a section.
@@ -33,6 +35,7 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None, flips: int =
         baseline: what the others are tested against: a run's name, or its folder. By default the greedy run of the
             same model, else the section's first.
         flips: at most so many flipped items for each section.
+        images: where the images are, if no longer where the runs found them.
 
     Raises:
         NotAvailableError: a folder that is missing, or has no finished run.
@@ -40,6 +43,8 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None, flips: int =
     """
     if flips < 0:
         raise ArgumentError(f"flips is {flips}; expected 0 or more.")
+    if images is not None and not images.is_dir():
+        raise NotAvailableError(f"images is {str(images)!r}; there is no such folder.")
     runs, notes = find_runs(folders)
     groups: dict[tuple[str, tuple[str, ...]], list[Run]] = {}
     for run in runs:
@@ -50,11 +55,13 @@ def gather(folders: Sequence[Path], *, baseline: str | None = None, flips: int =
     sections = []
     for ((task, names), members), against in zip(groups.items(), chosen, strict=True):
         suffix = f": {', '.join(names)}" if tasks.count(task) > 1 else ""
-        sections.append(_section(task_title(task) + suffix, members, against, flips))
+        sections.append(_section(task_title(task) + suffix, members, against, flips, images))
     return Report(sections, notes)
 
 
-def _section(title: str, runs: Sequence[Run], against: Sequence[int | None], limit: int) -> Section:
+def _section(
+    title: str, runs: Sequence[Run], against: Sequence[int | None], limit: int, images: Path | None
+) -> Section:
     """These runs; `against` has for each the number of the one that it is tested against."""
     models = list(dict.fromkeys(_model(run) for run in runs))
     order = sorted(range(len(runs)), key=lambda i: (models.index(_model(runs[i])), i not in against, i))
@@ -94,7 +101,7 @@ def _section(title: str, runs: Sequence[Run], against: Sequence[int | None], lim
         [_entry(runs[i], labels[i], headline, tests.get(i)) for i in order],
         _yes(runs[order[0]], "label"),
         found,
-        choose_flips(changed, {labels[i]: runs[i].items for i in order}, limit),
+        choose_flips(changed, {labels[i]: runs[i].items for i in order}, limit, images),
         len({pair[0]["key"] for both in changed.values() for pairs in both for pair in pairs}),
     )
 
