@@ -25,8 +25,9 @@ from transformers.cache_utils import (
     StaticCache,
 )
 
+from truthkit.decoding.branches import can_branch
 from truthkit.decoding.cache import GrowingCache, GrowingLayer, grow
-from truthkit.decoding.packed_attention import packed_attention
+from truthkit.decoding.packed_attention import PACKED, packed_attention
 from truthkit.errors import ArgumentError, ModelError
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
@@ -194,7 +195,7 @@ def _tree_obstacle(model: Any, cache: Cache) -> str | None:
     """Why `model` with `cache` cannot take candidates as a tree, as a phrase for a message; None if it can."""
     config = text_decoder(model).config
     attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in ("sdpa", "eager", PACKED):
         return f"its attention implementation, {attention!r}, takes no 4-D mask"
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:
@@ -205,6 +206,12 @@ def _tree_obstacle(model: Any, cache: Cache) -> str | None:
     if other := sorted(kind.__name__ for kind in kinds if kind not in _TREE_LAYERS):
         return f"its cache holds {', '.join(other)}, from which single positions cannot be taken back"
     return None
+
+
+def takes_trees(model: Any) -> bool:
+    """Whether the tokens of one row of `model` can go on from any earlier ones, by a 4-D mask and position ids."""
+    cache = GrowingCache(config=model.config.get_text_config(decoder=True))
+    return can_branch(cache) and _tree_obstacle(model, cache) is None
 
 
 def _tree_masks(

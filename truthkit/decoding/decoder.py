@@ -178,7 +178,7 @@ class Decoder(ABC):
         if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
             raise ArgumentError(f"{type(self).__name__} needs input_ids beside the images, to see where they belong.")
         self._forget()
-        for group in (self._main, *(companion.group for companion in self._companions)):
+        for group in self._groups:
             group.images.encode(inputs, ids, mask)
         return ids
 
@@ -227,8 +227,7 @@ class Decoder(ABC):
             )
         config = kwargs.get("generation_config") or self.model.generation_config
         chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
-        groups = [self._main, *(companion.group for companion in self._companions)]
-        alike = all(group.same_prompt and not group.images.ready for group in groups)
+        alike = all(group.same_prompt and not group.images.ready for group in self._groups)
         if chunk is not None and (self._companions or not alike):
             raise ArgumentError(
                 f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs "
@@ -271,6 +270,19 @@ class Decoder(ABC):
                 yield self._cache
         finally:
             self._cache, self._past = cache, past
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether the tokens of a forward that goes on from a cache may be a tree.
+
+        It then has position ids and an additive mask of shape (batch, 1, width, past + width), by which each token sees
+        what it goes on from; afterwards `cache.crop` takes the tree back.
+        """
+        return all(group.takes_trees for group in self._groups)
+
+    @property
+    def _groups(self) -> list[RowGroup]:
+        return [self._main, *(companion.group for companion in self._companions)]
 
     def _forget(self, *, cache_is_wanted: bool = True) -> None:
         self._release_cache(wanted=cache_is_wanted)

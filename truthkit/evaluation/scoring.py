@@ -1,14 +1,16 @@
 """Log-probabilities of given texts under a model and a decoder, with what they begin with read once for all.
 
-Choices share their question, and questions behind one few-shot prompt share that: each is read once, in one row, and
-what follows goes on from there (`truthkit.decoding.branches`).
+Choices share their question, and questions behind one few-shot prompt share that. What all rows begin with is read
+first, and what follows as trees of tokens, in which every other beginning that is shared is once too
+(`truthkit.evaluation.token_tree`). Where attention cannot take a tree, each context is read in a row, and what goes on
+from it in further rows (`truthkit.decoding.branches`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,11 +19,20 @@ from truthkit.activations.hooks import Hooked
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.branches import BranchedCache, can_branch
 from truthkit.decoding.cache import GrowingCache
+from truthkit.decoding.candidates import takes_trees, text_decoder
 from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.packed_attention import packed_attention
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.token_tree import TokenTree, common_length, token_trees
 
 _WORTH = 16
 """Fewer shared tokens than this are not read apart."""
+
+_MOST_NODES = 1024
+"""Of one tree: every node costs as much attention as there are nodes."""
+
+_LOGITS_AT_A_TIME = 1 << 22
+"""For how many logits the temporaries of `logsumexp` are made at once."""
 
 
 def log_probabilities(
@@ -66,10 +77,13 @@ def log_probabilities(
     cache = GrowingCache(config=model.config.get_text_config(decoder=True))
     shared = common_length(rows, min(starts) - 2) if share_prefix and not choosy and can_branch(cache) else 0
     try:
-        if shared < _WORTH:
-            reader.read_whole()
-        else:
-            reader.read_shared(shared, cache)
+        with nullcontext() if decoder is not None else packed_attention(text_decoder(plain_model(model))):
+            if shared < _WORTH:
+                reader.read_whole()
+            elif takes_trees(plain_model(model)) if decoder is None else decoder.takes_trees:
+                reader.read_trees(shared, cache)
+            else:
+                reader.read_branches(shared, cache)
     finally:
         for steering in choosy:
             steering.prompt_lengths = None
@@ -105,7 +119,40 @@ class _Reader:
             ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
-    def read_shared(self, shared: int, cache: Any) -> None:
+    def read_trees(self, shared: int, cache: Any) -> None:
+        """The first `shared` tokens into `cache`, then what follows as trees, each of which is then forgotten."""
+        self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
+        counted = [i for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)) if len(row) > start]
+        last_read = [self.rows[i][shared:-1] for i in counted]  # nothing follows a row's last token
+        for tree in token_trees(last_read, min(self.tokens, _MOST_NODES)) if counted else ():
+            nodes = {
+                counted[place]: path[self.starts[counted[place]] - 1 - shared :] for place, path in tree.paths.items()
+            }
+            self._score_tree(tree, nodes, shared, cache)
+            cache.crop(-len(tree.ids))
+        if others := len(self.rows) - len(counted):
+            self.on_rows(others)
+
+    def _score_tree(self, tree: TokenTree, nodes: dict[int, list[int]], shared: int, cache: Any) -> None:
+        """Read a tree behind `shared` tokens, and note the scores of rows from the nodes before their tokens."""
+        sight = tree.sight()
+        sight = torch.cat([sight.new_ones(len(sight), shared), sight], dim=1)
+        mask = torch.zeros(sight.shape, dtype=self.model.dtype).masked_fill(~sight, torch.finfo(self.model.dtype).min)
+        keep = torch.tensor(sorted({node for path in nodes.values() for node in path}))
+        logits = self._call(
+            torch.tensor([tree.ids]), mask[None, None], torch.tensor([tree.depths]) + shared, keep, cache
+        )[0].float()
+        step = max(_LOGITS_AT_A_TIME // logits.shape[1], 1)
+        norms = torch.cat([some.logsumexp(dim=1) for some in logits.split(step)])
+        befores = torch.tensor([node for path in nodes.values() for node in path])
+        places = torch.searchsorted(keep, befores).to(logits.device)
+        targets = torch.tensor([token for i in nodes for token in self.rows[i][self.starts[i] :]]).to(logits.device)
+        each = (logits[places, targets] - norms[places]).split([len(path) for path in nodes.values()])
+        for i, row in zip(nodes, each, strict=True):
+            self.scores[i] = float(row.sum())
+        self.on_rows(len(nodes))
+
+    def read_branches(self, shared: int, cache: Any) -> None:
         """The first `shared` tokens into `cache`, then every context that follows them, then what follows that."""
         self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
         contexts: dict[tuple[int, ...], list[int]] = {}
@@ -149,14 +196,25 @@ class _Reader:
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, past: int, keep: int, cache: Any) -> torch.Tensor:
         """Logits at the last `keep` positions of `ids`, which follow `past` tokens that `cache` holds."""
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, past:]
+        return self._call(ids, mask, positions, keep, cache)
+
+    def _call(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int | torch.Tensor, cache: Any
+    ) -> torch.Tensor:
+        """Logits at the last `keep` positions of `ids`, or at those that it lists."""
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         call: dict[str, Any] = {
             name: value.to(self.model.device) for name, value in inputs.items() if name in self._accepted
         }
         call |= {"use_cache": False} if cache is None else {"cache": cache}
-        call |= {"logits_to_keep": keep} if "logits_to_keep" in self._accepted else {}
+        keep = keep.to(self.model.device) if isinstance(keep, torch.Tensor) else keep
+        cuts = "logits_to_keep" in self._accepted
+        call |= {"logits_to_keep": keep} if cuts else {}
         with torch.no_grad():
-            return self.model(**call).logits[:, -keep:]
+            logits = self.model(**call).logits
+        if isinstance(keep, int):
+            return logits[:, -keep:]
+        return logits if cuts else logits[:, keep]
 
     @contextmanager
     def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
@@ -184,13 +242,3 @@ def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[
     while order and (len(some) + 1) * length(some[0]) <= tokens:
         some.append(order.pop())
     return some
-
-
-def common_length(rows: Sequence[Sequence[int]], most: int) -> int:
-    """How many first tokens all rows share, at most so many."""
-    length = 0
-    for column in zip(*rows, strict=False):  # to the end of the shortest
-        if length == most or len(set(column)) > 1:
-            break
-        length += 1
-    return length

@@ -14,7 +14,8 @@ import torch
 from truthkit.decoding.branches import can_branch
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.decoder import Decoder
-from truthkit.evaluation.scoring import common_length, padded
+from truthkit.evaluation.scoring import padded
+from truthkit.evaluation.token_tree import common_length
 
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 
