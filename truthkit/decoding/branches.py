@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from truthkit.decoding.cache import GrowingLayer
+from truthkit.decoding.cache import GrowingCache, GrowingLayer
 
 
 class BranchLayer(DynamicLayer):
@@ -51,6 +52,15 @@ class BranchedCache(DynamicCache):
     def __init__(self, trunk: Any, index: torch.Tensor, *, keep: bool = False):
         super().__init__()
         self.layers = [BranchLayer(layer, index, keep) for layer in trunk.layers]
+
+
+def takes_branches(model: Any) -> bool:
+    """Whether rows of a plain model can go on from shared ones: full attention only, and padding in between moves
+    nothing.
+    """
+    config = model.config.get_text_config(decoder=True)
+    placed = "position_ids" in inspect.signature(model.forward).parameters or config.model_type == "bloom"
+    return placed and can_branch(GrowingCache(config=config))
 
 
 def can_branch(cache: Any) -> bool:

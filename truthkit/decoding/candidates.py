@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -25,9 +26,8 @@ from transformers.cache_utils import (
     StaticCache,
 )
 
-from truthkit.decoding.branches import can_branch
 from truthkit.decoding.cache import GrowingCache, GrowingLayer, grow
-from truthkit.decoding.packed_attention import PACKED, packed_attention
+from truthkit.decoding.packed_attention import packed_attention
 from truthkit.errors import ArgumentError, ModelError
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
@@ -171,7 +171,7 @@ def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
     if isinstance(cache, StaticCache):
         warnings.warn("contrastive search replaces the static cache by a growing one.", stacklevel=2)
         cache = model_kwargs["cache"] = GrowingCache(config=model.config)
-    if (obstacle := _tree_obstacle(model, cache)) is None:
+    if (obstacle := tree_obstacle(model, cache)) is None:
         grow(cache)
         return Tree()
     warnings.warn(
@@ -191,11 +191,18 @@ def can_crop(cache: Cache) -> bool:
     )
 
 
-def _tree_obstacle(model: Any, cache: Cache) -> str | None:
-    """Why `model` with `cache` cannot take candidates as a tree, as a phrase for a message; None if it can."""
+def tree_obstacle(model: Any, cache: Cache, *, attentions: Collection[str] = ("sdpa", "eager")) -> str | None:
+    """Why tokens of one row of `model` cannot be alternatives of each other, as a phrase for a message; None if they
+    can.
+
+    Args:
+        model: a plain model.
+        cache: what they would go into.
+        attentions: the implementations of attention that take the mask.
+    """
     config = text_decoder(model).config
     attention = config._attn_implementation
-    if attention not in ("sdpa", "eager", PACKED):
+    if attention not in attentions:
         return f"its attention implementation, {attention!r}, takes no 4-D mask"
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:
@@ -206,12 +213,6 @@ def _tree_obstacle(model: Any, cache: Cache) -> str | None:
     if other := sorted(kind.__name__ for kind in kinds if kind not in _TREE_LAYERS):
         return f"its cache holds {', '.join(other)}, from which single positions cannot be taken back"
     return None
-
-
-def takes_trees(model: Any) -> bool:
-    """Whether the tokens of one row of `model` can go on from any earlier ones, by a 4-D mask and position ids."""
-    cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    return can_branch(cache) and _tree_obstacle(model, cache) is None
 
 
 def _tree_masks(

@@ -26,7 +26,7 @@ from truthkit.decoding.attach import (
     sole_owner,
     uncompiled,
 )
-from truthkit.decoding.branches import BranchedCache
+from truthkit.decoding.branches import BranchedCache, takes_branches
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
@@ -250,8 +250,7 @@ class Decoder(ABC):
         """Let new rows go on from rows that were read into `cache`; afterwards everything is as before.
 
         What is yielded goes into the forwards as their `cache`, or, kept, into one call of `generate` (greedy search or
-        sampling, with the whole prompts; for views with the main view's prompt). Full-attention models only
-        (`can_branch`).
+        sampling, with the whole prompts; for views with the main view's prompt). Only where `takes_branches`.
 
         Args:
             cache: of this decoder's session.
@@ -273,12 +272,13 @@ class Decoder(ABC):
 
     @property
     def takes_trees(self) -> bool:
-        """Whether the tokens of a forward that goes on from a cache may be a tree.
-
-        It then has position ids and an additive mask of shape (batch, 1, width, past + width), by which each token sees
-        what it goes on from; afterwards `cache.crop` takes the tree back.
-        """
+        """Whether forwards that go on from a cache may be trees (`truthkit.decoding.trees`)."""
         return all(group.takes_trees for group in self._groups)
+
+    @property
+    def takes_branches(self) -> bool:
+        """Whether `branched` serves: in the models of all views (`truthkit.decoding.branches`)."""
+        return all(takes_branches(group.model) for group in self._groups)
 
     @property
     def _groups(self) -> list[RowGroup]:

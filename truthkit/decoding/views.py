@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from truthkit.decoding.adapters import AdapterRows
-from truthkit.decoding.candidates import takes_trees
 from truthkit.decoding.exits import EarlyExits
 from truthkit.decoding.fast import fast_decoding
 from truthkit.decoding.image_rows import ImageRewrite, ImageRows, image_encoder, placeholders, scattered
 from truthkit.decoding.prompts import PromptRewrite
+from truthkit.decoding.trees import behind_prompts, takes_trees
 from truthkit.errors import ArgumentError, ModelError
 
 
@@ -159,8 +159,9 @@ class RowGroup:
 
     @property
     def takes_trees(self) -> bool:
-        """See `Decoder.takes_trees`; positions on several axes are counted along the row here."""
-        return takes_trees(self.model) and (self.same_prompt or not hasattr(self.vision.base_model, "get_rope_index"))
+        """Whether forwards that go on from a cache may be trees (`truthkit.decoding.trees`)."""
+        counted_along_the_row = not self.same_prompt and hasattr(self.vision.base_model, "get_rope_index")
+        return takes_trees(self.model) and not counted_along_the_row
 
     def end(self) -> None:
         """Forget the prompt and its images."""
@@ -307,7 +308,7 @@ class RowGroup:
         self._width = width + prompt.extra if past == 0 else width
         tail = past + width - prompt.length
         if mask is not None and mask.dim() == 4:
-            wide_mask = self._tree_mask(mask)
+            wide_mask = behind_prompts(mask, prompt.mask, prompt.length, self.model.dtype)
         elif tail > 0:
             rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()
             wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
@@ -329,13 +330,6 @@ class RowGroup:
         elif positions is not None:
             wide["position_ids"] = positions.repeat(1, n, 1)
         return wide
-
-    def _tree_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """The mask of a tree behind the prompts of all rows, from that behind the main view's."""
-        dtype, prompt = self.model.dtype, self.prompt
-        before = torch.zeros_like(prompt.mask, dtype=dtype).masked_fill(prompt.mask == 0, torch.finfo(dtype).min)
-        tree = mask[..., prompt.length :].to(dtype).repeat(self.rows, 1, 1, 1)
-        return torch.cat([before[:, None, None].expand(-1, -1, tree.shape[2], -1), tree], dim=-1)
 
     def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
         """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""

@@ -17,11 +17,12 @@ import torch
 
 from truthkit.activations.hooks import Hooked
 from truthkit.decoding.attach import plain_model
-from truthkit.decoding.branches import BranchedCache, can_branch
+from truthkit.decoding.branches import BranchedCache, takes_branches
 from truthkit.decoding.cache import GrowingCache
-from truthkit.decoding.candidates import takes_trees, text_decoder
+from truthkit.decoding.candidates import text_decoder
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.packed_attention import packed_attention
+from truthkit.decoding.trees import additive, takes_trees
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.token_tree import TokenTree, common_length, token_trees
 
@@ -74,13 +75,20 @@ def log_probabilities(
     choosy = [steering for steering in steerings if steering.positions != "all"]
     lengths = starts if prompt_lengths is None else prompt_lengths
     reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows, choosy, lengths)
+    plain = plain_model(model)
+    trees, branches = (
+        (takes_trees(plain), takes_branches(plain))
+        if decoder is None
+        else (decoder.takes_trees, decoder.takes_branches)
+    )
+    sharing = share_prefix and not choosy and (trees or branches)
+    shared = common_length(rows, min(starts) - 2) if sharing else 0
     cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    shared = common_length(rows, min(starts) - 2) if share_prefix and not choosy and can_branch(cache) else 0
     try:
-        with nullcontext() if decoder is not None else packed_attention(text_decoder(plain_model(model))):
+        with nullcontext() if decoder is not None else packed_attention(text_decoder(plain)):
             if shared < _WORTH:
                 reader.read_whole()
-            elif takes_trees(plain_model(model)) if decoder is None else decoder.takes_trees:
+            elif trees:
                 reader.read_trees(shared, cache)
             else:
                 reader.read_branches(shared, cache)
@@ -137,10 +145,13 @@ class _Reader:
         """Read a tree behind `shared` tokens, and note the scores of rows from the nodes before their tokens."""
         sight = tree.sight()
         sight = torch.cat([sight.new_ones(len(sight), shared), sight], dim=1)
-        mask = torch.zeros(sight.shape, dtype=self.model.dtype).masked_fill(~sight, torch.finfo(self.model.dtype).min)
         keep = torch.tensor(sorted({node for path in nodes.values() for node in path}))
         logits = self._call(
-            torch.tensor([tree.ids]), mask[None, None], torch.tensor([tree.depths]) + shared, keep, cache
+            torch.tensor([tree.ids]),
+            additive(sight, self.model.dtype)[None, None],
+            torch.tensor([tree.depths]) + shared,
+            keep,
+            cache,
         )[0].float()
         step = max(_LOGITS_AT_A_TIME // logits.shape[1], 1)
         norms = torch.cat([some.logsumexp(dim=1) for some in logits.split(step)])

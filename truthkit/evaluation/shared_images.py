@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.branches import can_branch
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.decoder import Decoder
 from truthkit.evaluation.scoring import padded
@@ -31,7 +30,7 @@ def can_share(decoder: Decoder) -> bool:
         decoder.front is decoder.model
         and all(view.prompt is None for view in decoder.views)
         and not getattr(config, "use_bidirectional_attention", None)
-        and can_branch(GrowingCache(config=config))
+        and decoder.takes_branches
     )
 
 
