@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.branches import can_branch
+from truthkit.decoding.branches import takes_branches
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.candidates import tree_obstacle
 from truthkit.decoding.packed_attention import PACKED
 
 
 def takes_trees(model: Any) -> bool:
-    """Whether a plain model can be given trees: full attention only, which takes the mask, and position ids."""
+    """Whether a plain model can be given trees: as for branches, and its attention takes the mask."""
     cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    return can_branch(cache) and tree_obstacle(model, cache, attentions=("sdpa", "eager", PACKED)) is None
+    return takes_branches(model) and tree_obstacle(model, cache, attentions=("sdpa", "eager", PACKED)) is None
 
 
 def additive(sight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

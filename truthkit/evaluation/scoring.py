@@ -1,7 +1,7 @@
 """Log-probabilities of given texts under a model and a decoder, with what they begin with read once for all.
 
-Choices share their question, and questions behind one few-shot prompt share that. What all rows begin with is read
-first, and what follows as trees of tokens, in which every other beginning that is shared is once too
+Choices share their question, and questions behind one few-shot prompt share that. What a family of rows begins with is
+read first, and what follows as trees of tokens, in which every other beginning that is shared is once too
 (`truthkit.evaluation.token_tree`). Where attention cannot take a tree, each context is read in a row, and what goes on
 from it in further rows (`truthkit.decoding.branches`).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.token_tree import TokenTree, common_length, token_trees
 
 _WORTH = 16
-"""Fewer shared tokens than this are not read apart."""
+"""Fewer shared tokens than this are not read apart, nor those that would save less than a quarter of a batch."""
 
 _MOST_NODES = 1024
 """Of one tree: every node costs as much attention as there are nodes."""
@@ -76,22 +76,12 @@ def log_probabilities(
     lengths = starts if prompt_lengths is None else prompt_lengths
     reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows, choosy, lengths)
     plain = plain_model(model)
-    trees, branches = (
-        (takes_trees(plain), takes_branches(plain))
-        if decoder is None
-        else (decoder.takes_trees, decoder.takes_branches)
-    )
-    sharing = share_prefix and not choosy and (trees or branches)
-    shared = common_length(rows, min(starts) - 2) if sharing else 0
-    cache = GrowingCache(config=model.config.get_text_config(decoder=True))
     try:
-        with nullcontext() if decoder is not None else packed_attention(text_decoder(plain)):
-            if shared < _WORTH:
-                reader.read_whole()
-            elif trees:
-                reader.read_trees(shared, cache)
-            else:
-                reader.read_branches(shared, cache)
+        if decoder is not None:
+            reader.read(share_prefix and not choosy and decoder.takes_branches, decoder.takes_trees)
+        else:
+            with packed_attention(text_decoder(plain)):
+                reader.read(share_prefix and not choosy and takes_branches(plain), takes_trees(plain))
     finally:
         for steering in choosy:
             steering.prompt_lengths = None
@@ -119,18 +109,34 @@ class _Reader:
         self.scores = [0.0] * len(rows)
         self._accepted = inspect.signature(plain_model(model).forward).parameters
 
-    def read_whole(self) -> None:
-        """Every row by itself."""
-        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i]))
+    def read(self, sharing: bool, trees: bool) -> None:
+        """Every row; if `sharing`, rows that begin alike together, as trees or as branches."""
+        families: dict[tuple[int, ...], list[int]] = {}
+        for i, row in enumerate(self.rows):
+            families.setdefault(tuple(row[:_WORTH]) if sharing else (), []).append(i)
+        alone: list[int] = []
+        for which in families.values():
+            most = min(self.starts[i] for i in which) - 2
+            shared = common_length([self.rows[i] for i in which], most) if sharing else 0
+            if shared < _WORTH or 4 * shared * (len(which) - 1) < self.tokens:
+                alone += which
+                continue
+            cache = GrowingCache(config=self.model.config.get_text_config(decoder=True))
+            self._forward(*padded([self.rows[which[0]][:shared]]), 0, 1, cache)
+            (self._read_trees if trees else self._read_branches)(which, shared, cache)
+        self._read_whole(alone)
+
+    def _read_whole(self, which: list[int]) -> None:
+        """Rows by themselves."""
+        order = sorted(which, key=lambda i: len(self.rows[i]))
         while order:
             some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
             ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
-    def read_trees(self, shared: int, cache: Any) -> None:
-        """The first `shared` tokens into `cache`, then what follows as trees, each of which is then forgotten."""
-        self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
-        counted = [i for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)) if len(row) > start]
+    def _read_trees(self, which: list[int], shared: int, cache: Any) -> None:
+        """Rows of which `cache` holds the first `shared` tokens, as trees, each of which is then forgotten."""
+        counted = [i for i in which if len(self.rows[i]) > self.starts[i]]
         last_read = [self.rows[i][shared:-1] for i in counted]  # nothing follows a row's last token
         for tree in token_trees(last_read, min(self.tokens, _MOST_NODES)) if counted else ():
             nodes = {
@@ -138,7 +144,7 @@ class _Reader:
             }
             self._score_tree(tree, nodes, shared, cache)
             cache.crop(-len(tree.ids))
-        if others := len(self.rows) - len(counted):
+        if others := len(which) - len(counted):
             self.on_rows(others)
 
     def _score_tree(self, tree: TokenTree, nodes: dict[int, list[int]], shared: int, cache: Any) -> None:
@@ -163,12 +169,11 @@ class _Reader:
             self.scores[i] = float(row.sum())
         self.on_rows(len(nodes))
 
-    def read_branches(self, shared: int, cache: Any) -> None:
-        """The first `shared` tokens into `cache`, then every context that follows them, then what follows that."""
-        self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
+    def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
+        """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""
         contexts: dict[tuple[int, ...], list[int]] = {}
-        for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)):
-            contexts.setdefault(tuple(row[shared : start - 1]), []).append(i)
+        for i in which:
+            contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
         order = sorted(contexts, key=len)
         while order:
             chosen = _batch(order, len, self.tokens)

@@ -25,12 +25,8 @@ def can_share(decoder: Decoder) -> bool:
     Views with other prompts rewrite whole prompts; windows, recurrent states, Q-Formers and prompts that see themselves
     in both directions depend on what follows.
     """
-    config = decoder.model.config.get_text_config(decoder=True)
     return (
-        decoder.front is decoder.model
-        and all(view.prompt is None for view in decoder.views)
-        and not getattr(config, "use_bidirectional_attention", None)
-        and decoder.takes_branches
+        decoder.front is decoder.model and all(view.prompt is None for view in decoder.views) and decoder.takes_branches
     )
 
 
