@@ -189,10 +189,13 @@ class Decoder(ABC):
                 with self._as_it_is():
                     return original(*args, **kwargs)
             self._check_request(args, kwargs)
-            if not (self._main.images.ready or self._goes_on(kwargs)):
+            self._length = _prompt_length(args, kwargs)
+            if self._goes_on(kwargs):
+                for group in self._groups:
+                    group.prompt_goes_on(self._length or 0)
+            elif not self._main.images.ready:
                 self._forget()
             self._ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
-            self._length = _prompt_length(args, kwargs)
             self._generating = True
             try:
                 with replaced_method(self.model, "prepare_inputs_for_generation", keep_mask_flat):
@@ -250,7 +253,8 @@ class Decoder(ABC):
         """Let new rows go on from rows that were read into `cache`; afterwards everything is as before.
 
         What is yielded goes into the forwards as their `cache`, or, kept, into one call of `generate` (greedy search or
-        sampling, with the whole prompts; for views with the main view's prompt). Only where `takes_branches`.
+        sampling, with the whole prompts; no view's part of them in `cache` may be longer than the main one's columns).
+        Only where `takes_branches`.
 
         Args:
             cache: of this decoder's session.
@@ -432,7 +436,7 @@ class Decoder(ABC):
         if self._short is not None:
             self._short.join(outputs, self._cache, group.rows, call["positions"])
             self._short = None
-        step = call["past"] + call["width"] - call["positions"] + 1 - group.prompt.length
+        step = call["past"] + call["width"] - call["positions"] + 1 - group.prompt.answer_start
         views = iter(group.split(outputs.logits, call["positions"], step))
         others = iter(self._companion_logits(call))
         ordered = [next(views) if view.model is None else next(others) for view in self.views]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,11 +72,18 @@ class Prompt:
     padded: bool
     axes: torch.Tensor | None = None
     """Positions on several axes, shape (axes, rows, length), where the model has such and needs them from here."""
+    whole: int = 0
+    """The length of the main view's prompt with what followed in `RowGroup.prompt_goes_on`; 0 if nothing did."""
 
     @property
     def extra(self) -> int:
         """How many more cache slots a row takes than the main view's own prompt."""
         return self.mask.shape[1] - self.length
+
+    @property
+    def answer_start(self) -> int:
+        """How many columns of the main view come before its answer."""
+        return self.whole or self.length
 
     def select(self, batch: int, index: torch.Tensor) -> Prompt:
         """The prompt of `batch` rows per view, whose row `i` of all is row `index[i]` of these."""
@@ -168,6 +175,10 @@ class RowGroup:
         self._prompt = None
         self.images.forget()
         self.aim(0, 0)
+
+    def prompt_goes_on(self, length: int) -> None:
+        """Let the prompt's end be in tokens that are still to come, at `length`."""
+        self._prompt = replace(self.prompt, whole=length)
 
     @contextmanager
     def branched(self, index: torch.Tensor) -> Iterator[torch.Tensor]:

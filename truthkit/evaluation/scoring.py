@@ -22,6 +22,7 @@ from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.candidates import text_decoder
 from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.packed_attention import packed_attention
+from truthkit.decoding.prompts import shared_width
 from truthkit.decoding.trees import additive, takes_trees
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.token_tree import TokenTree, common_length, token_trees
@@ -118,13 +119,18 @@ class _Reader:
         for which in families.values():
             most = min(self.starts[i] for i in which) - 2
             shared = common_length([self.rows[i] for i in which], most) if sharing else 0
-            if shared < _WORTH or 4 * shared * (len(which) - 1) < self.tokens:
+            if shared < _WORTH or 4 * shared * (len(which) - 1) < self.tokens or not self._can_cut(which, shared):
                 alone += which
                 continue
             cache = GrowingCache(config=self.model.config.get_text_config(decoder=True))
             self._forward(*padded([self.rows[which[0]][:shared]]), 0, 1, cache)
             (self._read_trees if trees else self._read_branches)(which, shared, cache)
         self._read_whole(alone)
+
+    def _can_cut(self, which: list[int], shared: int) -> bool:
+        views = () if self.decoder is None else self.decoder.views
+        rewrites = [view.prompt for view in views if view.prompt is not None]
+        return shared_width(rewrites, [self.rows[i] for i in which], [shared] * len(which)) is not None
 
     def _read_whole(self, which: list[int]) -> None:
         """Rows by themselves."""
@@ -241,9 +247,9 @@ class _Reader:
                 yield branches
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of rows padded on the left."""
-    width = max(map(len, rows))
+def padded(rows: Sequence[Sequence[int]], width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of rows padded on the left, to `width` at least."""
+    width = max(width, *map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
