@@ -189,3 +189,12 @@ def test_a_branch_of_something_else() -> None:
         decoder.branched(cache, torch.zeros(2, dtype=torch.long)),
     ):
         pass
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_passage_left_out(inside: bool) -> None:
+    """By CAD, in what the rows share; or behind it, where rows must be read whole."""
+    model, passage = tiny("llama"), draw(5)
+    heads = [[*PREFIX, *passage, 40 + i] if inside else [*PREFIX, 40 + i, *passage] for i in range(4)]
+    decoder = tk.CAD(model, ToyTokenizer(), context="".join(map(chr, passage)), beta=0.0)
+    check(model, decoder, rows=[[*head, *draw(4)] for head in heads], starts=[len(heads[0])] * 4)

@@ -15,7 +15,7 @@ def test_trees_hold_every_row_and_nothing_twice(seed: int, most: int) -> None:
     drawn = random.Random(seed)
     rows = [[drawn.randrange(3) for _ in range(drawn.randrange(1, 7))] for _ in range(20)]
     found: list[int] = []
-    for tree in token_trees(rows, most):
+    for tree in token_trees(dict(enumerate(rows)), most):
         sight = tree.sight()
         beginnings = set()
         for number, path in tree.paths.items():

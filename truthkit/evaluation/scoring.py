@@ -141,39 +141,36 @@ class _Reader:
             self._score(some, ids, mask, 0, None)
 
     def _read_trees(self, which: list[int], shared: int, cache: Any) -> None:
-        """Rows of which `cache` holds the first `shared` tokens, as trees, each of which is then forgotten."""
-        counted = [i for i in which if len(self.rows[i]) > self.starts[i]]
-        last_read = [self.rows[i][shared:-1] for i in counted]  # nothing follows a row's last token
-        for tree in token_trees(last_read, min(self.tokens, _MOST_NODES)) if counted else ():
-            nodes = {
-                counted[place]: path[self.starts[counted[place]] - 1 - shared :] for place, path in tree.paths.items()
-            }
-            self._score_tree(tree, nodes, shared, cache)
+        """Rows of which `cache` holds the first `shared` tokens, as trees, each of which is then forgotten.
+
+        Nothing follows a row's last token, which is not read.
+        """
+        read = {i: self.rows[i][shared:-1] for i in which if len(self.rows[i]) > self.starts[i]}
+        for tree in token_trees(read, min(self.tokens, _MOST_NODES)):
+            self._score_tree(tree, shared, cache)
             cache.crop(-len(tree.ids))
-        if others := len(which) - len(counted):
+        if others := len(which) - len(read):
             self.on_rows(others)
 
-    def _score_tree(self, tree: TokenTree, nodes: dict[int, list[int]], shared: int, cache: Any) -> None:
-        """Read a tree behind `shared` tokens, and note the scores of rows from the nodes before their tokens."""
+    def _score_tree(self, tree: TokenTree, shared: int, cache: Any) -> None:
+        """Read a tree behind `shared` tokens, and note the scores of its rows."""
         sight = tree.sight()
         sight = torch.cat([sight.new_ones(len(sight), shared), sight], dim=1)
-        keep = torch.tensor(sorted({node for path in nodes.values() for node in path}))
-        logits = self._call(
-            torch.tensor([tree.ids]),
-            additive(sight, self.model.dtype)[None, None],
-            torch.tensor([tree.depths]) + shared,
-            keep,
-            cache,
-        )[0].float()
-        step = max(_LOGITS_AT_A_TIME // logits.shape[1], 1)
-        norms = torch.cat([some.logsumexp(dim=1) for some in logits.split(step)])
-        befores = torch.tensor([node for path in nodes.values() for node in path])
-        places = torch.searchsorted(keep, befores).to(logits.device)
-        targets = torch.tensor([token for i in nodes for token in self.rows[i][self.starts[i] :]]).to(logits.device)
-        each = (logits[places, targets] - norms[places]).split([len(path) for path in nodes.values()])
-        for i, row in zip(nodes, each, strict=True):
+        mask = additive(sight, self.model.dtype)[None, None]
+        before = [path[self.starts[i] - 1 - shared :] for i, path in tree.paths.items()]
+        keep, places = torch.tensor([node for nodes in before for node in nodes]).unique(return_inverse=True)
+        logits = self._call(torch.tensor([tree.ids]), mask, torch.tensor([tree.depths]) + shared, keep, cache)[
+            0
+        ].float()
+        norms = torch.cat(
+            [some.logsumexp(dim=1) for some in logits.split(max(_LOGITS_AT_A_TIME // logits.shape[1], 1))]
+        )
+        targets = torch.tensor([token for i in tree.paths for token in self.rows[i][self.starts[i] :]])
+        places, targets = places.to(logits.device), targets.to(logits.device)
+        each = (logits[places, targets] - norms[places]).split([len(nodes) for nodes in before])
+        for i, row in zip(tree.paths, each, strict=True):
             self.scores[i] = float(row.sum())
-        self.on_rows(len(nodes))
+        self.on_rows(len(tree.paths))
 
     def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
         """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""

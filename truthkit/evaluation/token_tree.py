@@ -7,7 +7,7 @@ drafts in speculative decoding: X. Miao and others, *SpecInfer* (arXiv 2305.0978
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,18 +43,19 @@ class TokenTree:
         return (node[None] <= node[:, None]) & (node[:, None] < ends[None])
 
 
-def token_trees(rows: Sequence[Sequence[int]], most: int) -> Iterator[TokenTree]:
-    """Trees of at most `most` nodes, one row at least, that hold all `rows`, none of which is empty."""
-    tree, last = TokenTree(), rows[0]
-    for number in sorted(range(len(rows)), key=lambda number: tuple(rows[number])):
-        row = rows[number]
-        same = common_length((last, row), len(row)) if tree.ids else 0
+def token_trees(rows: Mapping[int, Sequence[int]], most: int) -> Iterator[TokenTree]:
+    """Trees of at most `most` nodes, or of one row, that together hold all `rows`, by number; none of them is empty."""
+    tree = TokenTree()
+    last: Sequence[int] = ()
+    for number, row in sorted(rows.items(), key=lambda item: tuple(item[1])):
+        same = common_length((last, row), len(row))
         if tree.ids and len(tree.ids) + len(row) - same > most:
             yield tree
             tree, same = TokenTree(), 0
         tree.add(number, row, same)
         last = row
-    yield tree
+    if tree.ids:
+        yield tree
 
 
 def common_length(rows: Sequence[Sequence[int]], most: int) -> int:
