@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import truthkit as tk
+from tests.decoding.cases import ToyTokenizer
 from tests.tiny_vlm import FAMILIES, picture, tiny_vlm
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.asking import Asking, Item
@@ -27,14 +28,13 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("decoder", ["apc:beta=0", "vcd", "dola:layers=0+1", "vcd+apc"])
+@pytest.mark.parametrize("decoder", ["apc:beta=0", "vcd", "dola:layers=0+1", "vcd+apc", "m3id:decay=0.5", "icd"])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in WHOLE])
 def test_equals_each_question_alone(family: str, decoder: str) -> None:
     tiny = tiny_vlm(family)
     images = [picture(40, 30, seed=1), picture(30, 44, seed=2)]
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
     built: Any = parse_spec(decoder).build(tiny.model, tiny.processor)
-    assert can_share(built)
     rows, places, expected = [], [], []
     for place, texts in enumerate(TEXTS):
         for text in texts:
@@ -43,6 +43,7 @@ def test_equals_each_question_alone(family: str, decoder: str) -> None:
             places.append(place)
             with built:
                 expected.append(tiny.model.generate(**inputs, **options)[0, len(rows[-1]) :].tolist())
+    assert can_share(built, rows, places)
     trunk = tiny.inputs([texts[0] for texts in TEXTS], [[image] for image in images])
     with built:
         found = generate_behind_images(built, rows, places, trunk, **options)
@@ -54,12 +55,19 @@ def test_equals_each_question_alone(family: str, decoder: str) -> None:
 
 @pytest.mark.parametrize("family", sorted(WHOLE))
 def test_prompts_that_cannot_be_cut(family: str) -> None:
-    assert not can_share(tk.APC(tiny_vlm(family).model))
+    assert not can_share(tk.APC(tiny_vlm(family).model), [[5, 6, 7], [5, 6, 8]], [0, 0])
 
 
-def test_views_with_other_prompts_are_not_shared() -> None:
+def test_views_whose_prompts_cannot_be_cut() -> None:
+    """The passage that CAD leaves out ends in what the questions do not share; M3ID leaves nothing of an image."""
     tiny = tiny_vlm("llava")
-    assert not can_share(tk.M3ID(tiny.model, tiny.processor))
+    rows = [[*map(ord, f"It is a dog. {question}")] for question in ("A?", "B?")]
+    decoder = tk.CAD(tiny.model, ToyTokenizer(), context="dog. ")
+    assert can_share(decoder, rows, [0, 0])
+    assert not can_share(tk.CAD(tiny.model, ToyTokenizer(), context="dog. A"), rows, [0, 0])
+    image = tiny.model.config.image_token_id
+    assert not can_share(tk.M3ID(tiny.model), [[image, 5], [image, 6]], [0, 0])
+    assert can_share(tk.M3ID(tiny.model), [[7, image, 5], [7, image, 6]], [0, 0])
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "vcd", "ritual", "m3id"])

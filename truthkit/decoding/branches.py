@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from truthkit.decoding.cache import GrowingLayer
+from truthkit.decoding.cache import GrowingCache, GrowingLayer
 
 
 class BranchLayer(DynamicLayer):
@@ -44,7 +45,7 @@ class BranchedCache(DynamicCache):
     """A cache for branches of what was read into `trunk`, which stays as it is.
 
     Args:
-        trunk: a cache whose layers all pass `can_branch`, or another `BranchedCache` that keeps.
+        trunk: a cache of full-attention layers only, or another `BranchedCache` that keeps.
         index, keep: as in `BranchLayer`.
     """
 
@@ -53,6 +54,14 @@ class BranchedCache(DynamicCache):
         self.layers = [BranchLayer(layer, index, keep) for layer in trunk.layers]
 
 
-def can_branch(cache: Any) -> bool:
-    """Whether a cache holds plain full-attention layers only: windows and recurrent states are not shared."""
-    return bool(cache.layers) and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
+def takes_branches(model: Any) -> bool:
+    """Whether rows of a plain model can go on from shared ones with padding in between.
+
+    Each of its tokens sees all before it and none behind, and its place comes from position ids or the mask (Bloom);
+    windows and recurrent states are not shared.
+    """
+    config = model.config.get_text_config(decoder=True)
+    placed = "position_ids" in inspect.signature(model.forward).parameters or config.model_type == "bloom"
+    causal = not getattr(config, "use_bidirectional_attention", None)
+    layers = GrowingCache(config=config).layers
+    return placed and causal and bool(layers) and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in layers)

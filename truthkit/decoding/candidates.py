@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -170,7 +171,7 @@ def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
     if isinstance(cache, StaticCache):
         warnings.warn("contrastive search replaces the static cache by a growing one.", stacklevel=2)
         cache = model_kwargs["cache"] = GrowingCache(config=model.config)
-    if (obstacle := _tree_obstacle(model, cache)) is None:
+    if (obstacle := tree_obstacle(model, cache)) is None:
         grow(cache)
         return Tree()
     warnings.warn(
@@ -190,11 +191,18 @@ def can_crop(cache: Cache) -> bool:
     )
 
 
-def _tree_obstacle(model: Any, cache: Cache) -> str | None:
-    """Why `model` with `cache` cannot take candidates as a tree, as a phrase for a message; None if it can."""
+def tree_obstacle(model: Any, cache: Cache, *, attentions: Collection[str] = ("sdpa", "eager")) -> str | None:
+    """Why tokens of one row of `model` cannot be alternatives of each other, as a phrase for a message; None if they
+    can.
+
+    Args:
+        model: a plain model.
+        cache: what they would go into.
+        attentions: the implementations of attention that take the mask.
+    """
     config = text_decoder(model).config
     attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in attentions:
         return f"its attention implementation, {attention!r}, takes no 4-D mask"
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:

@@ -114,6 +114,6 @@ class Companion:
             outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]
         kept = keep if isinstance(keep, int) else len(keep)
-        step = self.length - kept + 1 - group.prompt.length
+        step = self.length - kept + 1 - group.prompt.answer_start
         cut = isinstance(keep, int) or group.takes_logits_to_keep
         return group.split(outputs.logits if cut else outputs.logits[:, keep], kept, step)

@@ -26,7 +26,7 @@ from truthkit.decoding.attach import (
     sole_owner,
     uncompiled,
 )
-from truthkit.decoding.branches import BranchedCache
+from truthkit.decoding.branches import BranchedCache, takes_branches
 from truthkit.decoding.cache import grow
 from truthkit.decoding.companion import Companion
 from truthkit.decoding.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
@@ -178,7 +178,7 @@ class Decoder(ABC):
         if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
             raise ArgumentError(f"{type(self).__name__} needs input_ids beside the images, to see where they belong.")
         self._forget()
-        for group in (self._main, *(companion.group for companion in self._companions)):
+        for group in self._groups:
             group.images.encode(inputs, ids, mask)
         return ids
 
@@ -189,10 +189,13 @@ class Decoder(ABC):
                 with self._as_it_is():
                     return original(*args, **kwargs)
             self._check_request(args, kwargs)
-            if not (self._main.images.ready or self._goes_on(kwargs)):
+            self._length = _prompt_length(args, kwargs)
+            if self._goes_on(kwargs):
+                for group in self._groups:
+                    group.prompt_goes_on(self._length or 0)
+            elif not self._main.images.ready:
                 self._forget()
             self._ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
-            self._length = _prompt_length(args, kwargs)
             self._generating = True
             try:
                 with replaced_method(self.model, "prepare_inputs_for_generation", keep_mask_flat):
@@ -227,8 +230,7 @@ class Decoder(ABC):
             )
         config = kwargs.get("generation_config") or self.model.generation_config
         chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
-        groups = [self._main, *(companion.group for companion in self._companions)]
-        alike = all(group.same_prompt and not group.images.ready for group in groups)
+        alike = all(group.same_prompt and not group.images.ready for group in self._groups)
         if chunk is not None and (self._companions or not alike):
             raise ArgumentError(
                 f"prefill_chunk_size={chunk} cannot be used with {type(self).__name__} here: a view's prompt differs "
@@ -251,8 +253,8 @@ class Decoder(ABC):
         """Let new rows go on from rows that were read into `cache`; afterwards everything is as before.
 
         What is yielded goes into the forwards as their `cache`, or, kept, into one call of `generate` (greedy search or
-        sampling, with the whole prompts; for views with the main view's prompt). Full-attention models only
-        (`can_branch`).
+        sampling, with the whole prompts; no view's part of them in `cache` may be longer than the main one's columns).
+        Only where `takes_branches`.
 
         Args:
             cache: of this decoder's session.
@@ -271,6 +273,20 @@ class Decoder(ABC):
                 yield self._cache
         finally:
             self._cache, self._past = cache, past
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether forwards that go on from a cache may be trees (`truthkit.decoding.trees`)."""
+        return all(group.takes_trees for group in self._groups)
+
+    @property
+    def takes_branches(self) -> bool:
+        """Whether `branched` serves: in the models of all views (`truthkit.decoding.branches`)."""
+        return all(takes_branches(group.model) for group in self._groups)
+
+    @property
+    def _groups(self) -> list[RowGroup]:
+        return [self._main, *(companion.group for companion in self._companions)]
 
     def _forget(self, *, cache_is_wanted: bool = True) -> None:
         self._release_cache(wanted=cache_is_wanted)
@@ -420,7 +436,7 @@ class Decoder(ABC):
         if self._short is not None:
             self._short.join(outputs, self._cache, group.rows, call["positions"])
             self._short = None
-        step = call["past"] + call["width"] - call["positions"] + 1 - group.prompt.length
+        step = call["past"] + call["width"] - call["positions"] + 1 - group.prompt.answer_start
         views = iter(group.split(outputs.logits, call["positions"], step))
         others = iter(self._companion_logits(call))
         ordered = [next(views) if view.model is None else next(others) for view in self.views]

@@ -19,7 +19,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-_NAME = "truthkit_packed"
+PACKED = "truthkit_packed"
+"""As transformers knows it."""
 
 
 def packed_attention_forward(
@@ -62,8 +63,8 @@ def packed_attention_forward(
     return output.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, packed_attention_forward)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
+AttentionInterface.register(PACKED, packed_attention_forward)
+AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def packed_attention(decoder: Any) -> Iterator[None]:
     config = decoder.config
     before = config._attn_implementation
     if before == "sdpa" and decoder._supports_attention_backend:
-        config._attn_implementation = _NAME
+        config._attn_implementation = PACKED
     try:
         yield
     finally:

@@ -18,6 +18,33 @@ PromptRewrite = Callable[[list[list[int]]], list[list[int]]]
 _MARK = "\u2063content\u2063"
 
 
+def shared_width(
+    rewrites: Sequence[PromptRewrite], prompts: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> int | None:
+    """How wide the first tokens of prompts are in the widest view, where every view can read them apart.
+
+    Args:
+        rewrites: of the views whose prompts are others.
+        prompts: token ids.
+        lengths: how many of each prompt's tokens are to be read first.
+
+    Returns:
+        None if a view's prompt is not its prompt of the first tokens, one at least, with the rest unchanged behind.
+    """
+    firsts = [list(prompt[:length]) for prompt, length in zip(prompts, lengths, strict=True)]
+    width = max(lengths)
+    for rewrite in rewrites:
+        try:
+            cut, whole = rewrite(firsts), rewrite([list(prompt) for prompt in prompts])
+        except ArgumentError:  # what is to be changed does not lie in the first tokens
+            return None
+        rests = [list(prompt[length:]) for prompt, length in zip(prompts, lengths, strict=True)]
+        if not all(cut) or whole != [first + rest for first, rest in zip(cut, rests, strict=True)]:
+            return None
+        width = max(width, *map(len, cut))
+    return width
+
+
 def text_tokenizer(processor: Any, needed_for: str) -> Any:
     """The tokenizer itself, or the one inside an image-text processor.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ from truthkit.decoding.adapters import AdapterRows
 from truthkit.decoding.exits import EarlyExits
 from truthkit.decoding.fast import fast_decoding
 from truthkit.decoding.image_rows import ImageRewrite, ImageRows, image_encoder, placeholders, scattered
+from truthkit.decoding.layout import Prompt, along_axes
 from truthkit.decoding.prompts import PromptRewrite
+from truthkit.decoding.trees import behind_prompts, takes_trees
 from truthkit.errors import ArgumentError, ModelError
 
 
@@ -57,35 +59,6 @@ class ViewLogits:
     logits: torch.Tensor
     exits: torch.Tensor | None = None
     step: int = 0
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The prompt of every row of a group, left-padded to one length."""
-
-    batch: int
-    length: int
-    ids: torch.Tensor | None
-    mask: torch.Tensor
-    offsets: torch.Tensor | None
-    padded: bool
-    axes: torch.Tensor | None = None
-    """Positions on several axes, shape (axes, rows, length), where the model has such and needs them from here."""
-
-    @property
-    def extra(self) -> int:
-        """How many more cache slots a row takes than the main view's own prompt."""
-        return self.mask.shape[1] - self.length
-
-    def select(self, batch: int, index: torch.Tensor) -> Prompt:
-        """The prompt of `batch` rows per view, whose row `i` of all is row `index[i]` of these."""
-
-        def taken(tensor: torch.Tensor | None, dim: int = 0) -> torch.Tensor | None:
-            return None if tensor is None else tensor.index_select(dim, index.to(tensor.device))
-
-        mask, axes = taken(self.mask), taken(self.axes, 1)
-        assert mask is not None
-        return Prompt(batch, self.length, taken(self.ids), mask, taken(self.offsets), self.padded, axes)
 
 
 class RowGroup:
@@ -156,11 +129,21 @@ class RowGroup:
         assert self._prompt is not None
         return self._prompt
 
+    @property
+    def takes_trees(self) -> bool:
+        """Whether forwards that go on from a cache may be trees (`truthkit.decoding.trees`)."""
+        counted_along_the_row = not self.same_prompt and hasattr(self.vision.base_model, "get_rope_index")
+        return takes_trees(self.model) and not counted_along_the_row
+
     def end(self) -> None:
         """Forget the prompt and its images."""
         self._prompt = None
         self.images.forget()
         self.aim(0, 0)
+
+    def prompt_goes_on(self, length: int) -> None:
+        """Let the prompt's end be in tokens that are still to come, at `length`."""
+        self._prompt = replace(self.prompt, whole=length)
 
     @contextmanager
     def branched(self, index: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -300,7 +283,9 @@ class RowGroup:
 
         self._width = width + prompt.extra if past == 0 else width
         tail = past + width - prompt.length
-        if tail > 0:
+        if mask is not None and mask.dim() == 4:
+            wide_mask = behind_prompts(mask, prompt.mask, prompt.length, self.model.dtype)
+        elif tail > 0:
             rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()
             wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
         else:
@@ -308,7 +293,7 @@ class RowGroup:
         wide["attention_mask"] = wide_mask if mask is not None or (prompt.padded and not self.same_prompt) else None
 
         if prompt.axes is not None:
-            wide["position_ids"] = _along_axes(prompt.axes, wide_mask, self._width, positions)
+            wide["position_ids"] = along_axes(prompt.axes, wide_mask, self._width, positions)
         elif not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
             every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
             if positions is not None and prompt.offsets is not None:  # some models count from 1
@@ -356,25 +341,6 @@ _PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
 _TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
-
-
-def _along_axes(prompt: torch.Tensor, mask: torch.Tensor, width: int, given: torch.Tensor | None) -> torch.Tensor:
-    """Positions of the last `width` tokens on several axes: the prompt's, and one more for each token after it.
-
-    Args:
-        prompt: shape (axes, rows, length).
-        mask: over all tokens so far, shape (rows, total).
-        width: how many are asked for.
-        given: the main view's; four axes begin with the plain position among the text.
-    """
-    text = (mask.cumsum(dim=1) - 1).clamp_min_(0)
-    length = prompt.shape[2]
-    jump = prompt.amax(dim=(0, 2))[:, None] - text[:, length - 1 : length]
-    tail = (text[:, length:] + jump).expand(len(prompt), -1, -1)
-    every = torch.cat([prompt, tail], dim=2)
-    if given is not None and given.dim() == 3 and len(given) > len(prompt):
-        every = torch.cat([text[None], every])
-    return every[:, :, -width:]
 
 
 def check_same_vocabulary(main: Any, other: Any) -> None:

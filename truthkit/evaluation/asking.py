@@ -163,17 +163,16 @@ class Asking:
         decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
         sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
         apart = self.share_prefix and all(one.positions in _SEEN_APART for one in self.steerings)
-        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing):
+        rows = [
+            ids[kept].tolist() for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+        ]
+        places = [list(seen).index(item.images) for item in batch]
+        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing, rows, places):
             firsts = [next(item for item in batch if item.images == paths) for paths in seen]
             trunk = encode_prompts(
                 self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
             )
-            rows = [
-                ids[kept].tolist()
-                for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
-            ]
             with sharing:
-                places = [list(seen).index(item.images) for item in batch]
                 new = generate_behind_images(sharing, rows, places, trunk, **options)
         else:
             moved = {k: value.to(self.model.device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}

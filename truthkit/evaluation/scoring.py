@@ -1,7 +1,9 @@
 """Log-probabilities of given texts under a model and a decoder, with what they begin with read once for all.
 
-Choices share their question, and questions behind one few-shot prompt share that: each is read once, in one row, and
-what follows goes on from there (`truthkit.decoding.branches`).
+Choices share their question, and questions behind one few-shot prompt share that. What a family of rows begins with is
+read first, and what follows as trees of tokens, in which every other beginning that is shared is once too
+(`truthkit.evaluation.token_tree`). Where attention cannot take a tree, each context is read in a row, and what goes on
+from it in further rows (`truthkit.decoding.branches`).
 """
 
 from __future__ import annotations
@@ -15,13 +17,24 @@ import torch
 
 from truthkit.activations.hooks import Hooked
 from truthkit.decoding.attach import plain_model
-from truthkit.decoding.branches import BranchedCache, can_branch
+from truthkit.decoding.branches import BranchedCache, takes_branches
 from truthkit.decoding.cache import GrowingCache
+from truthkit.decoding.candidates import text_decoder
 from truthkit.decoding.decoder import Decoder
+from truthkit.decoding.packed_attention import packed_attention
+from truthkit.decoding.prompts import shared_width
+from truthkit.decoding.trees import additive, takes_trees
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.token_tree import TokenTree, common_length, token_trees
 
 _WORTH = 16
-"""Fewer shared tokens than this are not read apart."""
+"""Fewer shared tokens than this are not read apart, nor those that would save less than a quarter of a batch."""
+
+_MOST_NODES = 1024
+"""Of one tree: every node costs as much attention as there are nodes."""
+
+_LOGITS_AT_A_TIME = 1 << 22
+"""For how many logits the temporaries of `logsumexp` are made at once."""
 
 
 def log_probabilities(
@@ -63,13 +76,13 @@ def log_probabilities(
     choosy = [steering for steering in steerings if steering.positions != "all"]
     lengths = starts if prompt_lengths is None else prompt_lengths
     reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows, choosy, lengths)
-    cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    shared = common_length(rows, min(starts) - 2) if share_prefix and not choosy and can_branch(cache) else 0
+    plain = plain_model(model)
     try:
-        if shared < _WORTH:
-            reader.read_whole()
+        if decoder is not None:
+            reader.read(share_prefix and not choosy and decoder.takes_branches, decoder.takes_trees)
         else:
-            reader.read_shared(shared, cache)
+            with packed_attention(text_decoder(plain)):
+                reader.read(share_prefix and not choosy and takes_branches(plain), takes_trees(plain))
     finally:
         for steering in choosy:
             steering.prompt_lengths = None
@@ -97,20 +110,73 @@ class _Reader:
         self.scores = [0.0] * len(rows)
         self._accepted = inspect.signature(plain_model(model).forward).parameters
 
-    def read_whole(self) -> None:
-        """Every row by itself."""
-        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i]))
+    def read(self, sharing: bool, trees: bool) -> None:
+        """Every row; if `sharing`, rows that begin alike together, as trees or as branches."""
+        families: dict[tuple[int, ...], list[int]] = {}
+        for i, row in enumerate(self.rows):
+            families.setdefault(tuple(row[:_WORTH]) if sharing else (), []).append(i)
+        alone: list[int] = []
+        for which in families.values():
+            most = min(self.starts[i] for i in which) - 2
+            shared = common_length([self.rows[i] for i in which], most) if sharing else 0
+            if shared < _WORTH or 4 * shared * (len(which) - 1) < self.tokens or not self._can_cut(which, shared):
+                alone += which
+                continue
+            cache = GrowingCache(config=self.model.config.get_text_config(decoder=True))
+            self._forward(*padded([self.rows[which[0]][:shared]]), 0, 1, cache)
+            (self._read_trees if trees else self._read_branches)(which, shared, cache)
+        self._read_whole(alone)
+
+    def _can_cut(self, which: list[int], shared: int) -> bool:
+        views = () if self.decoder is None else self.decoder.views
+        rewrites = [view.prompt for view in views if view.prompt is not None]
+        return shared_width(rewrites, [self.rows[i] for i in which], [shared] * len(which)) is not None
+
+    def _read_whole(self, which: list[int]) -> None:
+        """Rows by themselves."""
+        order = sorted(which, key=lambda i: len(self.rows[i]))
         while order:
             some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
             ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
-    def read_shared(self, shared: int, cache: Any) -> None:
-        """The first `shared` tokens into `cache`, then every context that follows them, then what follows that."""
-        self._forward(*padded([self.rows[0][:shared]]), 0, 1, cache)
+    def _read_trees(self, which: list[int], shared: int, cache: Any) -> None:
+        """Rows of which `cache` holds the first `shared` tokens, as trees, each of which is then forgotten.
+
+        Nothing follows a row's last token, which is not read.
+        """
+        read = {i: self.rows[i][shared:-1] for i in which if len(self.rows[i]) > self.starts[i]}
+        for tree in token_trees(read, min(self.tokens, _MOST_NODES)):
+            self._score_tree(tree, shared, cache)
+            cache.crop(-len(tree.ids))
+        if others := len(which) - len(read):
+            self.on_rows(others)
+
+    def _score_tree(self, tree: TokenTree, shared: int, cache: Any) -> None:
+        """Read a tree behind `shared` tokens, and note the scores of its rows."""
+        sight = tree.sight()
+        sight = torch.cat([sight.new_ones(len(sight), shared), sight], dim=1)
+        mask = additive(sight, self.model.dtype)[None, None]
+        before = [path[self.starts[i] - 1 - shared :] for i, path in tree.paths.items()]
+        keep, places = torch.tensor([node for nodes in before for node in nodes]).unique(return_inverse=True)
+        logits = self._call(torch.tensor([tree.ids]), mask, torch.tensor([tree.depths]) + shared, keep, cache)[
+            0
+        ].float()
+        norms = torch.cat(
+            [some.logsumexp(dim=1) for some in logits.split(max(_LOGITS_AT_A_TIME // logits.shape[1], 1))]
+        )
+        targets = torch.tensor([token for i in tree.paths for token in self.rows[i][self.starts[i] :]])
+        places, targets = places.to(logits.device), targets.to(logits.device)
+        each = (logits[places, targets] - norms[places]).split([len(nodes) for nodes in before])
+        for i, row in zip(tree.paths, each, strict=True):
+            self.scores[i] = float(row.sum())
+        self.on_rows(len(tree.paths))
+
+    def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
+        """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""
         contexts: dict[tuple[int, ...], list[int]] = {}
-        for i, (row, start) in enumerate(zip(self.rows, self.starts, strict=True)):
-            contexts.setdefault(tuple(row[shared : start - 1]), []).append(i)
+        for i in which:
+            contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
         order = sorted(contexts, key=len)
         while order:
             chosen = _batch(order, len, self.tokens)
@@ -149,14 +215,25 @@ class _Reader:
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, past: int, keep: int, cache: Any) -> torch.Tensor:
         """Logits at the last `keep` positions of `ids`, which follow `past` tokens that `cache` holds."""
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, past:]
+        return self._call(ids, mask, positions, keep, cache)
+
+    def _call(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int | torch.Tensor, cache: Any
+    ) -> torch.Tensor:
+        """Logits at the last `keep` positions of `ids`, or at those that it lists."""
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         call: dict[str, Any] = {
             name: value.to(self.model.device) for name, value in inputs.items() if name in self._accepted
         }
         call |= {"use_cache": False} if cache is None else {"cache": cache}
-        call |= {"logits_to_keep": keep} if "logits_to_keep" in self._accepted else {}
+        keep = keep.to(self.model.device) if isinstance(keep, torch.Tensor) else keep
+        cuts = "logits_to_keep" in self._accepted
+        call |= {"logits_to_keep": keep} if cuts else {}
         with torch.no_grad():
-            return self.model(**call).logits[:, -keep:]
+            logits = self.model(**call).logits
+        if isinstance(keep, int):
+            return logits[:, -keep:]
+        return logits if cuts else logits[:, keep]
 
     @contextmanager
     def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
@@ -167,9 +244,9 @@ class _Reader:
                 yield branches
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of rows padded on the left."""
-    width = max(map(len, rows))
+def padded(rows: Sequence[Sequence[int]], width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of rows padded on the left, to `width` at least."""
+    width = max(width, *map(len, rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
@@ -184,13 +261,3 @@ def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[
     while order and (len(some) + 1) * length(some[0]) <= tokens:
         some.append(order.pop())
     return some
-
-
-def common_length(rows: Sequence[Sequence[int]], most: int) -> int:
-    """How many first tokens all rows share, at most so many."""
-    length = 0
-    for column in zip(*rows, strict=False):  # to the end of the shortest
-        if length == most or len(set(column)) > 1:
-            break
-        length += 1
-    return length

@@ -11,27 +11,39 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.branches import can_branch
 from truthkit.decoding.cache import GrowingCache
 from truthkit.decoding.decoder import Decoder
-from truthkit.evaluation.scoring import common_length, padded
+from truthkit.decoding.prompts import shared_width
+from truthkit.evaluation.scoring import padded
+from truthkit.evaluation.token_tree import common_length
 
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 
 
-def can_share(decoder: Decoder) -> bool:
-    """Whether what a prompt begins with can be read apart, under this decoder and by its model.
+def can_share(decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[int]) -> bool:
+    """Whether what prompts about one image begin with can be read apart, under this decoder and by its model.
 
-    Views with other prompts rewrite whole prompts; windows, recurrent states, Q-Formers and prompts that see themselves
-    in both directions depend on what follows.
+    Windows, recurrent states, Q-Formers and prompts that see themselves in both directions depend on what follows, and
+    so may a view's prompt.
+
+    Args:
+        decoder: any.
+        rows: the prompts' token ids, without padding.
+        places: for each prompt the number of its image.
     """
-    config = decoder.model.config.get_text_config(decoder=True)
-    return (
-        decoder.front is decoder.model
-        and all(view.prompt is None for view in decoder.views)
-        and not getattr(config, "use_bidirectional_attention", None)
-        and can_branch(GrowingCache(config=config))
-    )
+    apart = decoder.front is decoder.model and decoder.takes_branches
+    return apart and _shared(decoder, rows, places)[1] is not None
+
+
+def _shared(
+    decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[int]
+) -> tuple[list[Sequence[int]], int | None]:
+    """What the prompts about each image begin with, and how wide that is in all views."""
+    members = [[row for row, at in zip(rows, places, strict=True) if at == place] for place in range(max(places) + 1)]
+    lengths = [common_length(own, min(map(len, own)) - 1) for own in members]
+    rewrites = [view.prompt for view in decoder.views if view.prompt is not None]
+    width = shared_width(rewrites, rows, [lengths[place] for place in places])
+    return [own[0][:length] for own, length in zip(members, lengths, strict=True)], width
 
 
 def generate_behind_images(
@@ -44,22 +56,22 @@ def generate_behind_images(
     """New tokens for every prompt, (prompts, new), padded on the right.
 
     Args:
-        decoder: one that `can_share`, attached to its model.
+        decoder: one that `can_share` these, attached to its model.
         rows: the prompts' token ids, without padding.
         places: for each prompt the number of its image in `trunk`.
         trunk: model inputs of one prompt per image, padded on the left, with pixels.
         **options: of `generate`; greedy search or sampling.
     """
     model = decoder.front
-    members = [[row for row, at in zip(rows, places, strict=True) if at == place] for place in range(max(places) + 1)]
-    shared = [common_length(own, min(map(len, own)) - 1) for own in members]
-    ids, mask = padded([own[0][:length] for own, length in zip(members, shared, strict=True)])
+    firsts, width = _shared(decoder, rows, places)
+    assert width is not None
+    ids, mask = padded(firsts, width)
     first = {name: value for name, value in trunk.items() if name not in ("input_ids", "attention_mask")}
     for name in _TOKEN_TYPES:
         if name in first:
             lengths = trunk["attention_mask"].sum(dim=1).tolist()
             types = [row[-length:].tolist() for row, length in zip(first[name], lengths, strict=True)]
-            first[name] = padded([row[:length] for row, length in zip(types, shared, strict=True)])[0]
+            first[name] = padded([row[: len(own)] for row, own in zip(types, firsts, strict=True)], width)[0]
     first |= {"input_ids": ids, "attention_mask": mask}
     if not hasattr(model.base_model, "get_rope_index"):  # who has it knows the places of image tokens better
         first["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
@@ -67,7 +79,7 @@ def generate_behind_images(
     with torch.no_grad():
         model(**_on(model, first), cache=cache, logits_to_keep=1)
     index = torch.tensor(list(places))
-    rest, own_mask = padded([row[shared[place] :] for row, place in zip(rows, places, strict=True)])
+    rest, own_mask = padded([row[len(firsts[place]) :] for row, place in zip(rows, places, strict=True)])
     given = {"input_ids": torch.cat([ids[index], rest], 1), "attention_mask": torch.cat([mask[index], own_mask], 1)}
     with decoder.branched(cache, index, keep=True) as branches:
         output = model.generate(**_on(model, given), cache=branches, **options)
