@@ -193,18 +193,22 @@ def _select(
     return replace(vector.at(best.layer), provenance={**vector.provenance, "selection": selection})
 
 
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' if count != 1 else ''}"
+
+
 def _report(args: argparse.Namespace, vector: SteeringVector, out: Path) -> None:
     if args.json:
         print(json.dumps({"out": str(out), **vector.provenance}, indent=2))
         return
     counts = vector.provenance["pairs"]
-    print(f"{out}: {vector!r}, from {counts['count']} pairs")
+    print(f"{out}: {vector!r}, from {_pairs(counts['count'])}")
     if vector.scores:
         layer = max(vector.scores, key=lambda layer: vector.scores[layer]["auc"])
         best = vector.scores[layer]
         print(
             f"best held-out AUC: layer {layer}, {best['auc']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
-            f"p {best['p_any']:.3f} over all layers, {best['pairs']} pairs"
+            f"p {best['p_any']:.3f} over all layers, {_pairs(int(best['pairs']))}"
         )
     if selection := vector.provenance.get("selection"):
         print(
