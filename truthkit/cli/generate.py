@@ -121,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     images = [read_image(path) for path in args.image or ()]
     with rendering.working("loading the model"):
         model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        if images and not hasattr(processor, "image_processor"):
+            raise ArgumentError("--image needs an image-text model, and this is a text model; name one with --model.")
         decoders = [_build(spec, args, model, processor, passage, images) for spec in specs]
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error
