@@ -38,22 +38,14 @@ from rich.table import Table
 import truthkit as tk
 from truthkit.evaluation.factcheck import averaged, compare, confusion, control, implied, mentions_agree, score
 from truthkit.evaluation.score import Score
-from truthkit.steering.reflex import (
-    Disagreement,
-    Form,
-    ReflexVectors,
-    as_backbone,
-    horizontal_pairs,
-    projections,
-    refinement_claims,
-    reflex_vectors,
-    write_claims,
-)
+from truthkit.steering.disagreement import Disagreement, as_backbone, refinement_claims
+from truthkit.steering.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
 from truthkit.steering.reflex_gains import measure_gains
 from truthkit.steering.reflex_guide import Guide
 from truthkit.steering.vector import SteeringVector
 from truthkit.steering.verdicts import VerdictScorer, as_verdicts, label_bias
-from truthkit.training.factcheck_data import LABELS_2, LABELS_3, LABELS_6, Claim, merge_label, read_claims
+from truthkit.training.dialogue import Form
+from truthkit.training.factcheck_data import LABELS_2, LABELS_3, LABELS_6, Claim, merge_label, read_claims, write_claims
 from truthkit.training.lora import Settings, train
 from truthkit.training.overlap import overlapping
 from truthkit.training.reflex_data import reflex_examples

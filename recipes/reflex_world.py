@@ -56,12 +56,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import truthkit as tk
 from truthkit.evaluation.intervals import Difference, FloatArray, paired_bootstrap, ratio
 from truthkit.models.adapter import with_adapter
-from truthkit.steering.reflex import Disagreement, Form, ReflexVectors, disagreement, reflex_vectors
+from truthkit.steering.disagreement import Disagreement, disagreement
+from truthkit.steering.reflex import ReflexVectors, reflex_vectors
 from truthkit.steering.reflex_gains import Gains, measure_gains
 from truthkit.steering.reflex_guide import Guide
 from truthkit.steering.vector import SteeringVector
 from truthkit.steering.verdicts import VerdictScorer, label_bias
-from truthkit.training.dialogue import dialogue
+from truthkit.training.dialogue import Form, dialogue
 from truthkit.training.factcheck_data import LABELS_3, Claim
 from truthkit.training.lora import Settings, train
 from truthkit.training.reflex_data import reflex_examples

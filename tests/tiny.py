@@ -15,7 +15,7 @@ VOCAB = 128
 PAD = 0
 
 # One spelling of the sizes for all architectures that follow Llama's config names.
-_LLAMA_LIKE: dict[str, Any] = {
+LLAMA_LIKE: dict[str, Any] = {
     "hidden_size": 48,
     "intermediate_size": 64,
     "num_hidden_layers": 4,
@@ -32,7 +32,7 @@ _GPT_LIKE: dict[str, Any] = {
 }
 # These two rescale the embeddings and normalise each block's output: a tied head would only repeat the last token.
 _GEMMA_LIKE: dict[str, Any] = {
-    **_LLAMA_LIKE,
+    **LLAMA_LIKE,
     "sliding_window": 16,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
     "query_pre_attn_scalar": 12,
@@ -40,16 +40,16 @@ _GEMMA_LIKE: dict[str, Any] = {
 }
 
 _CONFIGS: dict[str, dict[str, Any]] = {
-    "llama": _LLAMA_LIKE,
-    "qwen2": _LLAMA_LIKE,
-    "qwen3": _LLAMA_LIKE,
-    "gemma": _LLAMA_LIKE,
+    "llama": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "qwen3": LLAMA_LIKE,
+    "gemma": LLAMA_LIKE,
     "gemma2": _GEMMA_LIKE,
     "gemma3_text": _GEMMA_LIKE,
-    "mistral": {**_LLAMA_LIKE, "sliding_window": 16},
-    "mixtral": {**_LLAMA_LIKE, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "phi": {**_LLAMA_LIKE, "num_key_value_heads": 4},
-    "phi3": _LLAMA_LIKE,
+    "mistral": {**LLAMA_LIKE, "sliding_window": 16},
+    "mixtral": {**LLAMA_LIKE, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "phi": {**LLAMA_LIKE, "num_key_value_heads": 4},
+    "phi3": LLAMA_LIKE,
     "gpt2": {"n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 512},
     "gpt_neox": {**_GPT_LIKE, "intermediate_size": 64},
     "opt": {**_GPT_LIKE, "ffn_dim": 64, "word_embed_proj_dim": 48},

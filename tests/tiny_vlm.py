@@ -36,6 +36,8 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
 from transformers.processing_utils import ProcessorMixin
 
+from tests.tiny import LLAMA_LIKE
+
 _SIDE = 28
 _SQUARE = {"height": _SIDE, "width": _SIDE}
 
@@ -174,13 +176,7 @@ def _internvl(tokenizer: Any) -> Any:
 # -- models ------------------------------------------------------------------------------------------------------------
 
 _TEXT: dict[str, Any] = {
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "max_position_embeddings": 512,
+    **LLAMA_LIKE,
     "vocab_size": VOCAB,
     "pad_token_id": 0,
     "bos_token_id": 1,

@@ -4,6 +4,9 @@ Every one also inherits the builtin that callers already catch, names the argume
 expected, and ends with the way out.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class TruthkitError(Exception):
     """Base of every error raised on purpose."""
@@ -27,3 +30,9 @@ class NotAvailableError(TruthkitError, OSError):
 
 class MissingExtraError(TruthkitError, ImportError):
     """A feature needs an optional dependency that is not installed."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """What to put behind a name that is unknown: " (did you mean ...?)", or nothing where no name is like it."""
+    close = difflib.get_close_matches(word.lower().replace("-", "_").replace(" ", "_"), list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -10,11 +10,11 @@ from typing import Any
 from truthkit.errors import ArgumentError
 from truthkit.models.adapter import with_adapter
 from truthkit.steering.cleaning import Cleaned, Cleaning, Dropped, Token, clean
-from truthkit.steering.reflex import Form, answer_head
-from truthkit.steering.reflex_answers import answers
+from truthkit.steering.reflex_answers import explanations
 from truthkit.steering.reflex_guide import Guide, as_guide
 from truthkit.steering.vector import SteeringVector
 from truthkit.steering.verdicts import Verdict, VerdictScorer
+from truthkit.training.dialogue import Form, answer_head
 from truthkit.training.factcheck_data import LABELS_3, Claim
 
 
@@ -139,20 +139,18 @@ class FactChecker:
         verdicts = self._scorer.verdicts(prompts, guides=guides, bias=self.bias)
         if not self.form.explain:
             return [_check(claim, verdict) for claim, verdict in zip(asked, verdicts, strict=True)]
-        heads = [answer_head(verdict.label).rstrip() for verdict in verdicts]
-        said = answers(
+        said = explanations(
             self.model,
             self.processor,
             prompts,
-            heads=heads,
+            [verdict.label for verdict in verdicts],
             guides=guides,
             max_new_tokens=self._max_new_tokens,
             token_budget=self._token_budget,
         )
-        explanations = [text.removeprefix(head).strip() for text, head in zip(said, heads, strict=True)]
         return [
-            _check(claim, verdict, self._cleaned(prompt, verdict.label, explanation))
-            for claim, verdict, prompt, explanation in zip(asked, verdicts, prompts, explanations, strict=True)
+            _check(claim, verdict, self._cleaned(prompt, verdict.label, text))
+            for claim, verdict, prompt, text in zip(asked, verdicts, prompts, said, strict=True)
         ]
 
     def _claims(self, claims: Sequence[str | Claim], evidence: Sequence[str | None] | None) -> list[Claim]:

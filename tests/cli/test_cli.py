@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,27 @@ def test_other_errors_are_not_swallowed(failing: Any) -> None:
     failing(ZeroDivisionError("a defect"))
     with pytest.raises(ZeroDivisionError):
         cli.main(["models"])
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, failing: Any, capsys: Any) -> None:
+    missing = tmp_path / "no" / "x"
+    with pytest.raises(OSError, match="No such file") as caught:
+        missing.open("w")
+    failing(caught.value)
+    assert cli.main(["models"]) == 1
+    assert capsys.readouterr().err == f"truthkit: error: {missing}: No such file or directory.\n"
+
+
+def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(args: argparse.Namespace) -> int:
+        print(warnings.formatwarning("mind\nthe gap", UserWarning, "some.py", 1), end="")
+        return 0
+
+    monkeypatch.setattr("truthkit.cli.models.run", run)
+    usual = warnings.formatwarning
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out == "truthkit: warning: mind the gap\n"
+    assert warnings.formatwarning is usual
 
 
 def test_interrupt_exits_with_130(failing: Any, capsys: pytest.CaptureFixture[str]) -> None:

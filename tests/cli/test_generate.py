@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from truthkit import cli
@@ -37,6 +38,15 @@ def generate(
         return code, *capsys.readouterr()
 
     return run
+
+
+def test_an_image_for_a_text_model(generate: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    code, out, err = generate(QUESTION, "--image", str(tmp_path / "a.png"))
+    assert (code, out) == (2, "")
+    assert (
+        err == "truthkit: error: --image needs an image-text model, and this is a text model; name one with --model.\n"
+    )
 
 
 def test_json_is_one_document(generate: Any, smollm2: Any) -> None:

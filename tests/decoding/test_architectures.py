@@ -10,25 +10,16 @@ import truthkit as tk
 from tests.decoding.cases import LIE, ToyTokenizer
 from tests.decoding.oracle import Look, Oracle, dola, icd, save_adapter, with_adapter
 from tests.decoding.test_decoders import decode
-from tests.tiny import build, padded_batch
+from tests.tiny import LLAMA_LIKE, build, padded_batch
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "max_position_embeddings": 512,
-}
 MOE = {
-    **SIZES,
+    **LLAMA_LIKE,
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 32,
 }
-SLIDING = {**SIZES, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2}
+SLIDING = {**LLAMA_LIKE, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2}
 HYBRID = {
     **MOE,
     "linear_num_key_heads": 2,
@@ -41,13 +32,13 @@ MAMBA = {"hidden_size": 48, "num_hidden_layers": 4, "state_size": 8}
 CONFIGS: dict[str, dict[str, Any]] = {
     "cohere2": SLIDING,
     "exaone4": SLIDING,
-    "glm": SIZES,
-    "gpt_oss": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
-    "granite": {**SIZES, "logits_scaling": 3.0},
-    "llama4_text": {**SIZES, "intermediate_size_mlp": 64, "num_local_experts": 2},
+    "glm": LLAMA_LIKE,
+    "gpt_oss": {**LLAMA_LIKE, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+    "granite": {**LLAMA_LIKE, "logits_scaling": 3.0},
+    "llama4_text": {**LLAMA_LIKE, "intermediate_size_mlp": 64, "num_local_experts": 2},
     "mamba": MAMBA,
     "mamba2": {**MAMBA, "num_heads": 8, "head_dim": 12, "n_groups": 2, "chunk_size": 8},
-    "olmo2": SIZES,
+    "olmo2": LLAMA_LIKE,
     "qwen2_moe": MOE,
     "qwen3_next": HYBRID,
     "xglm": {"d_model": 48, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
@@ -59,7 +50,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "is_encoder_decoder": False,
     },
     "recurrent_gemma": {
-        **SIZES,
+        **LLAMA_LIKE,
         "lru_width": 48,
         "attention_window_size": 16,
         "block_types": ["recurrent", "recurrent", "attention"],

@@ -14,9 +14,9 @@ from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.asking import Asking, Item
 from truthkit.evaluation.claims import check
 from truthkit.factcheck import FactChecker
-from truthkit.steering.reflex import Form
+from truthkit.steering.prompt_tokens import encode_dialogue
 from truthkit.steering.reflex_guide import Guide
-from truthkit.steering.verdicts import encode_dialogue
+from truthkit.training.dialogue import Form
 from truthkit.training.factcheck_data import LABELS_3, Claim
 
 CLAIMS = [

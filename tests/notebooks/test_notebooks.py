@@ -17,6 +17,14 @@ pytest.importorskip("ipykernel")
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_BYTES = 200_000
+SMALL = {
+    "decoding": {"new_tokens": 2, "long_text": 4},
+    "steering": {"new_tokens": 2},
+    "reflex": {"to_train": 6, "to_hold": 1, "to_test": 1, "steps": 2, "batch_tokens": 128, "new_tokens": 2},
+    "pope_chair": {"scene_count": 8},
+    "report": {"scene_count": 8},
+}
+"""Sizes for every run of the tests; `make test-slow` takes the notebooks' own."""
 MACHINE = re.compile(r"/(?:work|tmp|home|root|Users|opt|var)/|site-packages|\x1b\[|it/s\]")
 
 
@@ -78,13 +86,30 @@ def test_cleaning(tool: ModuleType) -> None:
     assert second.data["image/png"] == "x"
 
 
+def kinds(notebook: Any) -> list[list[str]]:
+    return [[output.output_type for output in cell.outputs] for cell in code_cells(notebook)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_on_a_small_budget(path: Path, tool: ModuleType) -> None:
+    """Every cell that had an output has one of the same kind."""
+    assert kinds(tool.execute(path, parameters=SMALL[path.stem])) == kinds(read(path))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tool: ModuleType) -> None:
-    """Every cell that had an output has one of the same kind; figures differ between machines."""
-
-    def kinds(notebook: Any) -> list[list[str]]:
-        return [[output.output_type for output in cell.outputs] for cell in code_cells(notebook)]
-
+    """The same with the sizes that it has; figures differ between machines."""
     assert kinds(tool.execute(path)) == kinds(read(path))
+
+
+def test_parameters(tool: ModuleType) -> None:
+    """Lines of the tagged cell are set, their comments stay; a name that is not there is an error."""
+    cell = nbformat.v4.new_code_cell("a = 1  # of all\nb = 2", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 0"), cell])
+    tool.set_parameters(notebook, {"a": 3, "b": 4})
+    assert [cell.source for cell in notebook.cells] == ["a = 0", "a = 3  # of all\nb = 4"]
+    assert tool.cleaned(notebook).cells[1].metadata == {"tags": ["parameters"]}
+    with pytest.raises(ValueError, match="no parameter 'c'"):
+        tool.set_parameters(notebook, {"c": 1})

@@ -13,20 +13,11 @@ import truthkit as tk
 from tests.activations.oracle import states
 from tests.factcheck.cases import ChatTokenizer, base_of, label_score, prompt_ids, prompt_of, toy_claims, tuned
 from tests.tiny import tiny
-from truthkit.steering.reflex import (
-    Disagreement,
-    Form,
-    ReflexVectors,
-    disagreement,
-    horizontal_pairs,
-    projections,
-    refinement_claims,
-    reflex_vectors,
-    vertical_pairs,
-    write_claims,
-)
+from truthkit.steering.disagreement import Disagreement, disagreement, refinement_claims
+from truthkit.steering.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors, vertical_pairs
 from truthkit.steering.verdicts import Verdict
-from truthkit.training.factcheck_data import LABELS_3, Claim, read_claims
+from truthkit.training.dialogue import Form
+from truthkit.training.factcheck_data import LABELS_3, Claim, read_claims, write_claims
 
 CLAIMS = toy_claims(30)
 
@@ -168,7 +159,7 @@ def test_the_refinement_file_is_read_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["refine.jsonl"]
     write_claims([Claim("x", "Ä claim.", "half")], tmp_path / "refine.jsonl")
     assert read_claims(tmp_path / "refine.jsonl") == [Claim("x", "Ä claim.", "half")]
-    with pytest.raises(tk.ArgumentError, match="nothing to train on"):
+    with pytest.raises(tk.ArgumentError, match="nothing to write"):
         write_claims([], tmp_path / "refine.jsonl")
 
 

@@ -164,7 +164,7 @@ def read_texts(
         row = int(chosen.any(dim=1).long().argmin())
         raise ArgumentError(
             f"positions={positions!r} selects no token in a text of {len(texts[row])} tokens, of which {prompts[row]} "
-            "are prompt."
+            "are prompt; read other positions, or give the text a prompt or an answer that has them."
         )
     wanted = resolve_layers(layers, len(decoder_blocks(model)))
     device = input_device(model)

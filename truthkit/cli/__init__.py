@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import truthkit
 from truthkit.errors import ArgumentError, TruthkitError
@@ -73,14 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or EXIT_OK)
+    debug = os.environ.get("TRUTHKIT_DEBUG") == "1"
+    usual = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = _warning
     try:
         code = args.run(args)
         sys.stdout.flush()
         return int(code)
     except TruthkitError as error:
-        if os.environ.get("TRUTHKIT_DEBUG") == "1":
+        if debug:
             raise
-        print(f"truthkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"truthkit: error: {_line(error)}", file=sys.stderr)
         return EXIT_BAD_ARGUMENTS if isinstance(error, ArgumentError) else EXIT_FAILED
     except KeyboardInterrupt:
         print("truthkit: interrupted", file=sys.stderr)
@@ -88,3 +94,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
+    except OSError as error:  # a folder that is not there or may not be written, a full disk
+        if debug:
+            raise
+        known = error.filename and error.strerror
+        said = f"{error.filename}: {error.strerror}." if known else _line(error)
+        print(f"truthkit: error: {said}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        warnings.formatwarning = usual
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _warning(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"truthkit: warning: {' '.join(str(message).split())}\n"

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from truthkit.cli.model_options import add_model_options
+
 _EPILOG = """\
 The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
 the port (ssh -L 7860:localhost:7860 HOST) and open the same address. With --host 0.0.0.0 everybody on the network who
@@ -28,17 +30,13 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     models = parser.add_argument_group("models")
-    models.add_argument(
-        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
-    )
-    models.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    add_model_options(models)
     models.add_argument(
         "--amateur",
         action="append",
         metavar="NAME|PATH",
         help="adapter or model that icd and lol may contrast with; repeat for more",
     )
-    models.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     models.add_argument(
         "--steer",
         action="append",

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.model_options import add_model_options
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.errors import ArgumentError
 
@@ -37,11 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="a claim; - reads one per line from standard input")
     parser.add_argument("--file", metavar="FILE", help="read one claim per line; blank lines are skipped")
     parser.add_argument("--evidence", metavar="TEXT", help="what is known about it; the same for every claim")
-    parser.add_argument(
-        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
-    )
-    parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, as `truthkit train reflex` makes it")
-    parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+    add_model_options(parser, adapter="a PEFT adapter, as `truthkit train reflex` makes it")
     for name in ("style", "substance"):
         parser.add_argument(
             f"--{name}", metavar="FILE[:STRENGTH]", help=f"guide by this {name} vector; of one layer, or with a choice"

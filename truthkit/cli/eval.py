@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.model_options import add_model_options
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.hub import fetch, is_hub
@@ -51,10 +52,8 @@ def add_parser(subparsers: Any) -> None:
         "--data", required=True, metavar="PATH", help="the benchmark's file or folder; hub or hub:NAME fetches it"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--model", metavar="M", help="hub id, folder or bundled name (default: the bundled model)")
-    parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    add_model_options(parser)
     parser.add_argument("--amateur", metavar="NAME|PATH", help="adapter or model that icd and lol contrast with")
-    parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
     parser.add_argument("--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate`")
     parser.add_argument("--steer", action="append", metavar="FILE:STRENGTH", help="as in `truthkit generate`")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.model_options import add_model_options
 from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -46,14 +47,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("pairs", metavar="PAIRS", nargs="?", help="JSON Lines file of pairs")
     parser.add_argument("--pairs", dest="pairs_option", metavar="PAIRS", help="the same, as an option")
     parser.add_argument("--out", metavar="FILE", required=True, help="the vector: .safetensors")
-    parser.add_argument(
-        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
-    )
-    parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    add_model_options(parser)
     parser.add_argument(
         "--against", metavar="M", help='read the negatives from another model, or "base" for no adapter'
     )
-    parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
     parser.add_argument("--positions", metavar="P", default="last", help="see below (default: last)")
     parser.add_argument("--method", metavar="M", default="mean", help="see below (default: mean)")
@@ -196,18 +193,22 @@ def _select(
     return replace(vector.at(best.layer), provenance={**vector.provenance, "selection": selection})
 
 
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' if count != 1 else ''}"
+
+
 def _report(args: argparse.Namespace, vector: SteeringVector, out: Path) -> None:
     if args.json:
         print(json.dumps({"out": str(out), **vector.provenance}, indent=2))
         return
     counts = vector.provenance["pairs"]
-    print(f"{out}: {vector!r}, from {counts['count']} pairs")
+    print(f"{out}: {vector!r}, from {_pairs(counts['count'])}")
     if vector.scores:
         layer = max(vector.scores, key=lambda layer: vector.scores[layer]["auc"])
         best = vector.scores[layer]
         print(
             f"best held-out AUC: layer {layer}, {best['auc']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
-            f"p {best['p_any']:.3f} over all layers, {best['pairs']} pairs"
+            f"p {best['p_any']:.3f} over all layers, {_pairs(int(best['pairs']))}"
         )
     if selection := vector.provenance.get("selection"):
         print(

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.amateurs import amateur
+from truthkit.cli.model_options import add_model_options
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.errors import ArgumentError
 
@@ -68,17 +69,12 @@ def add_parser(subparsers: Any) -> None:
     prompts.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the chat template")
 
     models = parser.add_argument_group("models")
-    models.add_argument(
-        "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
-    )
-    models.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
+    add_model_options(models)
     models.add_argument(
         "--amateur",
         metavar="NAME|PATH",
         help="adapter or model that icd and lol contrast with (default: the model, told to be dishonest)",
     )
-    models.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
-
     models.add_argument(
         "--steer",
         action="append",
@@ -125,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     images = [read_image(path) for path in args.image or ()]
     with rendering.working("loading the model"):
         model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        if images and not hasattr(processor, "image_processor"):
+            raise ArgumentError("--image needs an image-text model, and this is a text model; name one with --model.")
         decoders = [_build(spec, args, model, processor, passage, images) for spec in specs]
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error

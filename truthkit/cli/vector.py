@@ -101,13 +101,14 @@ def _plot(args: argparse.Namespace) -> None:
     vector, out = _read(args.vector), Path(args.out)
     if args.text is None:
         (plots.plot_trials if args.trials else plots.plot_scores)(vector, out)
-        return
-    from truthkit.models import load
+    else:
+        from truthkit.models import load
 
-    layer = args.layer if args.layer is not None else vector.best_layer()
-    model, processor = load(args.model)
-    tokens, values = plots.token_projections(model, processor, vector, args.text, layer=layer)
-    plots.plot_tokens(tokens, values, out, title=f"layer {layer}")
+        layer = args.layer if args.layer is not None else vector.best_layer()
+        model, processor = load(args.model)
+        tokens, values = plots.token_projections(model, processor, vector, args.text, layer=layer)
+        plots.plot_tokens(tokens, values, out, title=f"layer {layer}")
+    print(out)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ needs no entry here, and a misspelt one is an error that names the accepted ones
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import types
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
 from truthkit.decoding import DECODERS, Decoder, Together
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, did_you_mean
 
 PLAIN = ("greedy", "sample")
 """The model alone: its most probable token each time, or one drawn from its distribution."""
@@ -126,24 +125,21 @@ def _pair(text: str) -> tuple[str, str]:
 def _checked(name: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The values of a decoder's options, each of the kind that its parameter has."""
     if name not in (names := [*PLAIN, *DECODERS]):
-        raise ArgumentError(f"there is no decoder {name!r}{_hint(name, names)}; the decoders are {', '.join(names)}.")
+        raise ArgumentError(
+            f"there is no decoder {name!r}{did_you_mean(name, names)}; the decoders are {', '.join(names)}."
+        )
     accepted = options_of(name)
     options: dict[str, Any] = {}
     for key, value in pairs:
         if key not in accepted:
             accepts = f"its options are {', '.join(accepted)}" if accepted else "it has no options"
-            raise ArgumentError(f"decoder {name!r} has no option {key!r}{_hint(key, accepted)}; {accepts}.")
+            raise ArgumentError(f"decoder {name!r} has no option {key!r}{did_you_mean(key, accepted)}; {accepts}.")
         if not value:
             raise ArgumentError(f"option {key!r} of decoder {name!r} has no value; write {key}=VALUE.")
         if key in options:
             raise ArgumentError(f"option {key!r} of decoder {name!r} is given twice.")
         options[key] = _convert(value, accepted[key].annotation, f"option {key!r} of decoder {name!r}")
     return options
-
-
-def _hint(word: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word.lower().replace("-", "_"), list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _convert(value: str, hint: Any, where: str) -> Any:

@@ -13,9 +13,10 @@ from truthkit.decoding.decoder import Decoder
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.evaluation.asking import Asking
 from truthkit.evaluation.scoring import log_probabilities
-from truthkit.steering.reflex import Form, answer_head
-from truthkit.steering.reflex_answers import answers
-from truthkit.steering.verdicts import LEAD, as_verdicts, encode_dialogue
+from truthkit.steering.prompt_tokens import encode_dialogue
+from truthkit.steering.reflex_answers import explanations
+from truthkit.steering.verdicts import LEAD, as_verdicts
+from truthkit.training.dialogue import Form
 from truthkit.training.factcheck_data import Claim
 
 TOKENS_PER_CLAIM = 128
@@ -49,17 +50,16 @@ def check(
         verdicts = as_verdicts(scores, labels)
         found: list[dict[str, Any]] = [{"verdict": one.label, "probabilities": one.probabilities} for one in verdicts]
         if explain:
-            heads = [answer_head(verdict.label).rstrip() for verdict in verdicts]
-            said = answers(
+            said = explanations(
                 asking.model,
                 asking.processor,
                 prompts,
-                heads=heads,
+                [verdict.label for verdict in verdicts],
                 max_new_tokens=asking.max_new_tokens,
                 token_budget=4 * TOKENS_PER_CLAIM * asking.size,
             )
-            for one, text, head in zip(found, said, heads, strict=True):
-                one["explanation"] = text.removeprefix(head).strip()
+            for one, text in zip(found, said, strict=True):
+                one["explanation"] = text
     return found
 
 

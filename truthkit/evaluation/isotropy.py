@@ -24,6 +24,7 @@ from truthkit.evaluation.passages import PASSAGES
 from truthkit.evaluation.score import Score, mean_score
 from truthkit.figures import new_figure, save_figure
 from truthkit.steering.encoding import TokenLists
+from truthkit.steering.prompt_tokens import batches
 
 FINAL = "final"
 """The metric of the states after the final norm, which contrastive search compares and the paper's figures are of."""
@@ -65,15 +66,17 @@ def isotropy(
     if max_tokens < 2:
         raise ArgumentError(f"max_tokens is {max_tokens}; expected at least 2, as isotropy compares tokens.")
     plain = plain_model(model)
-    context = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    max_tokens = min(max_tokens, context or max_tokens)
+    config = plain.config.get_text_config(decoder=True)
+    max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+    if getattr(config, "use_bidirectional_attention", None):
+        token_budget = 1  # a text each: others would see their padding
     count = len(decoder_blocks(plain))
     wanted = sorted(set(resolve_layers(range(count) if layers is None else layers, count)))
     names = [f"layer_{layer}" for layer in wanted] + ([FINAL] if count - 1 in wanted else [])
     encoded, skipped = _encoded(text_tokenizer(tokenizer, "a text"), PASSAGES if texts is None else texts, max_tokens)
     values = np.empty((len(encoded), len(names)))
     with tqdm(total=len(encoded), unit="text", desc="isotropy", disable=not progress) as bar:
-        for batch in _batches(plain, encoded, token_budget):
+        for batch in batches([encoded.length(text) for text in range(len(encoded))], token_budget):
             values[batch] = _isotropy(plain, [encoded[text] for text in batch], wanted, names)
             bar.update(len(batch))
     items = [
@@ -81,9 +84,9 @@ def isotropy(
         for text, row in enumerate(values)
     ]
     rows = np.column_stack([np.ones(len(values)), values])
-    config = {"task": "isotropy", "texts": len(encoded), "skipped": skipped, "max_tokens": max_tokens}
-    config |= {"tokens_sha256": encoded.digest(), "layers": wanted}
-    return mean_score(rows, names, list(range(len(encoded))), items, config, shares=False)
+    settings = {"task": "isotropy", "texts": len(encoded), "skipped": skipped, "max_tokens": max_tokens}
+    settings |= {"tokens_sha256": encoded.digest(), "layers": wanted}
+    return mean_score(rows, names, list(range(len(encoded))), items, settings, shares=False)
 
 
 def plot_isotropy(scores: dict[str, Score], path: str | PathLike[str]) -> None:
@@ -132,18 +135,6 @@ def _encoded(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> tuple[Tok
     if not len(encoded):
         raise ArgumentError(f"none of the {skipped} texts has two tokens; isotropy compares the tokens of a text.")
     return encoded, skipped
-
-
-def _batches(model: Any, encoded: TokenLists, budget: int) -> list[list[int]]:
-    """Text numbers sorted by length, in batches of at most `budget` padded tokens; at least one text each."""
-    together = not getattr(model.config.get_text_config(decoder=True), "use_bidirectional_attention", None)
-    batches: list[list[int]] = [[]]
-    for text in sorted(range(len(encoded)), key=encoded.length):
-        full = encoded.length(text) * (len(batches[-1]) + 1) > budget or not together  # texts would see their padding
-        if batches[-1] and full:
-            batches.append([])
-        batches[-1].append(text)
-    return batches
 
 
 def _isotropy(model: Any, texts: list[list[int]], layers: list[int], names: list[str]) -> FloatArray:

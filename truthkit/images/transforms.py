@@ -5,7 +5,6 @@ The six are those of the authors' code, in which torchvision applies them to the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, did_you_mean
 from truthkit.images import operations
 from truthkit.images.operations import Size
 from truthkit.images.reading import rgb
@@ -109,7 +108,7 @@ def choose(transform: TransformChoice, rng: random.Random) -> tuple[str, Transfo
         raise ArgumentError(f"transform is {transform!r}; {_EXPECTED}")
     for name in names:
         if not isinstance(name, str) or name not in TRANSFORMS:
-            raise ArgumentError(f"there is no transform {name!r}{_close(name)}; {_EXPECTED}")
+            raise ArgumentError(f"there is no transform {name!r}{did_you_mean(str(name), TRANSFORMS)}; {_EXPECTED}")
     name = names[int(place * len(names))]
     return name, TRANSFORMS[name]
 
@@ -165,11 +164,6 @@ def _side(target: Any, side: str) -> int | None:
 
 
 _EXPECTED = f'expected "random", one or a list of {", ".join(TRANSFORMS)}, or a function of one RGB image.'
-
-
-def _close(name: Any) -> str:
-    close = difflib.get_close_matches(str(name).lower().replace("-", "_").replace(" ", "_"), TRANSFORMS, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _name_of(function: ImageFunction) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truthkit.errors import ModelError, NotAvailableError
+from truthkit.models.quiet import no_peft_rename
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,7 +31,8 @@ def with_adapter(model: PreTrainedModel, adapter: str | PathLike[str]) -> PeftMo
         )
     source = str(folder) if folder.is_dir() else str(adapter)
     try:
-        return PeftModel.from_pretrained(model, source)
+        with no_peft_rename():
+            return PeftModel.from_pretrained(model, source)
     except Exception as error:
         if _not_found(error):
             raise NotAvailableError(

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit.errors import ArgumentError, MissingExtraError, ModelError, NotAvailableError, TruthkitError
+from truthkit.errors import ArgumentError, MissingExtraError, ModelError, NotAvailableError, TruthkitError, did_you_mean
 from truthkit.models.adapter import first_line, with_adapter
 from truthkit.models.bundled import BUNDLED, DEFAULT
 from truthkit.models.gguf import read_gguf
@@ -186,9 +186,10 @@ def _hub_errors_explained(name: str | PathLike[str] | None) -> Iterator[None]:
     except OSError as error:
         raise NotAvailableError(
             f"name={str(name)!r} could not be loaded: {first_line(error)}. It is neither a bundled model "
-            f"({', '.join(BUNDLED)}), nor a complete model folder here, nor a hub repository that can be reached or "
-            "lies in the hub cache. Without internet use tk.load() (bundled), a folder or a .gguf file, and set "
-            "HF_HUB_OFFLINE=1 to fail at once; for a gated repository log in with `hf auth login`."
+            f"({', '.join(BUNDLED)}){did_you_mean(str(name), BUNDLED)}, nor a complete model folder here, nor a hub "
+            "repository that can be reached or lies in the hub cache. Without internet use tk.load() (bundled), a "
+            "folder or a .gguf file, and set HF_HUB_OFFLINE=1 to fail at once; for a gated repository log in with "
+            "`hf auth login`."
         ) from error
     except ImportError as error:
         if "torchvision" in str(error).lower():

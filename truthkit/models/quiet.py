@@ -1,7 +1,8 @@
-"""Loading a file from this disk needs no progress bar."""
+"""Loading a file from this disk needs no progress bar, and other packages' renamed names are no news to users."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,3 +19,11 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         if was_on:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def no_peft_rename() -> Iterator[None]:
+    """Hide that peft 0.21 reads a name that transformers 5.24 has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield

@@ -20,8 +20,8 @@ from truthkit.activations.sites import input_device
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
+from truthkit.steering.prompt_tokens import Prompt, encode_dialogue
 from truthkit.steering.vector import SteeringVector
-from truthkit.steering.verdicts import Prompt, encode_dialogue
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
 """REFLEX: what a model and its fine-tuned form disagree on, as vectors (2511.20233).
 
-The backbone B and the fine-tuned model F judge the same training claims. In quadrant Q1 both are right, in Q2 only F
-("reasoning gain"), in Q3 none, in Q4 only B ("knowledge loss"). Q2 gives the *style* vector, to be amplified, Q4 the
-*substance* vector, which points from what F says to what B knew, and suppresses the conflict.
+Where only the fine-tuned model F is right (Q2 of `Disagreement`) lies the *style* vector, to be amplified. Where only
+the backbone B is (Q4) lies the *substance* vector, which points from what F says to what B knew, and suppresses the
+conflict.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,156 +18,14 @@ from truthkit.activations.positions import Positions
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
+from truthkit.steering.disagreement import Disagreement
 from truthkit.steering.extraction import extract
 from truthkit.steering.pairs import Pair
+from truthkit.steering.prompt_tokens import Prompt, batches, encode_dialogue
 from truthkit.steering.vector import SteeringVector
-from truthkit.steering.verdicts import LEAD, Prompt, Verdict, VerdictScorer, batches, encode_dialogue
-from truthkit.training.dialogue import EXPLANATION, dialogue
-from truthkit.training.factcheck_data import LABELS_3, Claim
-
-QUADRANTS = {"Q1": (True, True), "Q2": (False, True), "Q3": (False, False), "Q4": (True, False)}
-"""Whether the backbone and the fine-tuned model are right."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """How claims are put to the model: one of the four formats, and the labels.
-
-    Attributes:
-        labels: the verdicts to choose from.
-        explain: ask for an explanation.
-        evidence: show the evidence.
-    """
-
-    labels: tuple[str, ...] = LABELS_3
-    explain: bool = True
-    evidence: bool = False
-
-    def prompt(self, claim: Claim) -> list[dict[str, str]]:
-        """What is asked."""
-        return dialogue(claim, explain=self.explain, evidence=self.evidence, labels=self.labels, answer=False)
-
-    def check(self, claims: Sequence[Claim]) -> None:
-        """Raise unless there are claims and all have labels of this form.
-
-        Raises:
-            ArgumentError: there are none, or one has another label.
-        """
-        if not claims:
-            raise ArgumentError("claims is empty; give at least one.")
-        for number, claim in enumerate(claims):
-            if claim.label not in self.labels:
-                raise ArgumentError(
-                    f"claims[{number}] has the label {claim.label!r}; expected one of {', '.join(self.labels)}. "
-                    "read_claims(path, labels=...) merges labels."
-                )
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """The verdicts of backbone and fine-tuned model on the same claims, and what they make of each claim.
-
-    Attributes:
-        claims: the claims.
-        backbone, tuned: the two models' verdicts.
-    """
-
-    claims: tuple[Claim, ...]
-    backbone: tuple[Verdict, ...]
-    tuned: tuple[Verdict, ...]
-
-    def __post_init__(self) -> None:
-        if not len(self.claims) == len(self.backbone) == len(self.tuned) or not self.claims:
-            raise ArgumentError(
-                f"there are {len(self.backbone)} and {len(self.tuned)} verdicts for {len(self.claims)} claims; "
-                "expected one of each model for every claim."
-            )
-
-    def of(self, quadrant: str) -> list[int]:
-        """The numbers of a quadrant's claims."""
-        if quadrant not in QUADRANTS:
-            raise ArgumentError(f"quadrant is {quadrant!r}; expected one of {', '.join(QUADRANTS)}.")
-        return [i for i, found in enumerate(self.quadrants) if found == quadrant]
-
-    @property
-    def quadrants(self) -> list[str]:
-        """Each claim's quadrant."""
-        names = {right: name for name, right in QUADRANTS.items()}
-        judged = zip(self.claims, self.backbone, self.tuned, strict=True)
-        return [names[b.label == claim.label, f.label == claim.label] for claim, b, f in judged]
-
-    def counts(self) -> dict[str, int]:
-        """How many claims each quadrant has."""
-        found = self.quadrants
-        return {name: found.count(name) for name in QUADRANTS}
-
-    def wrong(self, number: int) -> str:
-        """The verdict to contrast the gold one with: F's where F is wrong, else B's, else F's runner-up."""
-        gold, tuned = self.claims[number].label, self.tuned[number]
-        for verdict in (tuned, self.backbone[number]):
-            if verdict.label != gold:
-                return verdict.label
-        return max((label for label in tuned.probabilities if label != gold), key=tuned.probabilities.__getitem__)
-
-
-@contextmanager
-def as_backbone(model: Any, against: Any = "base") -> Iterator[Any]:
-    """The backbone of a fine-tuned model.
-
-    Args:
-        model: the fine-tuned model.
-        against: "base" is `model` with its adapters off; or another model with the same tokenizer.
-
-    Raises:
-        ArgumentError: "base", and the model has no adapter.
-    """
-    if not isinstance(against, str):
-        yield against
-        return
-    if against != "base" or not hasattr(model, "disable_adapter"):
-        raise ArgumentError(
-            f"against={against!r}; expected a model, or 'base' for a PEFT model, whose adapters can be switched off."
-        )
-    with model.disable_adapter():
-        yield model
-
-
-def disagreement(
-    model: Any,
-    processor: Any,
-    claims: Sequence[Claim],
-    form: Form | None = None,
-    *,
-    against: Any = "base",
-    bias: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
-    token_budget: int = 2048,
-) -> Disagreement:
-    """Judge training claims with the backbone and with the fine-tuned model, both by likelihood.
-
-    Args:
-        model: the fine-tuned model.
-        processor: its tokenizer or processor.
-        claims: claims that the fine-tuning may have seen, and the test has not.
-        form: labels and format.
-        against: the backbone; see `as_backbone`.
-        bias: of the labels' scores, for backbone and fine-tuned model. A backbone that has one verdict for everything
-            knows nothing that could be lost; `label_bias` evens it out. None is the paper's way.
-        token_budget: how many tokens, padding included, run in one forward.
-
-    Raises:
-        ArgumentError: no claims, an unknown label, or a claim that is too long.
-    """
-    form = form or Form()
-    form.check(claims)
-    prompts = [form.prompt(claim) for claim in claims]
-
-    def judge(by: Any, shift: Sequence[float] | None) -> tuple[Verdict, ...]:
-        scorer = VerdictScorer(by, processor, form.labels, token_budget=token_budget)
-        return tuple(scorer.verdicts(prompts, bias=shift))
-
-    with as_backbone(model, against) as backbone:
-        before = judge(backbone, bias[0])
-    return Disagreement(tuple(claims), before, judge(model, bias[1]))
+from truthkit.steering.verdicts import LEAD
+from truthkit.training.dialogue import Form, answer_head
+from truthkit.training.factcheck_data import Claim
 
 
 def vertical_pairs(
@@ -232,11 +85,6 @@ def _answer(claim: Claim, label: str, through: str) -> str:
                 )
             return answer_head(label) + claim.explanation.strip()
     raise ArgumentError(f"through is {through!r}; expected 'lead', 'verdict' or 'explanation'.")
-
-
-def answer_head(label: str) -> str:
-    """What an explained answer says before the explanation."""
-    return f"{LEAD} {label}\n{EXPLANATION} "
 
 
 @dataclass(frozen=True)
@@ -389,28 +237,3 @@ def projections(
         )
         result[batch] = states[0].double().cpu() @ units.T
     return result
-
-
-def refinement_claims(found: Disagreement) -> list[Claim]:
-    """The claims of Q2 and Q4, in their order: what self-refinement trains on."""
-    return [claim for claim, name in zip(found.claims, found.quadrants, strict=True) if name in ("Q2", "Q4")]
-
-
-def write_claims(claims: Sequence[Claim], path: str | PathLike[str]) -> None:
-    """Write claims as JSON lines that `read_claims` and `truthkit train reflex` read; the file appears whole or not.
-
-    Raises:
-        ArgumentError: there are no claims.
-    """
-    if not claims:
-        raise ArgumentError("claims is empty, so there is nothing to train on; Q2 and Q4 have no claims.")
-    lines = []
-    for claim in claims:
-        fields = {"id": claim.id, "claim": claim.text, "label": claim.label}
-        fields |= {} if claim.explanation is None else {"explain": claim.explanation}
-        fields |= {} if claim.evidence is None else {"evidence": claim.evidence}
-        lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
-    target = Path(path)
-    part = target.with_name(f"{target.name}.part")
-    part.write_text("".join(lines), encoding="utf-8")
-    os.replace(part, target)

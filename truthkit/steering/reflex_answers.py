@@ -12,8 +12,10 @@ from truthkit.activations.sites import input_device
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
+from truthkit.steering.prompt_tokens import Prompt, batches, encode_dialogue
 from truthkit.steering.reflex_guide import Guide, guided
-from truthkit.steering.verdicts import LEAD, Prompt, batches, encode_dialogue, parse_verdict
+from truthkit.steering.verdicts import LEAD, parse_verdict
+from truthkit.training.dialogue import answer_head
 
 
 class _Beginning(LogitsProcessor):
@@ -99,6 +101,33 @@ def answers(
             new = row[: len(begun[i]) + max_new_tokens]
             found[i] = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
     return found
+
+
+def explanations(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    labels: Sequence[str],
+    *,
+    guides: Sequence[Guide] = (),
+    max_new_tokens: int = 160,
+    token_budget: int = 2048,
+) -> list[str]:
+    """What is said after each verdict, when `labels` are the verdicts, one for every prompt.
+
+    The other arguments are those of `answers`.
+    """
+    heads = [answer_head(label).rstrip() for label in labels]
+    said = answers(
+        model,
+        processor,
+        prompts,
+        heads=heads,
+        guides=guides,
+        max_new_tokens=max_new_tokens,
+        token_budget=token_budget,
+    )
+    return [text.removeprefix(head).strip() for text, head in zip(said, heads, strict=True)]
 
 
 def generated_verdicts(

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from truthkit.activations.positions import Positions, describe_positions
 from truthkit.errors import ArgumentError
+from truthkit.steering.prompt_tokens import Prompt
 from truthkit.steering.reflex_guide import Guide
 from truthkit.steering.vector import SteeringVector
-from truthkit.steering.verdicts import Prompt, VerdictScorer
+from truthkit.steering.verdicts import VerdictScorer
 
 STRENGTHS = (-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0)
 """Both directions; the vectors' own length is the unit [ours]."""

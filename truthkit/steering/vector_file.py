@@ -29,7 +29,7 @@ def _digest(tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> str:
 
 def write(vector: SteeringVector, path: str | PathLike[str]) -> None:
     """Write `vector` to `path`, all of it or nothing."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     tensors = {f"{vector.site}.{layer}": direction.contiguous() for layer, direction in vector.directions.items()}
@@ -42,7 +42,7 @@ def write(vector: SteeringVector, path: str | PathLike[str]) -> None:
     header["sha256"] = _digest(tensors, header)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, metadata={_KEY: json.dumps(header)})
+        part.write_bytes(save(tensors, metadata={_KEY: json.dumps(header)}))  # save_file's are for the owner alone
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

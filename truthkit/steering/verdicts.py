@@ -6,33 +6,29 @@ role, the list of labels) is computed once for all of them. Nothing is parsed: a
 
 from __future__ import annotations
 
-import copy
-import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
 
 from truthkit.activations.hooks import hook_states
 from truthkit.activations.positions import Positions
-from truthkit.activations.sites import decoder_blocks, input_device
+from truthkit.activations.sites import decoder_blocks
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.prompts import text_tokenizer
 from truthkit.errors import ArgumentError
+from truthkit.steering.continuation import Reader, Rows
 from truthkit.steering.edits import edited
+from truthkit.steering.prompt_tokens import Prompt, batches, encode_dialogue
 from truthkit.steering.reflex_guide import Guide, guided
 from truthkit.steering.vector import SteeringVector
 from truthkit.training.dialogue import VERDICT
 
 LEAD = VERDICT
 """What an answer begins with; the label follows after a space."""
-
-Prompt: TypeAlias = "str | list[dict[str, Any]]"
-"""A text, or chat messages that end before the answer."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +42,6 @@ class Verdict:
     def probability(self) -> float:
         """That of `label`."""
         return self.probabilities[self.label]
-
-
-@dataclass
-class _Ready:
-    """Rows whose text so far has been computed: `mask` (rows, columns) says which columns are no padding."""
-
-    cache: Any
-    mask: torch.Tensor
 
 
 class VerdictScorer:
@@ -89,9 +77,7 @@ class VerdictScorer:
             raise ArgumentError(f"lead is {lead!r} and token_budget {token_budget}; expected a text and at least 1.")
         self.token_budget = token_budget
         self._plain = plain_model(model)
-        accepted = inspect.signature(self._plain.forward).parameters
-        self._numbered = "position_ids" in accepted
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._reader = Reader(self._plain)
 
     # -- what callers ask ----------------------------------------------------------------------------------------------
 
@@ -119,14 +105,14 @@ class VerdictScorer:
         texts, lead, labels = self._encode(prompts)
         result = torch.zeros(len(guidings), len(texts), len(labels), dtype=torch.float64)
         answer_only = [_answer_only(guides) for guides in guidings]
-        shared = self._shared(texts) if any(answer_only) else None
+        shared = self._reader.beginning(texts) if any(answer_only) else None
         for batch in batches([len(text) for text in texts], self.token_budget):
             rows = [texts[i] for i in batch]
-            ready = self._read(rows, shared) if any(answer_only) else None
+            ready = self._reader.read_whole(rows, shared) if any(answer_only) else None
             for number, guides in enumerate(guidings):
                 if answer_only[number] and ready is not None:
                     with self._adding([(guide, guide.strength) for guide in guides]):
-                        result[number, batch] = self._continued(_fork(ready), lead, labels)
+                        result[number, batch] = self._continued(ready.fork(), lead, labels)
                 else:
                     result[number, batch] = self._whole(rows, lead, labels, guides)
         return result
@@ -162,18 +148,18 @@ class VerdictScorer:
         trials = [[Guide(vector.at(layer), s, positions, mode) for s in strengths] for layer in layers]
         result = torch.zeros(len(layers), len(strengths), len(texts), len(labels), dtype=torch.float64)
         answer_only = _answer_only([*guides, *trials[0][:1]])
-        shared = self._shared(texts) if answer_only else None
+        shared = self._reader.beginning(texts) if answer_only else None
         budget = max(1, self.token_budget // len(strengths))
         for batch in batches([len(text) for text in texts], budget):
             rows = [text for i in batch for text in [texts[i]] * len(strengths)]
             ready = None
             if answer_only:
-                ready = _repeated(self._read([texts[i] for i in batch], shared), len(strengths))
+                ready = self._reader.read_whole([texts[i] for i in batch], shared).repeated(len(strengths))
             each = torch.tensor(list(strengths) * len(batch), dtype=torch.float64)
             for number, guide in enumerate(one[0] for one in trials):
                 if ready is not None:
                     with self._adding([*((g, g.strength) for g in guides), (guide, each)]):
-                        found = self._continued(_fork(ready), lead, labels)
+                        found = self._continued(ready.fork(), lead, labels)
                 else:
                     found = self._whole(rows, lead, labels, guides, (guide, each))
                 result[number][:, batch] = found.view(len(batch), len(strengths), -1).transpose(0, 1)
@@ -233,27 +219,6 @@ class VerdictScorer:
 
     # -- forward -------------------------------------------------------------------------------------------------------
 
-    def _shared(self, texts: list[list[int]]) -> _Ready | None:
-        """What all texts begin with, read once.
-
-        Padding then stands between it and the rest, which models that count columns can't have: those without position
-        ids, and those with a sliding window.
-        """
-        same = 0
-        least = min(map(len, texts)) - 1
-        while same < least and len({text[same] for text in texts}) == 1:
-            same += 1
-        if not self._numbered or len(texts) == 1 or same < 2:
-            return None
-        ready = self._extended(None, [texts[0][:same]])[0]
-        return ready if _plain_layers(ready.cache) else None
-
-    def _read(self, rows: list[list[int]], shared: _Ready | None) -> _Ready:
-        if shared is None:
-            return self._extended(None, rows)[0]
-        known = shared.mask.shape[1]
-        return self._extended(_repeated(shared, len(rows)), [row[known:] for row in rows])[0]
-
     def _whole(
         self,
         rows: list[list[int]],
@@ -278,47 +243,25 @@ class VerdictScorer:
                 steerings = [*steerings, stack.enter_context(trial)]
             for steering in steerings:
                 steering.prompt_lengths = [len(row) for row in rows]
-            ready, logits = self._extended(None, [row + lead for row in rows])
+            ready, logits = self._reader.read([row + lead for row in rows])
             return self._labelled(ready, logits, labels)
 
-    def _continued(self, ready: _Ready, lead: list[int], labels: list[list[int]]) -> torch.Tensor:
-        """Scores after a text that has been read; what `ready` holds is used up."""
-        return self._labelled(*self._extended(ready, [lead] * len(ready.mask)), labels)
+    def _continued(self, ready: Rows, lead: list[int], labels: list[list[int]]) -> torch.Tensor:
+        """Scores after a text that has been read; `ready` is used up."""
+        return self._labelled(*self._reader.read([lead] * len(ready.mask), ready), labels)
 
-    def _labelled(self, ready: _Ready, logits: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
+    def _labelled(self, ready: Rows, logits: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
         """(rows, labels), from the logits after the lead, (rows, vocabulary)."""
         first = logits.float().log_softmax(dim=-1)
         scores = first[:, [tokens[0] for tokens in labels]].double().cpu()
         for number, tokens in enumerate(labels):
             if len(tokens) > 1:
                 rows = [tokens[:-1]] * len(logits)
-                _, rest = self._extended(_fork(ready), rows, every_token=True)
+                _, rest = self._reader.read(rows, ready.fork(), every_token=True)
                 wanted = torch.tensor(tokens[1:], device=rest.device).expand(len(rest), -1)[..., None]
                 picked = rest.float().log_softmax(dim=-1).gather(2, wanted)
                 scores[:, number] += picked[..., 0].sum(dim=1).double().cpu()
         return scores
-
-    def _extended(
-        self, ready: _Ready | None, rows: list[list[int]], *, every_token: bool = False
-    ) -> tuple[_Ready, torch.Tensor]:
-        """Text added to each row, padded on the left; and the logits of its last token, or of every one."""
-        device = input_device(self._plain)
-        width = max(map(len, rows))
-        ids = torch.tensor([[row[0]] * (width - len(row)) + row for row in rows], device=device)
-        real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        mask = real if ready is None else torch.cat([ready.mask, real], dim=1)
-        options: dict[str, Any] = {} if every_token else dict(self._last_only)
-        if self._numbered:
-            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -width:]
-        with torch.no_grad():
-            output = self._plain(
-                input_ids=ids,
-                attention_mask=mask,
-                cache=None if ready is None else ready.cache,
-                use_cache=True,
-                **options,
-            )
-        return _Ready(output.cache, mask), output.logits if every_token else output.logits[:, -1]
 
     def _adding(self, guides: Sequence[tuple[Guide, float | torch.Tensor]]) -> ExitStack:
         """Hooks for forwards that hold nothing but tokens of the answer: all of them are changed."""
@@ -348,60 +291,6 @@ def _edit(
 
 def _answer_only(guides: Sequence[Guide]) -> bool:
     return all(guide.positions in ("generated", "answer") for guide in guides)
-
-
-def _plain_layers(cache: Any) -> bool:
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def _fork(ready: _Ready) -> _Ready:
-    """The same rows, to be continued without a change to `ready`. Plain layers make new tensors when they grow."""
-    if not _plain_layers(ready.cache):
-        return copy.deepcopy(ready)
-    cache = copy.copy(ready.cache)
-    cache.layers = [copy.copy(layer) for layer in cache.layers]
-    return _Ready(cache, ready.mask)
-
-
-def _repeated(ready: _Ready, times: int) -> _Ready:
-    """Each row so many times, side by side, without a change to `ready`."""
-    cache = _fork(ready).cache
-    cache.batch_repeat_interleave(times)
-    return _Ready(cache, ready.mask.repeat_interleave(times, dim=0))
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of texts in batches of at most `budget` padded tokens, shortest first; no batch is empty."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and lengths[i] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def encode_dialogue(tokenizer: Any, prompt: Prompt, answer: str | None = None) -> list[int]:
-    """Tokens of a prompt up to where the answer begins, or with the beginning of an answer.
-
-    Raises:
-        ArgumentError: the prompt is empty, or messages for a tokenizer without chat template.
-    """
-    if isinstance(prompt, str):
-        if not prompt:
-            raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-        return list(tokenizer(prompt if answer is None else prompt + answer).input_ids)
-    if not prompt:
-        raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-    if not getattr(tokenizer, "chat_template", None):
-        raise ArgumentError("the prompt is chat messages, but this tokenizer has no chat template; pass texts.")
-    form: dict[str, Any] = {"add_generation_prompt": True}
-    messages = list(prompt)
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-        form = {"continue_final_message": True}
-    return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **form))
 
 
 def as_verdicts(

@@ -7,6 +7,7 @@ evidence, to verdict or to verdict with explanation. Its wording is not public, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from truthkit.errors import ArgumentError
 from truthkit.training.factcheck_data import LABELS_3, Claim
@@ -30,6 +31,40 @@ FORMATS: dict[str, tuple[bool, bool]] = {
     "evidence-explained": (True, True),
 }
 """The four formats by name: whether the explanation is asked for, and whether the evidence is shown."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How claims are put to the model: one of the four formats, and the labels.
+
+    Attributes:
+        labels: the verdicts to choose from.
+        explain: ask for an explanation.
+        evidence: show the evidence.
+    """
+
+    labels: tuple[str, ...] = LABELS_3
+    explain: bool = True
+    evidence: bool = False
+
+    def prompt(self, claim: Claim) -> list[dict[str, str]]:
+        """What is asked."""
+        return dialogue(claim, explain=self.explain, evidence=self.evidence, labels=self.labels, answer=False)
+
+    def check(self, claims: Sequence[Claim]) -> None:
+        """Raise unless there are claims and all have labels of this form.
+
+        Raises:
+            ArgumentError: there are none, or one has another label.
+        """
+        if not claims:
+            raise ArgumentError("claims is empty; give at least one.")
+        for number, claim in enumerate(claims):
+            if claim.label not in self.labels:
+                raise ArgumentError(
+                    f"claims[{number}] has the label {claim.label!r}; expected one of {', '.join(self.labels)}. "
+                    "read_claims(path, labels=...) merges labels."
+                )
 
 
 def dialogue(
@@ -70,9 +105,13 @@ def dialogue(
 def _answer(claim: Claim, explain: bool, labels: Sequence[str]) -> str:
     if claim.label not in labels:
         raise ArgumentError(f"claim {claim.id!r} has the label {claim.label!r}; expected one of {', '.join(labels)}.")
-    verdict = f"{VERDICT} {claim.label}"
     if not explain:
-        return verdict
+        return f"{VERDICT} {claim.label}"
     if not (claim.explanation and claim.explanation.strip()):
         raise ArgumentError(f"claim {claim.id!r} has no explanation; use a format without, or give it one.")
-    return f"{verdict}\n{EXPLANATION} {claim.explanation.strip()}"
+    return answer_head(claim.label) + claim.explanation.strip()
+
+
+def answer_head(label: str) -> str:
+    """What an explained answer says before the explanation."""
+    return f"{VERDICT} {label}\n{EXPLANATION} "

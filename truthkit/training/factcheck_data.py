@@ -14,6 +14,8 @@ claims, whereas RAW-FC's own three classes are equally many.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -141,6 +143,26 @@ def read_claims(
     if not claims:
         raise ArgumentError(f"{path} has no claims.")
     return claims
+
+
+def write_claims(claims: Sequence[Claim], path: str | PathLike[str]) -> None:
+    """Write claims as JSON lines that `read_claims` and `truthkit train reflex` read; the file appears whole or not.
+
+    Raises:
+        ArgumentError: there are no claims.
+    """
+    if not claims:
+        raise ArgumentError("claims is empty, so there is nothing to write.")
+    lines = []
+    for claim in claims:
+        fields = {"id": claim.id, "claim": claim.text, "label": claim.label}
+        fields |= {} if claim.explanation is None else {"explain": claim.explanation}
+        fields |= {} if claim.evidence is None else {"evidence": claim.evidence}
+        lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part")
+    part.write_text("".join(lines), encoding="utf-8")
+    os.replace(part, target)
 
 
 _LIAR_COLUMNS = 14

@@ -23,6 +23,7 @@ from torch import nn
 from truthkit.decoding.attach import plain_model
 from truthkit.decoding.candidates import text_decoder
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.models.quiet import no_peft_rename
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all
@@ -199,7 +200,7 @@ def _trainable(model: Any, settings: Settings, start: str | os.PathLike[str] | N
         raise ArgumentError("the model already has an adapter; load it without, and pass the adapter as start=.")
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     was_training, use_cache = model.training, model.config.use_cache
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), no_peft_rename():
         torch.manual_seed(settings.seed)
         if start is not None:
             peft = PeftModel.from_pretrained(model, str(start), is_trainable=True)
