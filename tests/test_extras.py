@@ -106,14 +106,20 @@ def _vector_of_gguf(folder: Path) -> Any:
     import_module("truthkit.steering.formats").read_vector(folder / "vector.gguf")
 
 
+def _similarity(_folder: Path) -> Any:
+    similarity = import_module("truthkit.evaluation.truthfulqa_generation").similarity
+    similarity.cache_clear()  # another test may have asked with everything installed
+    return similarity()
+
+
 USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "figures": ("matplotlib", _plot_isotropy),
     "models in GGUF": ("gguf", _read_gguf),
     "vectors in GGUF": ("gguf", _vector_of_gguf),
     "4 bits": ("bitsandbytes", lambda folder: tk.load(chat_folder(folder / "model"), quantization="4bit")),
     "CHAIR's words": ("nltk", lambda _folder: import_module("truthkit.evaluation.lemmas").lemmatizer("nltk", ["cat"])),
-    "BLEU": ("sacrebleu", lambda _folder: import_module("truthkit.evaluation.truthfulqa_generation").similarity()),
-    "ROUGE": ("rouge_score", lambda _folder: import_module("truthkit.evaluation.truthfulqa_generation").similarity()),
+    "BLEU": ("sacrebleu", _similarity),
+    "ROUGE": ("rouge_score", _similarity),
 }
 
 

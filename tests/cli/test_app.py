@@ -28,7 +28,7 @@ def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
             assert connection.getresponse().status == 200
             connection.close()
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, "truthkit app: stopped\n")

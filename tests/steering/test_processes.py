@@ -96,7 +96,7 @@ def test_a_launcher_that_starts_one_process_is_told_of(monkeypatch: pytest.Monke
 # -- killed processes --------------------------------------------------------------------------------------------------
 
 _DYING = """
-import os, signal, sys
+import os, pathlib, signal, sys
 import safetensors.torch
 from truthkit import cli
 from truthkit.steering import progress
@@ -107,15 +107,21 @@ moment, saved, write = sys.argv.pop(1), [], safetensors.torch.save_file
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def half_written(tensors, path, **options):
+def half_a_record(tensors, path, **options):
     write(tensors, path, **options)
     saved.append(path)
-    vector = "plan" not in tensors
-    if moment == "half a vector" and vector or moment == "half a record" and len(saved) == 3:
+    if moment == "half a record" and len(saved) == 3:
         os.truncate(path, os.path.getsize(path) // 2)
         die()
 
-safetensors.torch.save_file = half_written
+def half_a_vector(path, content):
+    with open(path, "wb") as file:
+        file.write(content[: len(content) // 2])
+    die()
+
+safetensors.torch.save_file = half_a_record
+if moment == "half a vector":
+    pathlib.Path.write_bytes = half_a_vector
 if moment == "before it is cleared away":
     import shutil
     shutil.rmtree = die
