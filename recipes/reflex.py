@@ -70,6 +70,9 @@ ROWS = {
     "verdict_guided": "SFT: verdict, guided by the vectors of the explained one",
 }
 
+ONE_DIRECTION = 0.95
+"""A cosine of style and substance beyond which neither can do what the other does not."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for, from where an earlier run of it stopped."""
@@ -424,7 +427,11 @@ class Run:
 
         if not all(file.is_file() for file in files.values()):
             (self.out / "vectors.json").unlink(missing_ok=True)
-        self.stage("vectors", make, "training reflex")
+        made = self.stage("vectors", make, "training reflex")
+        layer, cosine = max(made["leakage_used"].items(), key=lambda item: abs(item[1]))
+        self.say(f"  style and substance: cosine up to {cosine:+.4f}, at layer {layer}")
+        if abs(cosine) > ONE_DIRECTION and not self.args.without_shift:
+            self.say("  they are one direction, what fine-tuning does to every claim; --without-shift takes it out")
         return {name: SteeringVector.load(file) for name, file in files.items()}
 
     def guides(self, found: Disagreement) -> dict[str, Guide]:
