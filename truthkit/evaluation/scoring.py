@@ -159,12 +159,10 @@ class _Reader:
         mask = additive(sight, self.model.dtype)[None, None]
         before = [path[self.starts[i] - 1 - shared :] for i, path in tree.paths.items()]
         keep, places = torch.tensor([node for nodes in before for node in nodes]).unique(return_inverse=True)
-        logits = self._call(torch.tensor([tree.ids]), mask, torch.tensor([tree.depths]) + shared, keep, cache)[
-            0
-        ].float()
-        norms = torch.cat(
-            [some.logsumexp(dim=1) for some in logits.split(max(_LOGITS_AT_A_TIME // logits.shape[1], 1))]
-        )
+        ids, positions = torch.tensor([tree.ids]), torch.tensor([tree.depths]) + shared
+        logits = self._call(ids, mask, positions, keep, cache)[0].float()
+        some_rows = max(_LOGITS_AT_A_TIME // logits.shape[1], 1)
+        norms = torch.cat([some.logsumexp(dim=1) for some in logits.split(some_rows)])
         targets = torch.tensor([token for i in tree.paths for token in self.rows[i][self.starts[i] :]])
         places, targets = places.to(logits.device), targets.to(logits.device)
         each = (logits[places, targets] - norms[places]).split([len(nodes) for nodes in before])
