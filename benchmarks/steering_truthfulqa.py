@@ -102,13 +102,6 @@ def compared(
     }
 
 
-def random_direction(vector: tk.SteeringVector, seed: int) -> tk.SteeringVector:
-    """A control: a random direction as long as the vector's."""
-    (layer,) = vector.layers
-    noise = torch.randn(vector.features, generator=torch.Generator().manual_seed(seed))
-    return tk.SteeringVector({layer: noise / noise.norm() * vector[layer].norm()}, vector.layer_count)
-
-
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,7 +157,7 @@ def main() -> None:
     mc1_before, mc2_before = on_test.mc(on_test.score(model))
     with vector.steer(model, layers=chosen.layer, strength=chosen.strength):
         mc1_after, mc2_after = on_test.mc(on_test.score(model))
-    random_vector = random_direction(vector.at(chosen.layer), args.seed)
+    random_vector = vector.at(chosen.layer).random_like(args.seed)
     with random_vector.steer(model, strength=chosen.strength):
         mc1_random, mc2_random = on_test.mc(on_test.score(model))
     count = len(test)

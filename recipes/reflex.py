@@ -21,11 +21,13 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--more", type=Path, nargs="*", default=[SHARED / "liar/train.tsv"], help="claims for verdicts only")
     add("--test", type=Path, nargs="+", default=[SHARED / "factcheck/test_joined.jsonl"])
     add("--transfer", type=Path, nargs="*", help="claims of another dataset, in two labels, to guide as well")
-    add("--labels", type=int, choices=(6, 3), default=3)
+    add("--labels", type=int, choices=(6, 3, 2), default=3)
     sizes = parser.add_argument_group("sizes")
     sizes.add_argument("--train-claims", type=int, default=0, help="0 is all but the held-out ones")
     sizes.add_argument("--more-claims", type=int, default=1000)
@@ -126,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--refine-lr", type=float, default=1e-4)
     training.add_argument("--rank", type=int, default=16)
     training.add_argument("--batch-tokens", type=int, default=1024)
+    training.add_argument("--learnt-words", type=int, help="of a gold explanation, to a sentence's end (default: all)")
     reflex = parser.add_argument_group("REFLEX")
     reflex.add_argument("--backbone-verdicts", choices=("raw", "even"), default="even", help="for the quadrants [ours]")
     reflex.add_argument("--contrast", choices=("vertical", "horizontal"), default="vertical")
@@ -164,9 +167,16 @@ def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
             setattr(args, name, value)
 
 
-_TRAINING = ("model", "dtype", "train_dtype", "train", "more", "test", "labels", "epochs", "steps", "lr", "rank")
-_REFLEX = ("backbone_verdicts", "contrast", "method", "orthogonal", "without_shift", "layers", "strengths", "positions")
-_CHOICE = ("penalty", "balanced", "refine_epochs", "refine_lr")
+_DECIDES = {
+    "training": """model dtype train_dtype train more test labels epochs steps lr rank batch_tokens learnt_words""",
+    "quadrants": "backbone_verdicts",
+    "refinement": "refine_epochs refine_lr",
+    "states": "contrast method",
+    "choice": "orthogonal without_shift layers strengths positions penalty balanced",
+}
+"""What a stage may depend on, and the arguments that decide it."""
+
+GUIDING = "training quadrants states choice"
 
 
 class Run:
@@ -176,21 +186,15 @@ class Run:
         self.args, self.seed, self.console = args, seed, console
         self.out = args.out / f"seed-{seed}"
         self.out.mkdir(exist_ok=True)
-        self.form = Form({6: LABELS_6, 3: LABELS_3}[args.labels], explain=True)
+        self.form = Form({6: LABELS_6, 3: LABELS_3, 2: LABELS_2}[args.labels], explain=True)
         self.labels = self.form.labels
         self._model: Any = None
         self._adapter: tuple[str | None, Any] = (None, None)
         self._split()
-        self._decides = {
-            "training": [
-                seed,
-                args.batch_tokens,
-                *(getattr(args, name) for name in _TRAINING),
-                *map(_ids, (self.train, self.more)),
-            ],
-            "reflex": [*(getattr(args, name) for name in _REFLEX + _CHOICE), _ids(self.held)],
-            "test": _ids(self.test),
-        }
+        self._decides = {part: [getattr(args, name) for name in names.split()] for part, names in _DECIDES.items()}
+        self._decides["training"] += [seed, _ids(self.train), _ids(self.more)]
+        self._decides["choice"].append(_ids(self.held))
+        self._decides["test"] = _ids(self.test)
 
     # -- claims --------------------------------------------------------------------------------------------------------
 
@@ -203,7 +207,7 @@ class Run:
         more = [claim for claim in more if claim.text not in known]
         draw.shuffle(train)
         self.held, self.train = train[: args.held_out], train[args.held_out :]
-        self.train = self.train[: args.train_claims or None]
+        self.train = [_shortened(claim, args.learnt_words) for claim in self.train[: args.train_claims or None]]
         self.more = draw.sample(more, min(args.more_claims, len(more)))
         fixed = random.Random(0)  # every seed is tested on the same claims
         self.test = fixed.sample(test, min(args.test_claims, len(test))) if args.test_claims else test
@@ -233,7 +237,7 @@ class Run:
         Args:
             name: of the stage and its file.
             make: makes the result.
-            needs: which of "training", "reflex" and "test" it depends on.
+            needs: what it depends on, of `_DECIDES` and "test".
             **also: what else it depends on.
         """
         path = self.out / f"{name}.json"
@@ -272,21 +276,21 @@ class Run:
         zero = self.stage("zero_shot", lambda: self.scored(None, self.test), "training test")
         only = self.stage("sft_verdict", lambda: self.scored("sft_verdict", self.test, explain=False), "training test")
         found = self.quadrants()
-        guides = self.guides(found)
-        everything = "training reflex test"
-        guided = self.stage("guided", lambda: self.guided(guides), everything)
+        vectors = self.vectors(found)
+        guides = self.guides(vectors)
+        guided = self.stage("guided", lambda: self.guided(guides), f"{GUIDING} test")
         self.refine(found)
         refined = {
-            name: self.stage(name, partial(self.scored, name, self.test), everything)
+            name: self.stage(name, partial(self.scored, name, self.test), "training quadrants refinement test")
             for name in ("refined", "refined_random")
         }
         sizes = [self.args.explained, self.args.explanation_tokens]
-        explanations = self.stage("explanations", lambda: self.explain(guides), everything, sizes=sizes)
-        onwards = self.stage("verdict_guided", self.onwards, everything)
+        explanations = self.stage("explanations", lambda: self.explain(guides), f"{GUIDING} test", sizes=sizes)
+        onwards = self.stage("verdict_guided", lambda: self.onwards(vectors), f"{GUIDING} test")
         transfer = None
         if self.args.transfer:
             files = self.args.transfer
-            transfer = self.stage("transfer", lambda: self.transfer(guides), "training reflex", files=files)
+            transfer = self.stage("transfer", lambda: self.transfer(guides), GUIDING, files=files)
         train_labels = [claim.label for claim in self.train]
         prior = [max(train_labels.count(label), 1) / len(train_labels) for label in self.labels]
         on_train = self.kept("disagreement")
@@ -303,8 +307,8 @@ class Run:
             "scores": rows,
             "quadrants": found.counts(),
             "by_label": _by_label(found),
-            "projections": self.stage("projections", lambda: self.projected(found), "training reflex"),
-            "vectors": self.kept("vectors"),
+            "projections": self.stage("projections", lambda: self.projected(found, vectors), GUIDING),
+            "vectors": self.kept("vectors") | {"leakage_used": self.kept("used")},
             "gains": {name: self.kept(f"gains_{name}") for name in guides},
             "chosen": {name: _chosen(guide) for name, guide in guides.items()},
             "refined_claims": len(refinement_claims(found)),
@@ -347,7 +351,7 @@ class Run:
 
         if not out.is_dir():
             (self.out / f"train_{name}.json").unlink(missing_ok=True)
-        made = self.stage(f"train_{name}", make, "training reflex" if start else "training")
+        made = self.stage(f"train_{name}", make, "training quadrants refinement" if start else "training")
         self.say(f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {made['loss']}")
         return out
 
@@ -401,42 +405,46 @@ class Run:
         return found
 
     def vectors(self, found: Disagreement) -> dict[str, SteeringVector]:
-        """Style, substance, and a single truth direction, of every layer, in files."""
-        files = {name: self.out / f"{name}.safetensors" for name in ("style", "substance", "truth", "random")}
+        """Style and substance as they are used, a single truth direction, and a random one, of every layer."""
+        names = ("style", "substance", "truth") + ("shift",) * (self.args.contrast == "vertical")
+        files = {name: self.out / f"states-{name}.safetensors" for name in names}
 
         def make() -> dict[str, Any]:
             model, tokenizer = self.model("sft")
             options: dict[str, Any] = {"method": self.args.method, "seed": self.seed}
             options["token_budget"] = self.args.token_budget
             made = reflex_vectors(model, tokenizer, found, self.form, contrast=self.args.contrast, **options)
-            used = made.without_shift() if self.args.without_shift else made
-            used = used.orthogonalised() if self.args.orthogonal else used
             pairs = horizontal_pairs(found, range(len(found.claims)), self.form)
             truth = tk.extract(model, tokenizer, pairs, **options)
-            draw = torch.Generator().manual_seed(self.seed)
-            noise = {
-                layer: torch.nn.functional.normalize(torch.randn(used.style.features, generator=draw), dim=0) * norm
-                for layer, norm in used.style.norms().items()
-            }
-            chance = SteeringVector(noise, used.style.layer_count)
-            for name, vector in (
-                ("style", used.style), ("substance", used.substance), ("truth", truth), ("random", chance)
-            ):  # fmt: skip
-                vector.save(files[name])
-            return {"leakage": _leakage(made), "leakage_used": _leakage(used), "auc": _aucs(made, truth)}
+            for name, vector in {**vars(made), "truth": truth}.items():
+                if vector is not None:
+                    vector.save(files[name])
+            return {"leakage": _leakage(made), "auc": _aucs(made, truth)}
 
         if not all(file.is_file() for file in files.values()):
             (self.out / "vectors.json").unlink(missing_ok=True)
-        made = self.stage("vectors", make, "training reflex")
-        layer, cosine = max(made["leakage_used"].items(), key=lambda item: abs(item[1]))
+        self.stage("vectors", make, "training quadrants states")
+        read = {name: SteeringVector.load(file) for name, file in files.items()}
+        used = ReflexVectors(read["style"], read["substance"], read.get("shift"))
+        used = used.without_shift() if self.args.without_shift else used
+        used = used.orthogonalised() if self.args.orthogonal else used
+        layer, cosine = max(used.leakage().items(), key=lambda item: abs(item[1]))
         self.say(f"  style and substance: cosine up to {cosine:+.4f}, at layer {layer}")
         if abs(cosine) > ONE_DIRECTION and not self.args.without_shift:
             self.say("  they are one direction, what fine-tuning does to every claim; --without-shift takes it out")
-        return {name: SteeringVector.load(file) for name, file in files.items()}
+        vectors = {"style": used.style, "substance": used.substance, "truth": read["truth"]}
+        vectors["random"] = used.style.random_like(self.seed)
 
-    def guides(self, found: Disagreement) -> dict[str, Guide]:
+        def keep() -> dict[int, float]:
+            for name in ("style", "substance"):
+                vectors[name].save(self.out / f"{name}.safetensors")
+            return _leakage(used)
+
+        self.stage("used", keep, GUIDING)
+        return vectors
+
+    def guides(self, vectors: dict[str, SteeringVector]) -> dict[str, Guide]:
         """Each vector with the layer, sign and strength of its largest gain on the held-out claims."""
-        vectors = self.vectors(found)
         guides: dict[str, Guide] = {}
         for name in ("truth", "style", "substance", "substance_after_style", "random"):
             given = [guides["style"]] if name == "substance_after_style" else []
@@ -465,7 +473,7 @@ class Run:
 
         if not file.is_file():
             (self.out / f"gains_{name}.json").unlink(missing_ok=True)
-        self.stage(f"gains_{name}", make, "training reflex")
+        self.stage(f"gains_{name}", make, GUIDING)
         guide = Guide.load(file)
         about = guide.vector.provenance["selection"]
         self.say(
@@ -486,12 +494,10 @@ class Run:
         scores = self.scorer("sft").scores_under(self.prompts(self.test), list(sets.values()))
         return {name: _rounded(one) for name, one in zip(sets, scores, strict=True)}
 
-    def onwards(self) -> list[list[float]]:
-        """The verdict-only model under the explained one's style, its layer and strength chosen anew."""
-        style = SteeringVector.load(self.out / "style.safetensors")
-        substance = SteeringVector.load(self.out / "substance.safetensors")
-        first = self.chosen("verdict_style", style, "sft_verdict", [])
-        second = self.chosen("verdict_substance", substance, "sft_verdict", [first])
+    def onwards(self, vectors: dict[str, SteeringVector]) -> list[list[float]]:
+        """The verdict-only model under the explained one's style and substance, layer and strength chosen anew."""
+        first = self.chosen("verdict_style", vectors["style"], "sft_verdict", [])
+        second = self.chosen("verdict_substance", vectors["substance"], "sft_verdict", [first])
         prompts = self.prompts(self.test, explain=False)
         return _rounded(self.scorer("sft_verdict").scores(prompts, guides=[first, second]))
 
@@ -503,14 +509,14 @@ class Run:
         self.adapter("refined", chosen, ["explained"], start="sft")
         self.adapter("refined_random", drawn, ["explained"], start="sft")
 
-    def projected(self, found: Disagreement) -> dict[str, Any]:
+    def projected(self, found: Disagreement, vectors: dict[str, SteeringVector]) -> dict[str, Any]:
         """The fine-tuned model's states along style and substance, at the layer chosen for the style."""
-        vectors = [SteeringVector.load(self.out / f"{name}.safetensors") for name in ("style", "substance")]
+        axes = [vectors["style"], vectors["substance"]]
         layer = Guide.load(self.out / "guide-style.safetensors").vector.layers[0]
         numbers = [i for name in ("Q1", "Q2", "Q3", "Q4") for i in found.of(name)[:60]]
         model, tokenizer = self.model("sft")
         prompts = self.prompts([found.claims[i] for i in numbers])
-        along = projections(model, tokenizer, prompts, vectors, layer=layer, token_budget=self.args.token_budget)
+        along = projections(model, tokenizer, prompts, axes, layer=layer, token_budget=self.args.token_budget)
         names = found.quadrants
         return {"layer": layer, "quadrants": [names[i] for i in numbers], "along": _rounded(along)}
 
@@ -562,6 +568,15 @@ class Run:
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def _shortened(claim: Claim, words: int | None) -> Claim:
+    """A claim with the first sentences of its explanation, or the first words where no sentence ends among them."""
+    if not words or claim.explanation is None:
+        return claim
+    kept = " ".join(claim.explanation.split()[:words])
+    whole = re.match(r".*[.!?][\"'”’)]*(?=\s|$)", kept, re.DOTALL)
+    return replace(claim, explanation=whole[0] if whole else kept)
 
 
 def _ids(claims: Sequence[Claim]) -> list[str]:

@@ -399,7 +399,7 @@ class Bench:
         of_rival = self.gold([self.own_choice(self.gains(rival, AMPLIFIED), target)])[target]
         chance = []
         for draw in range(draws):
-            noise = self.gains(random_like(vector, seed * 1000 + draw), AMPLIFIED)
+            noise = self.gains(vector.random_like(seed * 1000 + draw), AMPLIFIED)
             chance.append(self.gold([self.own_choice(noise, target)])[target])
         return {
             "contrast": contrast,
@@ -440,16 +440,6 @@ def _flat(split: Split) -> tuple[list[Claim], list[str]]:
     """The claims, and each one's group."""
     pairs = [(claim, group) for group, claims in split.items() for claim in claims]
     return [claim for claim, _ in pairs], [group for _, group in pairs]
-
-
-def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
-    """A random direction at each layer, as long as the vector is there."""
-    draw = torch.Generator().manual_seed(seed)
-    noise = {
-        layer: torch.nn.functional.normalize(torch.randn(vector.features, generator=draw), dim=0) * norm
-        for layer, norm in vector.norms().items()
-    }
-    return SteeringVector(noise, vector.layer_count)
 
 
 def _mean(totals: FloatArray) -> dict[str, FloatArray]:

@@ -133,6 +133,13 @@ class SteeringVector:
         unit = {layer: torch.nn.functional.normalize(d, dim=0) for layer, d in self.directions.items()}
         return self._with(unit, "normalised")
 
+    def random_like(self, seed: int) -> SteeringVector:
+        """A control: at each layer a random direction as long as the vector is there."""
+        draw = torch.Generator().manual_seed(seed)
+        noise = {layer: torch.randn(self.features, generator=draw) for layer in self.layers}
+        lengths = self.norms()
+        return self._with({layer: one / one.norm() * lengths[layer] for layer, one in noise.items()}, "random")
+
     def cosine(self, other: SteeringVector) -> dict[int, float]:
         """Cosine of the angle between the two, for every layer that both have; computed in float64."""
         return {
