@@ -1,8 +1,8 @@
 """REFLEX (arXiv 2511.20233) where the truth is known: a world of made-up facts, with a gain and a loss planted in it.
 
-    python recipes/reflex_world.py --out world              # two to three minutes on one thread
-    python recipes/reflex_world.py --out quick --quick      # a sketch: a smaller world that learns less
-    python recipes/reflex_world.py --out seed-1 --seed 1    # another world, another model
+    python recipes/reflex_world.py --out world                    # two to three minutes on one thread
+    python recipes/reflex_world.py --out quick --quick            # a sketch: a smaller world that learns less
+    python recipes/reflex_world.py --out worlds --seeds 3 4 5 6   # several worlds and models, and a summary
 
 On real claims nobody knows what fine-tuning has taught and what it has cost, so no one can say whether a style or a
 substance vector did its work. Here it is known for every claim:
@@ -36,7 +36,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import shutil
+import statistics
 import sys
 import time
 from collections import Counter
@@ -100,29 +103,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make a world, a backbone, a fine-tuned model and the vectors; show what they do."""
     args = _parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    console, started = Console(width=None if sys.stdout.isatty() else 132), time.time()
+    console = Console(width=None if sys.stdout.isatty() else 132)
+    plots = find_spec("matplotlib") is not None
+    results = []
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        result = experiment(args, console)
+        for seed in args.seeds:
+            result = kept_or_made(args, seed, console)
+            results.append(result)
+            show(result, console)
+            if plots:
+                plot(result, args.out / f"seed-{seed}" / "world.png")
     except tk.TruthkitError as error:
         console.print(f"reflex_world: {error}", style="red", markup=False)
         return 2
-    result["seconds"] = round(time.time() - started, 1)
-    (args.out / "world.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    if find_spec("matplotlib") is None:
-        console.print("no plot: it needs matplotlib (pip install 'truthkit[plots]')", markup=False)
-    else:
-        plot(result, args.out / "world.png")
-    show(result, console)
-    console.print(f"{args.out}: world.json, world.png; {result['seconds']:.0f} s", markup=False)
+    if len(results) > 1:
+        summary = over_worlds(results)
+        (args.out / "worlds.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        show_worlds(summary, console)
+        if plots:
+            plot_worlds(summary, args.out / "worlds.png")
+    if not plots:
+        console.print("no plots: they need matplotlib (pip install 'truthkit[plots]')", markup=False)
+    seconds = sum(result["seconds"] for result in results)
+    console.print(f"{args.out}: results{' and plots' * plots} of {len(results)} worlds; {seconds:.0f} s", markup=False)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder for the adapter, the results and the plot")
-    add("--seed", type=int, default=0, help="of world, weights, training and random directions (default: 0)")
+    add("--out", type=Path, required=True, help="folder for adapters, results and plots")
+    add("--seeds", type=int, nargs="+", default=[0], help="of world, weights, training, random directions (default: 0)")
     add("--quick", action="store_true", help="a smaller world and fewer steps")
     add("--steps", type=int, help="of the backbone's training (default: 1200; quick: 700)")
     add("--tuning-steps", type=int, default=100, help="of LoRA (default: 100)")
@@ -299,21 +310,41 @@ def tuning_claims(split: Split) -> list[Claim]:
     return [*split["gain"][::3], *lost, *split["compound"], *split["doubted"], *split["kept"]]
 
 
-def experiment(args: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Everything, as JSON values."""
-    world = World.drawn(args.seed, args.persons or (20 if args.quick else 32))
-    tokenizer, splits = make_tokenizer(world), split_persons(world, args.seed)
+def kept_or_made(args: argparse.Namespace, seed: int, console: Console) -> dict[str, Any]:
+    """The result of one world: from its file, if the settings are the same, or made now."""
+    folder = args.out / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "world.json"
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "seeds", "threads")}
+    if file.is_file():
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if result["settings"] == settings:
+            return result
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+        file.unlink()
+    started = time.time()
+    result = experiment(args, seed, folder / "adapter", console)
+    result |= {"settings": settings, "seconds": round(time.time() - started, 1)}
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    os.replace(part, file)
+    return result
+
+
+def experiment(args: argparse.Namespace, seed: int, adapter: Path, console: Console) -> dict[str, Any]:
+    """Everything in one world, as JSON values."""
+    world = World.drawn(seed, args.persons or (20 if args.quick else 32))
+    tokenizer, splits = make_tokenizer(world), split_persons(world, seed)
     steps = args.steps or (700 if args.quick else 1200)
-    backbone = make_backbone(world, tokenizer, args.seed, steps=steps)
+    backbone = make_backbone(world, tokenizer, seed, steps=steps)
     careful = Counter[bool]()
     for claim in splits["test"]["gain"]:
         ids = torch.tensor([said(tokenizer, claim, "half", careful=True)])
         with torch.no_grad():
             careful[bool(backbone(ids).logits[0, -3].argmax() == ids[0, -2])] += 1
     console.print(f"backbone: right on {careful[True]} of {careful.total()} planted gains if asked to be careful")
-    adapter = args.out / "adapter"
-    settings = Settings(rank=4, lr=1e-3, steps=args.tuning_steps, batch_tokens=512, seed=args.seed)
-    about = {"world": args.seed, "persons": len(world.persons), "backbone_steps": steps}
+    settings = Settings(rank=4, lr=1e-3, steps=args.tuning_steps, batch_tokens=512, seed=seed)
+    about = {"world": seed, "persons": len(world.persons), "backbone_steps": steps}
     examples = reflex_examples(tuning_claims(splits["train"]), labels=LABELS_3)
     train(backbone, tokenizer, examples, adapter, settings=settings, about=about)
     tuned = with_adapter(backbone, adapter)
@@ -329,9 +360,9 @@ def experiment(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         leakage[contrast] = {layer: round(cosine, 3) for layer, cosine in vectors.leakage().items()}
         for name, target in TARGETS.items():
             console.print(f"{contrast} {name} …", markup=False)
-            rows.append(bench.row(contrast, name, target, vectors, args.seed, draws=args.draws))
+            rows.append(bench.row(contrast, name, target, vectors, seed, draws=args.draws))
     return {
-        "seed": args.seed,
+        "seed": seed,
         "margin": args.margin,
         "careful_backbone": careful[True] / careful.total(),
         "quadrants": counts,
@@ -347,11 +378,7 @@ def make_vectors(tuned: Any, tokenizer: Any, found: Disagreement, contrast: str)
     made = reflex_vectors(
         tuned, tokenizer, found, FORM, contrast="horizontal" if contrast == "horizontal" else "vertical", held_out=0
     )
-    if contrast != "less shift":
-        return made
-    if made.shift is None:
-        raise tk.ArgumentError("no claim is in Q1 or Q3, so there is no shift; raise --steps, or lower --tuning-steps.")
-    return ReflexVectors(made.style - made.shift, made.substance + made.shift, made.shift)
+    return made.without_shift() if contrast == "less shift" else made
 
 
 class Bench:
@@ -436,6 +463,30 @@ class Bench:
         return {group: self.compare(group, self.before[group], value) for group, value in after.items()}
 
 
+MEASURES = ("change", "over_random", "over_rival")
+
+
+def over_worlds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each vector in all worlds: means, standard errors, and in how many it is above nothing, random, the other."""
+    rows = []
+    for in_worlds in zip(*(result["rows"] for result in results), strict=True):
+        target = in_worlds[0]["target"]
+        row = {name: in_worlds[0][name] for name in ("contrast", "vector", "target")}
+        for measure in MEASURES:
+            of = [one["change"][target] if measure == "change" else one[measure] for one in in_worlds]
+            row[measure] = _spread([one["value"] for one in of])
+        worst = [min(one["change"][group]["value"] for group in GROUPS if group != target) for one in in_worlds]
+        row["worst_elsewhere"] = _spread(worst)
+        rows.append(row)
+    return {"seeds": [result["seed"] for result in results], "rows": rows}
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    mean, error = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    rounded = {"mean": round(mean, 4), "standard_error": round(error, 4)}
+    return {**rounded, "above": sum(value > 0 for value in values), "values": values}
+
+
 def _flat(split: Split) -> tuple[list[Claim], list[str]]:
     """The claims, and each one's group."""
     pairs = [(claim, group) for group, claims in split.items() for claim in claims]
@@ -489,6 +540,38 @@ def show(result: dict[str, Any], console: Console) -> None:
     for contrast, cosines in result["leakage"].items():
         shown = ", ".join(f"{cosine:+.2f}" for cosine in cosines.values())
         console.print(f"cosine of style and substance by layer, {contrast}: {shown}", markup=False, highlight=False)
+
+
+def show_worlds(summary: Mapping[str, Any], console: Console) -> None:
+    """The table of all worlds."""
+    worlds = len(summary["seeds"])
+    table = Table(
+        "", "on its group", "over random", "over the other", "worst elsewhere",
+        title=f"change of P(gold) on new persons: mean over {worlds} worlds ± standard error, and in how many above 0",
+    )  # fmt: skip
+    for row in summary["rows"]:
+        shown = [f"{one['mean']:+.3f} ± {one['standard_error']:.3f}" for one in (row[m] for m in MEASURES)]
+        counts = [f"{row[measure]['above']} of {worlds}" for measure in MEASURES]
+        cells = [f"{value}, {count}" for value, count in zip(shown, counts, strict=True)]
+        table.add_row(f"{row['contrast']} {row['vector']}", *cells, f"{row['worst_elsewhere']['mean']:+.3f}")
+    console.print(table)
+
+
+def plot_worlds(summary: Mapping[str, Any], path: Path) -> None:
+    """How much more than random directions each vector does on its own group: a dot per world, a line at the mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    for axes, (name, target) in zip(figure.subplots(1, 2, sharey=True), TARGETS.items(), strict=True):
+        rows = [row for row in summary["rows"] if row["vector"] == name]
+        for number, row in enumerate(rows):
+            values = row["over_random"]["values"]
+            axes.scatter([number] * len(values), values, s=14, alpha=0.7)
+            axes.hlines(row["over_random"]["mean"], number - 0.25, number + 0.25, color="black", linewidth=1.5)
+        axes.axhline(0, color="grey", linewidth=1, linestyle=":")
+        axes.set(title=f"{name}, on the planted {target}", ylabel="P(gold), over random directions" * (name == "style"))
+        axes.set_xticks(range(len(rows)), [row["contrast"] for row in rows])
+    figure.savefig(path, dpi=150)
 
 
 def _difference(one: Mapping[str, float]) -> str:

@@ -120,13 +120,6 @@ def test_p_gold_is_paired_by_person(bench: recipe.Bench) -> None:
     }
 
 
-def test_random_directions_are_as_long() -> None:
-    vector = SteeringVector({0: torch.arange(8.0), 3: torch.ones(8)}, 4)
-    one, other = (recipe.random_like(vector, seed) for seed in (0, 1))
-    assert one.norms() == pytest.approx(vector.norms(), rel=1e-5)
-    assert abs(one.cosine(other)[0]) < 0.99
-
-
 def planted(_model: Any, _tokenizer: Any, claims: Sequence[Claim], _form: Form) -> Disagreement:
     """The disagreement of two models that do what the recipe plants."""
 
@@ -141,16 +134,37 @@ def planted(_model: Any, _tokenizer: Any, claims: Sequence[Claim], _form: Form) 
 
 def test_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(recipe, "disagreement", planted)
-    assert recipe.main(["--out", str(tmp_path), *BRIEFLY, "--draws", "2"]) == 0
-    result = json.loads((tmp_path / "world.json").read_text())
+    command = ["--out", str(tmp_path), *BRIEFLY, "--draws", "2"]
+    assert recipe.main(command) == 0
+    file = tmp_path / "seed-0" / "world.json"
+    result = json.loads(file.read_text())
     assert result["quadrants"]["gain"] == {"Q1": 0, "Q2": 24, "Q3": 0, "Q4": 0}
     assert result["quadrants"]["loss"]["Q4"] == 8
     assert [(row["contrast"], row["vector"], row["target"]) for row in result["rows"]] == [
         (contrast, *pair) for contrast in recipe.CONTRASTS for pair in recipe.TARGETS.items()
     ]
     assert all(len(row["random"]) == 2 and set(row["change"]) == set(recipe.GROUPS) for row in result["rows"])
-    assert (tmp_path / "world.png").stat().st_size > 5000
+    assert (tmp_path / "seed-0" / "world.png").stat().st_size > 5000
     assert "quadrants of the training claims" in capsys.readouterr().out
+
+    # A second world: the first is kept, and both are summed up.
+    made = file.stat().st_mtime_ns
+    assert recipe.main([*command, "--seeds", "0", "1"]) == 0
+    assert file.stat().st_mtime_ns == made
+    assert "mean over 2 worlds" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "worlds.json").read_text())
+    assert (tmp_path / "worlds.png").stat().st_size > 5000
+    other = json.loads((tmp_path / "seed-1" / "world.json").read_text())
+    for row, *rows in zip(summary["rows"], result["rows"], other["rows"], strict=True):
+        values = [one["over_random"]["value"] for one in rows]
+        assert row["over_random"]["values"] == values
+        assert row["over_random"]["mean"] == pytest.approx(sum(values) / 2, abs=1e-4)
+        assert row["over_random"]["standard_error"] == pytest.approx(abs(values[0] - values[1]) / 2, abs=1e-4)
+        assert row["over_random"]["above"] == sum(value > 0 for value in values)
+
+    # Other settings: made anew.
+    assert recipe.main([*command, "--margin", "0.2"]) == 0
+    assert json.loads(file.read_text())["margin"] == 0.2
 
 
 def test_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,8 +185,8 @@ def test_too_few_persons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_each_vector_does_what_it_is_for(tmp_path: Path) -> None:
-    assert recipe.main(["--out", str(tmp_path), "--seed", "1", "--draws", "3"]) == 0
-    result = json.loads((tmp_path / "world.json").read_text())
+    assert recipe.main(["--out", str(tmp_path), "--seeds", "1", "--draws", "3"]) == 0
+    result = json.loads((tmp_path / "seed-1" / "world.json").read_text())
     assert result["careful_backbone"] > 0.9
     assert result["quadrants"]["gain"]["Q1"] == result["quadrants"]["loss"]["Q2"] == 0
     for group, quadrant in (("gain", "Q2"), ("loss", "Q4")):

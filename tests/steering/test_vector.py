@@ -51,6 +51,14 @@ def test_arithmetic() -> None:
     assert v.provenance == {}
 
 
+def test_random_directions_are_as_long() -> None:
+    v = vector(0, 3)
+    one, again, other = v.random_like(0), v.random_like(0), v.random_like(1)
+    assert one.norms() == pytest.approx(v.norms(), rel=1e-5)
+    assert torch.equal(one[3], again[3])
+    assert abs(one.cosine(other)[0]) < 0.99
+
+
 def test_angles_and_orthogonalisation() -> None:
     v, w = vector(0, 1), vector(1, 2, seed=1)
     cosine = float(v[1] @ w[1] / v[1].norm() / w[1].norm())

@@ -120,15 +120,17 @@ class ReflexVectors:
         raise ArgumentError(f"keep is {keep!r}; expected 'style' or 'substance'.")
 
     def without_shift(self) -> ReflexVectors:
-        """Both vectors without what fine-tuning changes on any claim, right or wrong (ours).
+        """Both vectors less what fine-tuning changes on any claim, right or wrong (ours).
+
+        A difference of differences: what F and B differ in on Q2, or on Q4, beyond what they differ in elsewhere. With
+        vertical pairs style and substance are mostly that shift, one along it and one against it.
 
         Raises:
             ArgumentError: there is no shift vector.
         """
         if self.shift is None:
             raise ArgumentError("there is no shift vector: it comes from vertical pairs with claims in Q1 or Q3.")
-        parts = (self.style.orthogonalise(self.shift), self.substance.orthogonalise(self.shift))
-        return ReflexVectors(*parts, self.shift)
+        return ReflexVectors(self.style - self.shift, self.substance + self.shift, self.shift)
 
 
 def reflex_vectors(
