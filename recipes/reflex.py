@@ -2,7 +2,8 @@ r"""REFLEX (arXiv 2511.20233) from end to end: a fact-checker, what it gained an
 
     python recipes/reflex.py --out reflex                          # SmolLM2 on LIAR-RAW; an hour or two on two cores
     python recipes/reflex.py --out quick --quick                   # a sketch of it in three minutes
-    python recipes/reflex.py --out reflex --seeds 0 1 2 --test-claims 0   # three seeds, the whole test split
+    python recipes/reflex.py --out reflex --seeds 0 1 2            # three seeds
+    python recipes/reflex.py --out rawfc --labels 2 --train rawfc_val.json --test rawfc_test.json --learnt-words 120
 
 For every seed: role-play fine-tuning (claim to verdict; claim to verdict and explanation), quadrants of backbone and
 fine-tuned model on the training claims, style and substance vectors from them, and a single truth direction beside
@@ -17,16 +18,13 @@ settings starts the stages afresh that depend on them.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
 import re
-import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -34,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reflex_results import plot, show, summarised
 from rich.console import Console
-from rich.table import Table
+from stages import Stages, write_json
 
 import truthkit as tk
-from truthkit.evaluation.factcheck import averaged, compare, confusion, control, implied, mentions_agree, score
-from truthkit.evaluation.score import Score
+from truthkit.evaluation.factcheck import implied
 from truthkit.steering.disagreement import Disagreement, as_backbone, refinement_claims
 from truthkit.steering.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
 from truthkit.steering.reflex_gains import measure_gains
@@ -53,24 +51,6 @@ from truthkit.training.overlap import overlapping
 from truthkit.training.reflex_data import reflex_examples
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
-
-ROWS = {
-    "majority": "control: the most frequent training label",
-    "prior": "control: labels drawn with the training shares",
-    "zero_shot": "backbone, zero-shot",
-    "zero_shot_even": "backbone, labels evened out",
-    "sft_verdict": "SFT: verdict",
-    "sft": "SFT: verdict and explanation",
-    "sft_even": "  + labels evened out to the prior (control)",
-    "truth": "  + single truth direction (ITI/CAA-like)",
-    "style": "  + style",
-    "substance": "  + substance",
-    "both": "  + both",
-    "random": "  + random directions, chosen as the others (control)",
-    "refined": "  + self-refined on Q2 and Q4",
-    "refined_random": "  + trained on as many random claims (control)",
-    "verdict_guided": "SFT: verdict, guided by the vectors of the explained one",
-}
 
 ONE_DIRECTION = 0.95
 """A cosine of style and substance beyond which neither can do what the other does not."""
@@ -86,16 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         runs = [Run(args, seed, console).results() for seed in args.seeds]
-        summary = _summary(args, runs)
+        summary = summarised(runs) | {"config": json.loads(json.dumps(vars(args), default=str))}
     except tk.TruthkitError as error:
         console.print(f"reflex: {error}", style="red", markup=False)
         return 2
-    _write(args.out / "summary.json", summary)
-    _show(console, summary)
+    write_json(args.out / "summary.json", summary)
+    show(console, summary)
     if find_spec("matplotlib") is None:
         console.print("no plots: they need matplotlib (pip install 'truthkit[plots]')", markup=False)
     else:
-        _plot(args.out, runs[0])
+        plot(args.out, runs)
     console.print(f"{args.out}: summary.json and plots; {time.time() - started:.0f} s", markup=False)
     return 0
 
@@ -185,16 +165,16 @@ class Run:
     def __init__(self, args: argparse.Namespace, seed: int, console: Console):
         self.args, self.seed, self.console = args, seed, console
         self.out = args.out / f"seed-{seed}"
-        self.out.mkdir(exist_ok=True)
         self.form = Form({6: LABELS_6, 3: LABELS_3, 2: LABELS_2}[args.labels], explain=True)
         self.labels = self.form.labels
         self._model: Any = None
         self._adapter: tuple[str | None, Any] = (None, None)
         self._split()
-        self._decides = {part: [getattr(args, name) for name in names.split()] for part, names in _DECIDES.items()}
-        self._decides["training"] += [seed, _ids(self.train), _ids(self.more)]
-        self._decides["choice"].append(_ids(self.held))
-        self._decides["test"] = _ids(self.test)
+        decides = {part: [getattr(args, name) for name in names.split()] for part, names in _DECIDES.items()}
+        decides["training"] += [seed, _ids(self.train), _ids(self.more)]
+        decides["choice"].append(_ids(self.held))
+        decides["test"] = _ids(self.test)
+        self.stages = Stages(self.out, decides, self.say)
 
     # -- claims --------------------------------------------------------------------------------------------------------
 
@@ -226,74 +206,37 @@ class Run:
             self.say(f"{len(seen)} training claims stand in the test files too and are left out")
         return [claim for i, claim in enumerate(claims) if i not in seen]
 
-    # -- stages --------------------------------------------------------------------------------------------------------
-
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def stage(self, name: str, make: Callable[[], Any], needs: str, **also: Any) -> Any:
-        """The result of a stage: JSON from its file, or made now and written there.
-
-        Args:
-            name: of the stage and its file.
-            make: makes the result.
-            needs: what it depends on, of `_DECIDES` and "test".
-            **also: what else it depends on.
-        """
-        path = self.out / f"{name}.json"
-        decides = [self._decides[part] for part in needs.split()]
-        key = hashlib.sha256(json.dumps([decides, also], default=str).encode()).hexdigest()
-        if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["key"] == key:
-                return kept["result"]
-            path.unlink()
-        if name.startswith("train_"):
-            self._drop_other_adapter(name, key)
-        began = time.time()
-        result = make()
-        _write(path, {"key": key, "seconds": round(time.time() - began, 1), "result": result})
-        self.say(f"  {name}: {time.time() - began:.0f} s")
-        return json.loads(json.dumps(result))
-
-    def _drop_other_adapter(self, name: str, key: str) -> None:
-        """Forget the adapter, finished or begun, of a training with other settings."""
-        begun, adapter = self.out / f"{name}.begun", self.out / f"adapter-{name.removeprefix('train_')}"
-        if begun.is_file() and begun.read_text() != key:
-            for folder in (adapter, adapter.with_name(f"{adapter.name}.partial")):
-                shutil.rmtree(folder, ignore_errors=True)
-        begun.write_text(key)
-
-    def kept(self, name: str) -> Any:
-        """The result of a stage that was made before."""
-        return json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))["result"]
+    # -- the whole -----------------------------------------------------------------------------------------------------
 
     def results(self) -> dict[str, Any]:
         """Everything this seed comes to, stage by stage."""
         self.adapter("sft_verdict", self.train + self.more, ["verdict"])
         explained = ["explained", "verdict"] if self.more else ["explained"]
         self.adapter("sft", self.train + self.more, explained)
-        zero = self.stage("zero_shot", lambda: self.scored(None, self.test), "training test")
-        only = self.stage("sft_verdict", lambda: self.scored("sft_verdict", self.test, explain=False), "training test")
+        stage = self.stages.run
+        zero = stage("zero_shot", lambda: self.scored(None, self.test), "training test")
+        only = stage("sft_verdict", lambda: self.scored("sft_verdict", self.test, explain=False), "training test")
         found = self.quadrants()
         vectors = self.vectors(found)
         guides = self.guides(vectors)
-        guided = self.stage("guided", lambda: self.guided(guides), f"{GUIDING} test")
+        guided = stage("guided", lambda: self.guided(guides), f"{GUIDING} test")
         self.refine(found)
         refined = {
-            name: self.stage(name, partial(self.scored, name, self.test), "training quadrants refinement test")
+            name: stage(name, partial(self.scored, name, self.test), "training quadrants refinement test")
             for name in ("refined", "refined_random")
         }
         sizes = [self.args.explained, self.args.explanation_tokens]
-        explanations = self.stage("explanations", lambda: self.explain(guides), f"{GUIDING} test", sizes=sizes)
-        onwards = self.stage("verdict_guided", lambda: self.onwards(vectors), f"{GUIDING} test")
+        explanations = stage("explanations", lambda: self.explain(guides), f"{GUIDING} test", sizes=sizes)
+        onwards = stage("verdict_guided", lambda: self.onwards(vectors), f"{GUIDING} test")
         transfer = None
         if self.args.transfer:
-            files = self.args.transfer
-            transfer = self.stage("transfer", lambda: self.transfer(guides), GUIDING, files=files)
+            transfer = stage("transfer", lambda: self.transfer(guides), GUIDING, data=self.args.transfer)
         train_labels = [claim.label for claim in self.train]
         prior = [max(train_labels.count(label), 1) / len(train_labels) for label in self.labels]
-        on_train = self.kept("disagreement")
+        on_train = self.stages.kept("disagreement")
         evened = {
             "zero_shot_even": _shifted(zero, _bias(on_train["backbone_scores"], None)),
             "sft_even": _shifted(guided["sft"], _bias(on_train["tuned_scores"], prior)),
@@ -307,9 +250,9 @@ class Run:
             "scores": rows,
             "quadrants": found.counts(),
             "by_label": _by_label(found),
-            "projections": self.stage("projections", lambda: self.projected(found, vectors), GUIDING),
-            "vectors": self.kept("vectors") | {"leakage_used": self.kept("used")},
-            "gains": {name: self.kept(f"gains_{name}") for name in guides},
+            "projections": stage("projections", lambda: self.projected(found, vectors), GUIDING),
+            "vectors": self.stages.kept("vectors") | {"leakage_used": self.stages.kept("used")},
+            "gains": {name: self.stages.kept(f"gains_{name}") for name in guides},
             "chosen": {name: _chosen(guide) for name, guide in guides.items()},
             "refined_claims": len(refinement_claims(found)),
             "explanations": explanations,
@@ -349,9 +292,8 @@ class Run:
                 "loss": [round(sum(part) / few, 4) for part in (losses[:few], losses[-few:])],
             }
 
-        if not out.is_dir():
-            (self.out / f"train_{name}.json").unlink(missing_ok=True)
-        made = self.stage(f"train_{name}", make, "training quadrants refinement" if start else "training")
+        needs = "training quadrants refinement" if start else "training"
+        made = self.stages.run(f"train_{name}", make, needs, out)
         self.say(f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {made['loss']}")
         return out
 
@@ -393,7 +335,7 @@ class Run:
                 before = scorer.scores(self.prompts(self.train))
             return {"backbone_scores": _rounded(before), "tuned_scores": tuned}
 
-        made = self.stage("disagreement", make, "training")
+        made = self.stages.run("disagreement", make, "training")
         shift = _bias(made["backbone_scores"], None) if self.args.backbone_verdicts == "even" else None
         verdicts = [
             tuple(as_verdicts(torch.tensor(made[name], dtype=torch.float64), self.labels, by))
@@ -421,26 +363,29 @@ class Run:
                     vector.save(files[name])
             return {"leakage": _leakage(made), "auc": _aucs(made, truth)}
 
-        if not all(file.is_file() for file in files.values()):
-            (self.out / "vectors.json").unlink(missing_ok=True)
-        self.stage("vectors", make, "training quadrants states")
+        self.stages.run("vectors", make, "training quadrants states", *files.values())
         read = {name: SteeringVector.load(file) for name, file in files.items()}
         used = ReflexVectors(read["style"], read["substance"], read.get("shift"))
         used = used.without_shift() if self.args.without_shift else used
         used = used.orthogonalised() if self.args.orthogonal else used
         layer, cosine = max(used.leakage().items(), key=lambda item: abs(item[1]))
         self.say(f"  style and substance: cosine up to {cosine:+.4f}, at layer {layer}")
-        if abs(cosine) > ONE_DIRECTION and not self.args.without_shift:
+        if self.args.without_shift:
+            before, after = (sum(vector.norms().values()) for vector in (read["style"], used.style))
+            self.say(f"  less the shift, style is {after / before:.1%} as long; strengths are in units of that length")
+        elif abs(cosine) > ONE_DIRECTION:
             self.say("  they are one direction, what fine-tuning does to every claim; --without-shift takes it out")
         vectors = {"style": used.style, "substance": used.substance, "truth": read["truth"]}
         vectors["random"] = used.style.random_like(self.seed)
 
+        results = {name: self.out / f"{name}.safetensors" for name in ("style", "substance")}
+
         def keep() -> dict[int, float]:
-            for name in ("style", "substance"):
-                vectors[name].save(self.out / f"{name}.safetensors")
+            for name, file in results.items():
+                vectors[name].save(file)
             return _leakage(used)
 
-        self.stage("used", keep, GUIDING)
+        self.stages.run("used", keep, GUIDING, *results.values())
         return vectors
 
     def guides(self, vectors: dict[str, SteeringVector]) -> dict[str, Guide]:
@@ -471,9 +416,7 @@ class Run:
             gains.choose(penalty=self.args.penalty).save(file)
             return gains.as_dict() | {"by_layer": gains.by_layer()}
 
-        if not file.is_file():
-            (self.out / f"gains_{name}.json").unlink(missing_ok=True)
-        self.stage(f"gains_{name}", make, GUIDING)
+        self.stages.run(f"gains_{name}", make, GUIDING, file)
         guide = Guide.load(file)
         about = guide.vector.provenance["selection"]
         self.say(
@@ -567,7 +510,7 @@ class Run:
         }
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
+# -- small parts -------------------------------------------------------------------------------------------------------
 
 
 def _shortened(claim: Claim, words: int | None) -> Claim:
@@ -621,180 +564,6 @@ def _chosen(guide: Guide) -> dict[str, Any]:
 def _amplifying(guide: Guide) -> SteeringVector:
     """The style as it is amplified: turned round where a negative strength was chosen."""
     return -guide.vector if guide.strength < 0 else guide.vector
-
-
-def _score(run: dict[str, Any], scores: list[list[float]]) -> Score:
-    labels = run["labels"]
-    shares = [verdict.probabilities for verdict in as_verdicts(torch.tensor(scores, dtype=torch.float64), labels)]
-    ids = [claim["id"] for claim in run["test"]]
-    return score([claim["label"] for claim in run["test"]], shares, labels, ids=ids)
-
-
-def _control(run: dict[str, Any], kind: str) -> Score:
-    shares = control(run["train_labels"], len(run["test"]), run["labels"], kind=kind, seed=run["seed"])
-    ids = [claim["id"] for claim in run["test"]]
-    return score([claim["label"] for claim in run["test"]], shares, run["labels"], ids=ids)
-
-
-def _summary(args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    rows: dict[str, Score] = {}
-    for name in ROWS:
-        of = [_control(r, name) if name in ("majority", "prior") else _score(r, r["scores"][name]) for r in runs]
-        rows[name] = of[0] if len(runs) == 1 else averaged(of)
-    table = []
-    for name, scored in rows.items():
-        interval = scored.intervals(resamples=2000)["macro_f1"]
-        entry: dict[str, Any] = {
-            "name": name,
-            "what": ROWS[name].strip(),
-            "metrics": {key: round(value, 4) for key, value in scored.metrics.items()},
-            "macro_f1_interval": [round(end, 4) for end in interval],
-        }
-        base = "sft_verdict" if name == "verdict_guided" else "sft"
-        if name != base:
-            entry["against"] = base
-            against = compare(rows[base], scored, resamples=2000).as_dict()
-            entry["difference"] = against["differences"]["macro_f1"]
-            entry["mcnemar"] = against["mcnemar"]
-        if len(runs) == 1:
-            entry["confusion"] = confusion(scored)
-        table.append(entry)
-    refined = compare(rows["refined_random"], rows["refined"], resamples=2000).differences["macro_f1"]
-    return {
-        "metrics": {entry["name"]: entry["metrics"] for entry in table},
-        "table": table,
-        "refined_against_random": refined._asdict(),
-        "seeds": [run["seed"] for run in runs],
-        "test_claims": len(runs[0]["test"]),
-        "quadrants": [run["quadrants"] for run in runs],
-        "quadrants_by_label": [run["by_label"] for run in runs],
-        "refined_claims": [run["refined_claims"] for run in runs],
-        "chosen": [run["chosen"] for run in runs],
-        "vectors": [run["vectors"] for run in runs],
-        "explanations": [_explanations(run) for run in runs],
-        "transfer": [_transfer(run["transfer"]) for run in runs if run["transfer"]],
-        "config": json.loads(json.dumps(vars(args), default=str)),
-    }
-
-
-def _explanations(run: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, rows in run["explanations"].items():
-        for form in ("explanation", "cleaned"):
-            said, verdicts = [row[form] for row in rows], [row["verdict"] for row in rows]
-            common: dict[str, Any] = {"explanations": said, "references": [row["reference"] for row in rows]}
-            given = ([row["label"] for row in rows], [row["probabilities"] for row in rows], run["labels"])
-            by_words = mentions_agree(verdicts, said, run["labels"])
-            by_model = [
-                None if row[f"{form}_implies"] is None else row[f"{form}_implies"] == row["verdict"] for row in rows
-            ]
-            scored = score(*given, **common, consistent=by_model)
-            intervals = scored.intervals(resamples=1000)
-            worded = [one for one in by_words if one is not None]
-            found[f"{name}, {form}"] = {
-                "claims": len(rows),
-                "words": round(scored.metrics["explanation_words"], 1),
-                "rouge_l": round(scored.metrics["rouge_l"], 4),
-                "rouge_l_interval": [round(end, 4) for end in intervals["rouge_l"]],
-                "consistency_by_backbone": round(scored.metrics["consistency"], 4),
-                "named_a_rating": len(worded),
-                "named_the_verdict": sum(worded),
-                "sentences_dropped": sum(len(row["dropped"]) for row in rows) if form == "cleaned" else 0,
-            }
-    return found
-
-
-def _transfer(found: dict[str, Any]) -> dict[str, Any]:
-    table, base = {}, None
-    for name, scores in found["scores"].items():
-        shares = torch.tensor(scores, dtype=torch.float64).softmax(dim=-1)[:, found["true"]].sum(dim=-1).tolist()
-        scored = score(found["labels"], [{"true": one, "false": 1 - one} for one in shares], LABELS_2)
-        base = base or scored
-        interval = scored.intervals(resamples=2000)["macro_f1"]
-        difference = compare(base, scored, resamples=2000).differences["macro_f1"]
-        table[name] = {
-            "claims": len(shares),
-            "macro_f1": round(scored.metrics["macro_f1"], 4),
-            "interval": [round(end, 4) for end in interval],
-            "difference": difference._asdict(),
-        }
-    return table
-
-
-def _show(console: Console, summary: dict[str, Any]) -> None:
-    seeds = len(summary["seeds"])
-    title = f"{summary['test_claims']} test claims, {seeds} seed{'s' * (seeds > 1)}"
-    table = Table("", "macro-F1", "95 %", "accuracy", "ECE", "against SFT", "p", title=title)
-    for row in summary["table"]:
-        low, high = row["macro_f1_interval"]
-        change = row.get("difference")
-        table.add_row(
-            ROWS[row["name"]],
-            f"{row['metrics']['macro_f1']:.3f}",
-            f"{low:.3f}–{high:.3f}",
-            f"{row['metrics']['accuracy']:.3f}",
-            f"{row['metrics']['ece']:.3f}",
-            f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if change else "",
-            f"{change['p']:.3f}" if change else "",
-        )
-    console.print(table)
-    gain = summary["refined_against_random"]
-    console.print(
-        f"self-refined on {summary['refined_claims']} claims, against as many random ones: {gain['value']:+.3f} "
-        f"[{gain['low']:+.3f}, {gain['high']:+.3f}], p {gain['p']:.3f}",
-        markup=False,
-    )
-    for found in summary["explanations"]:
-        for name, row in found.items():
-            console.print(f"explanations, {name}: {json.dumps(row)}", markup=False)
-    for found in summary["transfer"]:
-        for name, row in found.items():
-            console.print(f"other data, {name}: {json.dumps(row)}", markup=False)
-
-
-@contextmanager
-def _picture(path: Path, width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    yield figure.subplots()
-    figure.savefig(path, dpi=150)
-
-
-def _plot(out: Path, run: dict[str, Any]) -> None:
-    with _picture(out / "gains.png", 7, 3.5) as axes:
-        for name, gains in run["gains"].items():
-            layers = sorted(gains["by_layer"], key=int)
-            means = [gains["by_layer"][layer][1] for layer in layers]
-            errors = [gains["by_layer"][layer][2] for layer in layers]
-            at = list(map(int, layers))
-            axes.plot(at, means, marker="o", markersize=3, label=name.replace("_", " "))
-            low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
-            axes.fill_between(at, low, high, alpha=0.15, linewidth=0)
-        axes.axhline(0, color="grey", linestyle=":", linewidth=1)
-        axes.set(xlabel="layer (decoder block)", ylabel="held-out gain in P(gold), best strength")
-        axes.legend(frameon=False, fontsize=8)
-    with _picture(out / "quadrants.png", 4.5, 3.5) as axes:
-        names, bottom = list(run["quadrants"]), [0] * 4
-        for label in run["labels"]:
-            counts = [run["by_label"].get(name, {}).get(label, 0) for name in names]
-            axes.bar(names, counts, bottom=bottom, label=label)
-            bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
-        axes.set(ylabel="training claims")
-        axes.legend(frameon=False, title="gold")
-    with _picture(out / "projections.png", 4.5, 4) as axes:
-        shown = run["projections"]
-        for name in ("Q1", "Q2", "Q3", "Q4"):
-            dots = [xy for xy, of in zip(shown["along"], shown["quadrants"], strict=True) if of == name]
-            axes.scatter([x for x, _ in dots], [y for _, y in dots], s=9, label=name, alpha=0.7)
-        axes.set(xlabel=f"along style, layer {shown['layer']}", ylabel="along substance")
-        axes.legend(frameon=False)
-
-
-def _write(path: Path, value: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

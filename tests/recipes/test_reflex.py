@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recipes import reflex as recipe
+from recipes.reflex_results import ROWS
 
 TEMPLATE = (
     "{% for one in messages %}<m>{{ one['role'] }}:{{ one['content'] }}</s>{% endfor %}"
@@ -82,7 +83,7 @@ def test_the_whole_of_it_and_again(
     assert "SFT: verdict and explanation" in shown
     assert "quadrants: Q1" in shown
     summary: dict[str, Any] = json.loads((tmp_path / "summary.json").read_text())
-    assert [row["name"] for row in summary["table"]] == list(recipe.ROWS)
+    assert [row["name"] for row in summary["table"]] == list(ROWS)
     assert sum(summary["quadrants"][0].values()) == 40
     assert all(0 <= row["metrics"]["macro_f1"] <= 1 for row in summary["table"])
     assert summary["metrics"]["majority"]["macro_f1"] < 0.34
