@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--refine-lr", type=float, default=1e-4)
     training.add_argument("--rank", type=int, default=16)
     training.add_argument("--batch-tokens", type=int, default=1024)
-    training.add_argument("--learnt-words", type=int, default=400, help="of a gold explanation, to a sentence's end; 0: all")
+    training.add_argument("--learnt-words", type=int, default=400, help="of a gold explanation; 0 is all")
     reflex = parser.add_argument_group("REFLEX")
     reflex.add_argument("--backbone-verdicts", choices=("raw", "even"), default="even", help="for the quadrants [ours]")
     reflex.add_argument("--contrast", choices=("vertical", "horizontal"), default="vertical")
