@@ -82,6 +82,7 @@ def test_the_whole_of_it_and_again(
     shown = capsys.readouterr().out
     assert "SFT: verdict and explanation" in shown
     assert "quadrants: Q1" in shown
+    assert "REFLEX 65.0 / 50.6" in shown
     summary: dict[str, Any] = json.loads((tmp_path / "summary.json").read_text())
     assert [row["name"] for row in summary["table"]] == list(ROWS)
     assert sum(summary["quadrants"][0].values()) == 40
