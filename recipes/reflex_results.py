@@ -215,6 +215,7 @@ def _panels(path: Path, runs: list[dict[str, Any]], height: float, *, share: boo
     yield panels
     for axes, run in panels:
         axes.set_title(f"seed {run['seed']}")
-        axes.label_outer() if share else None
+        if share:
+            axes.label_outer()
     panels[-1][0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=150)

@@ -61,8 +61,10 @@ class Stages:
         begun = self.folder / f"{name}.begun"
         if begun.is_file() and begun.read_text(encoding="utf-8") != key:
             for file in files:
-                for one in (file, file.with_name(f"{file.name}.partial")):
-                    shutil.rmtree(one, ignore_errors=True) if one.is_dir() else one.unlink(missing_ok=True)
+                if file.is_file():
+                    file.unlink()
+                shutil.rmtree(file, ignore_errors=True)
+                shutil.rmtree(file.with_name(f"{file.name}.partial"), ignore_errors=True)
         if files:
             begun.write_text(key, encoding="utf-8")
 
