@@ -184,7 +184,8 @@ def plot(out: Path, runs: list[dict[str, Any]]) -> None:
                 means = [gains["by_layer"][layer][1] for layer in layers]
                 errors = [gains["by_layer"][layer][2] for layer in layers]
                 at = list(map(int, layers))
-                axes.plot(at, means, marker="o", markersize=3, label=name.replace("_", " "))
+                dashes = "--" if name == "substance" else "-"  # it may lie on the style
+                axes.plot(at, means, dashes, marker="o", markersize=3, label=name.replace("_", " "))
                 low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
                 axes.fill_between(at, low, high, alpha=0.15, linewidth=0)
             axes.axhline(0, color="grey", linestyle=":", linewidth=1)
