@@ -148,7 +148,7 @@ def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
 
 
 _DECIDES = {
-    "training": """model dtype train_dtype train more test labels epochs steps lr rank batch_tokens learnt_words""",
+    "training": "model dtype train_dtype train more test labels epochs steps lr rank batch_tokens learnt_words",
     "quadrants": "backbone_verdicts",
     "refinement": "refine_epochs refine_lr",
     "states": "contrast method",
@@ -348,8 +348,8 @@ class Run:
 
     def vectors(self, found: Disagreement) -> dict[str, SteeringVector]:
         """Style and substance as they are used, a single truth direction, and a random one, of every layer."""
-        names = ("style", "substance", "truth") + ("shift",) * (self.args.contrast == "vertical")
-        files = {name: self.out / f"states-{name}.safetensors" for name in names}
+        files = {name: self.out / f"states-{name}.safetensors" for name in ("style", "substance", "truth", "shift")}
+        shift = files.pop("shift")  # horizontal pairs have none, nor have claims that are all in Q2 and Q4
 
         def make() -> dict[str, Any]:
             model, tokenizer = self.model("sft")
@@ -358,14 +358,16 @@ class Run:
             made = reflex_vectors(model, tokenizer, found, self.form, contrast=self.args.contrast, **options)
             pairs = horizontal_pairs(found, range(len(found.claims)), self.form)
             truth = tk.extract(model, tokenizer, pairs, **options)
-            for name, vector in {**vars(made), "truth": truth}.items():
-                if vector is not None:
-                    vector.save(files[name])
+            shift.unlink(missing_ok=True)
+            if made.shift is not None:
+                made.shift.save(shift)
+            for name, vector in (("style", made.style), ("substance", made.substance), ("truth", truth)):
+                vector.save(files[name])
             return {"leakage": _leakage(made), "auc": _aucs(made, truth)}
 
         self.stages.run("vectors", make, "training quadrants states", *files.values())
         read = {name: SteeringVector.load(file) for name, file in files.items()}
-        used = ReflexVectors(read["style"], read["substance"], read.get("shift"))
+        used = ReflexVectors(read["style"], read["substance"], SteeringVector.load(shift) if shift.is_file() else None)
         used = used.without_shift() if self.args.without_shift else used
         used = used.orthogonalised() if self.args.orthogonal else used
         layer, cosine = max(used.leakage().items(), key=lambda item: abs(item[1]))

@@ -113,6 +113,20 @@ def test_the_whole_of_it_and_again(
     assert {chosen["strength"] for chosen in other["chosen"][0].values()} <= {0.0, 1.0}
     assert other["metrics"]["sft"] == summary["metrics"]["sft"]
 
+    # Other vectors: neither training nor self-refinement is touched.
+    refined = [(tmp_path / "seed-0" / f"{name}.json").stat().st_mtime_ns for name in ("train_refined", "refined")]
+    capsys.readouterr()
+    assert run(tmp_path, model_folder, claims, "--without-shift") == 0
+    assert "less the shift, style is" in capsys.readouterr().out
+    assert run(tmp_path, model_folder, claims, "--contrast", "horizontal") == 0
+    assert "less the shift" not in capsys.readouterr().out
+    assert not (tmp_path / "seed-0" / "states-shift.safetensors").exists()
+    assert run(tmp_path, model_folder, claims, "--contrast", "horizontal", "--without-shift") == 2
+    assert "there is no shift vector" in capsys.readouterr().out
+    assert refined == [
+        (tmp_path / "seed-0" / f"{name}.json").stat().st_mtime_ns for name in ("train_refined", "refined")
+    ]
+
 
 def test_too_few_claims(
     tmp_path: Path, model_folder: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
