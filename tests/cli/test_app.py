@@ -16,7 +16,10 @@ from truthkit import cli
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
 def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
-    command = [sys.executable, "-m", "truthkit.cli", "app", "--model", "scene-vlm", "--port", "0"]
+    # Tests that run as a shell's background job have Ctrl-C ignored, and so would what they start.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "from truthkit.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "app", "--model", "scene-vlm", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -28,7 +31,7 @@ def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
             assert connection.getresponse().status == 200
             connection.close()
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, "truthkit app: stopped\n")
