@@ -136,7 +136,6 @@ _QUICK: dict[str, Any] = {
     "steps": 12,
     "strengths": [-4.0, 4.0],
     "layers": [4, 14, 24],
-    "train_dtype": "bfloat16",
 }
 
 
