@@ -1,7 +1,7 @@
 r"""REFLEX (arXiv 2511.20233) from end to end: a fact-checker, what it gained and lost, and vectors for both.
 
     python recipes/reflex.py --out reflex                          # SmolLM2 on LIAR-RAW; an hour or two on two cores
-    python recipes/reflex.py --out quick --quick                   # a sketch of it in three minutes
+    python recipes/reflex.py --out quick --quick                   # a sketch of it in minutes
     python recipes/reflex.py --out reflex --seeds 0 1 2            # three seeds
     python recipes/reflex.py --out rawfc --labels 2 --train rawfc_val.json --test rawfc_test.json --learnt-words 120
 
