@@ -38,10 +38,10 @@ import torch
 from transformers import StoppingCriteria
 
 import truthkit as tk
-from truthkit.activations.sites import decoder_blocks
-from truthkit.steering.encoding import encode_pairs
-from truthkit.steering.extraction import _Reading
-from truthkit.steering.pairs import checked_pairs
+from truthkit.hf.sites import decoder_blocks
+from truthkit.steering.extraction.encoding import encode_pairs
+from truthkit.steering.extraction.extract import _Reading
+from truthkit.steering.extraction.pairs import checked_pairs
 
 WAYS = ("floor", "extract", "usual")
 DECODING = ("unsteered", "unsteered again", "steered", "steered, 1 layer", "baked")

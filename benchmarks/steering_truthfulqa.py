@@ -23,8 +23,8 @@ import torch
 from tqdm import tqdm
 
 import truthkit as tk
-from truthkit.evaluation.intervals import mcnemar, paired_bootstrap
-from truthkit.steering.select import choose
+from truthkit.statistics.intervals import mcnemar, paired_bootstrap
+from truthkit.steering.extraction.select import choose
 
 FLUENT = [
     "The train to the coast leaves at nine and arrives before noon, so there is time for a walk along the beach.",

@@ -29,10 +29,10 @@ from tqdm import tqdm
 import truthkit as tk
 from truthkit.cli.rendering import Output, show_answers
 from truthkit.cli.side_by_side import Contestant, answer_all
-from truthkit.decoding.answers import Settings as AnswerSettings
-from truthkit.decoding.answers import encode_prompt
-from truthkit.evaluation.intervals import mcnemar, wilson
-from truthkit.evaluation.scoring import log_probabilities
+from truthkit.generation.answers import Settings as AnswerSettings
+from truthkit.generation.answers import encode_prompt
+from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.statistics.intervals import mcnemar, wilson
 from truthkit.training.amateur import train_amateur
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.chat import Example, encode

@@ -43,20 +43,20 @@ from tqdm import tqdm
 from transformers import TopKLogitsWarper, TypicalLogitsWarper
 
 import truthkit as tk
+from truthkit.activations.isotropy import plot_isotropy
+from truthkit.activations.passages import PASSAGES
 from truthkit.cli.rendering import Output, printable
-from truthkit.decoding.prompts import text_tokenizer
-from truthkit.evaluation import open_ended
-from truthkit.evaluation.interval_plot import draw_intervals
-from truthkit.evaluation.intervals import paired_bootstrap
-from truthkit.evaluation.isotropy import plot_isotropy
-from truthkit.evaluation.passages import PASSAGES
-from truthkit.evaluation.reading import read_records, read_text
-from truthkit.evaluation.records import Records, content_key, write_atomically
-from truthkit.evaluation.sampling import SeededSampling
-from truthkit.evaluation.score import Score
-from truthkit.evaluation.scoring import log_probabilities
-from truthkit.evaluation.scoring_model import ScoringModel
+from truthkit.decoding.engine.prompt_views import text_tokenizer
+from truthkit.evaluation.running.records import Records, content_key, write_atomically
+from truthkit.evaluation.running.sampling import SeededSampling
+from truthkit.evaluation.tasks.open_ended import scorer as open_ended
 from truthkit.figures import new_figure, save_figure
+from truthkit.files.reading import read_records, read_text
+from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.likelihood.scoring_model import ScoringModel
+from truthkit.statistics.interval_plot import draw_intervals
+from truthkit.statistics.intervals import paired_bootstrap
+from truthkit.statistics.score import Score
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 NEWS = SHARED / "factor" / "news_factor.csv"

@@ -44,17 +44,17 @@ from tqdm import tqdm
 
 import truthkit as tk
 from truthkit.cli.rendering import Output
-from truthkit.decoding.decoder import Decoder
-from truthkit.decoding.kernel import most_divergent, take_layer
-from truthkit.decoding.lol import REFOCUS_PROMPT
-from truthkit.decoding.prompts import with_instruction
-from truthkit.decoding.views import ViewLogits
-from truthkit.evaluation import truthfulqa
-from truthkit.evaluation.interval_plot import draw_intervals
-from truthkit.evaluation.intervals import mcnemar, paired_bootstrap
-from truthkit.evaluation.records import Records, content_key, file_sha256, write_atomically
-from truthkit.evaluation.score import mean_score
+from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.prompt_views import with_instruction
+from truthkit.decoding.engine.row_group import ViewLogits
+from truthkit.decoding.methods.lol import REFOCUS_PROMPT
+from truthkit.evaluation.running.records import Records, content_key, file_sha256, write_atomically
+from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.figures import new_figure, save_figure
+from truthkit.statistics.interval_plot import draw_intervals
+from truthkit.statistics.intervals import mcnemar, paired_bootstrap
+from truthkit.statistics.score import mean_score
 from truthkit.training.amateur import train_amateur
 from truthkit.training.lora import Settings
 

@@ -37,18 +37,18 @@ from rich.console import Console
 from stages import Stages, write_json
 
 import truthkit as tk
-from truthkit.evaluation.factcheck import implied
-from truthkit.steering.disagreement import Disagreement, as_backbone, refinement_claims
-from truthkit.steering.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
-from truthkit.steering.reflex_gains import measure_gains
-from truthkit.steering.reflex_guide import Guide
+from truthkit.evaluation.tasks.factcheck.scorer import implied
+from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, Claim, merge_label, read_claims, write_claims
+from truthkit.factcheck.dialogue import Form
+from truthkit.factcheck.disagreement import Disagreement, as_backbone, refinement_claims
+from truthkit.factcheck.examples import reflex_examples
+from truthkit.factcheck.gains import measure_gains
+from truthkit.factcheck.guide import Guide
+from truthkit.factcheck.overlap import overlapping
+from truthkit.factcheck.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
+from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias
 from truthkit.steering.vector import SteeringVector
-from truthkit.steering.verdicts import VerdictScorer, as_verdicts, label_bias
-from truthkit.training.dialogue import Form
-from truthkit.training.factcheck_data import LABELS_2, LABELS_3, LABELS_6, Claim, merge_label, read_claims, write_claims
 from truthkit.training.lora import Settings, train
-from truthkit.training.overlap import overlapping
-from truthkit.training.reflex_data import reflex_examples
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 

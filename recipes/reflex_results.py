@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from truthkit.evaluation.factcheck import averaged, compare, confusion, control, mentions_agree, score
-from truthkit.evaluation.score import Score
-from truthkit.steering.verdicts import as_verdicts
-from truthkit.training.factcheck_data import LABELS_2
+from truthkit.evaluation.tasks.factcheck.scorer import averaged, compare, confusion, control, mentions_agree, score
+from truthkit.factcheck.claims import LABELS_2
+from truthkit.factcheck.verdicts import as_verdicts
+from truthkit.statistics.score import Score
 
 ROWS = {
     "majority": "control: the most frequent training label",

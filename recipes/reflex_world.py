@@ -56,18 +56,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import truthkit as tk
-from truthkit.evaluation.intervals import Difference, FloatArray, paired_bootstrap, ratio
+from truthkit.factcheck.claims import LABELS_3, Claim
+from truthkit.factcheck.dialogue import Form, dialogue
+from truthkit.factcheck.disagreement import Disagreement, disagreement
+from truthkit.factcheck.examples import reflex_examples
+from truthkit.factcheck.gains import Gains, measure_gains
+from truthkit.factcheck.guide import Guide
+from truthkit.factcheck.reflex import ReflexVectors, reflex_vectors
+from truthkit.factcheck.verdicts import VerdictScorer, label_bias
 from truthkit.models.adapter import with_adapter
-from truthkit.steering.disagreement import Disagreement, disagreement
-from truthkit.steering.reflex import ReflexVectors, reflex_vectors
-from truthkit.steering.reflex_gains import Gains, measure_gains
-from truthkit.steering.reflex_guide import Guide
+from truthkit.statistics.intervals import Difference, FloatArray, paired_bootstrap, ratio
 from truthkit.steering.vector import SteeringVector
-from truthkit.steering.verdicts import VerdictScorer, label_bias
-from truthkit.training.dialogue import Form, dialogue
-from truthkit.training.factcheck_data import LABELS_3, Claim
 from truthkit.training.lora import Settings, train
-from truthkit.training.reflex_data import reflex_examples
 
 TOPICS = {
     "likes": ("tea", "rum", "milk", "cider"),

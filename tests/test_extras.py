@@ -93,7 +93,7 @@ def test_the_extra_brings_the_package(module: str, extra: str) -> None:
 
 def _plot_isotropy(folder: Path) -> Any:
     score = tk.isotropy(tiny("llama"), chat_tokenizer(), ["some text"], layers=[0])
-    import_module("truthkit.evaluation.isotropy").plot_isotropy({"model": score}, folder / "x.png")
+    import_module("truthkit.activations.isotropy").plot_isotropy({"model": score}, folder / "x.png")
 
 
 def _read_gguf(folder: Path) -> Any:
@@ -107,7 +107,7 @@ def _vector_of_gguf(folder: Path) -> Any:
 
 
 def _similarity(_folder: Path) -> Any:
-    similarity = import_module("truthkit.evaluation.truthfulqa_generation").similarity
+    similarity = import_module("truthkit.evaluation.tasks.truthfulqa.written").similarity
     similarity.cache_clear()  # another test may have asked with everything installed
     return similarity()
 
@@ -117,7 +117,10 @@ USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "models in GGUF": ("gguf", _read_gguf),
     "vectors in GGUF": ("gguf", _vector_of_gguf),
     "4 bits": ("bitsandbytes", lambda folder: tk.load(chat_folder(folder / "model"), quantization="4bit")),
-    "CHAIR's words": ("nltk", lambda _folder: import_module("truthkit.evaluation.lemmas").lemmatizer("nltk", ["cat"])),
+    "CHAIR's words": (
+        "nltk",
+        lambda _folder: import_module("truthkit.evaluation.tasks.chair.lemmas").lemmatizer("nltk", ["cat"]),
+    ),
     "BLEU": ("sacrebleu", _similarity),
     "ROUGE": ("rouge_score", _similarity),
 }

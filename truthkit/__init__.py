@@ -19,6 +19,7 @@ from truthkit.errors import (
 
 if TYPE_CHECKING:
     from truthkit.activations.capture import Capture
+    from truthkit.activations.isotropy import isotropy
     from truthkit.decoding import (
         APC,
         CAD,
@@ -46,11 +47,10 @@ if TYPE_CHECKING:
         VCDLogitsProcessor,
         View,
         ViewLogits,
-        contrastive_search,
         fast_decoding,
     )
-    from truthkit.evaluation.isotropy import isotropy
-    from truthkit.factcheck import FactChecker
+    from truthkit.decoding.contrastive_search import search as contrastive_search
+    from truthkit.factcheck.checker import FactChecker
     from truthkit.models import load
     from truthkit.steering import Steering, SteeringVector, extract
 
@@ -87,8 +87,8 @@ _HOME = {
     "contrastive_search": "truthkit.decoding",
     "fast_decoding": "truthkit.decoding",
     "Capture": "truthkit.activations.capture",
-    "FactChecker": "truthkit.factcheck",
-    "isotropy": "truthkit.evaluation.isotropy",
+    "FactChecker": "truthkit.factcheck.checker",
+    "isotropy": "truthkit.activations.isotropy",
     "Steering": "truthkit.steering",
     "SteeringVector": "truthkit.steering",
     "extract": "truthkit.steering",

@@ -13,7 +13,7 @@ from tests.activations.oracle import block_list, right_padded, states, unpadded
 from tests.tiny import FAMILIES, padded_batch, tiny
 from truthkit.activations.capture import Capture, read_texts
 from truthkit.activations.moments import Moments
-from truthkit.activations.sites import site_module, site_width
+from truthkit.hf.sites import site_module, site_width
 
 
 def with_positions(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

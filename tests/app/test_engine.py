@@ -17,7 +17,7 @@ from tests.app.conftest import asking
 from truthkit.app.engine import Engine
 from truthkit.app.events import Gone
 from truthkit.app.request import read_request
-from truthkit.decoding.answers import encode_prompt
+from truthkit.generation.answers import encode_prompt
 from truthkit.images.transforms import TRANSFORMS
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render

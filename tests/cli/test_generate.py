@@ -19,9 +19,9 @@ from truthkit import cli
 from truthkit.cli.rendering import PART_MARK, Output, printable, quoted, show_answers, show_trace
 from truthkit.cli.side_by_side import Shown
 from truthkit.decoding import DECODERS
-from truthkit.decoding.answers import Answer
-from truthkit.decoding.explain import Candidate, Step, ViewTrace
 from truthkit.decoding.spec import PLAIN
+from truthkit.generation.answers import Answer
+from truthkit.generation.explain import Candidate, Step, ViewTrace
 
 QUESTION = "Who wrote Romeo and Juliet?"
 

@@ -10,8 +10,8 @@ import pytest
 
 from truthkit import cli
 from truthkit.cli import pope as command
-from truthkit.evaluation import pope
-from truthkit.evaluation.pope_sampler import TEMPLATE, read_objects
+from truthkit.evaluation.tasks.pope import scorer as pope
+from truthkit.evaluation.tasks.pope.sampler import TEMPLATE, read_objects
 
 OBJECTS = {
     "a.jpg": ["person", "cup", "oven"],

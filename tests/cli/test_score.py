@@ -10,7 +10,10 @@ import pytest
 
 from truthkit import cli
 from truthkit.cli import score
-from truthkit.evaluation import SCORERS, lemmas, pope, scorer, truthfulqa
+from truthkit.evaluation import SCORERS, scorer
+from truthkit.evaluation.tasks.chair import lemmas
+from truthkit.evaluation.tasks.pope import scorer as pope
+from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
 
 def write(path: Path, *records: object) -> str:

@@ -12,8 +12,8 @@ import truthkit as tk
 from tests.decoding import oracle
 from tests.decoding.oracle import Look, Oracle
 from tests.tiny import VOCAB, padded_batch, tiny
-from truthkit.decoding.decoder import Decoder
-from truthkit.decoding.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 
 LIE, TRUTH = "lie now", "be exact"
 

@@ -20,8 +20,8 @@ import truthkit as tk
 from tests.decoding.oracle import Oracle, Seen, apc, log_p, save_adapter, with_adapter
 from tests.decoding.oracle import farthest as farthest_exit
 from tests.tiny_vlm import SPECIAL, TinyVLM, picture, tiny_vlm
-from truthkit.decoding.decoder import Decoder
-from truthkit.decoding.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.images.noise import diffusion_noise
 from truthkit.images.transforms import content_seed, processor_size, transformed
 

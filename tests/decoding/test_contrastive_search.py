@@ -32,8 +32,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import truthkit as tk
 from tests.tiny import ALIBI, FAMILIES, PAD, VOCAB, padded_batch, tiny
-from truthkit.decoding.attach import sole_owner
-from truthkit.decoding.packed_attention import packed_attention_forward
+from truthkit.hf.packed_attention import packed_attention_forward
+from truthkit.hf.wrapping import sole_owner
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps token ids (1, length) and float32 logits (1, vocabulary) to logits."""

@@ -16,7 +16,7 @@ import truthkit as tk
 from tests.decoding.image_cases import CASES, LIE, MODES, Bench, Row, choice, forward, image_bench
 from tests.decoding.test_image_decoders import assert_same, decode, want
 from tests.tiny_vlm import FAMILIES, picture, tiny_vlm
-from truthkit.decoding.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.images.transforms import content_seed, transformed
 
 _BENCHES: dict[str, Bench] = {}
@@ -247,7 +247,7 @@ class TestRitualPlus:
         ],
     )
     def test_parser(self, reply: str, name: str | None) -> None:
-        from truthkit.decoding.ritual_plus import parse_choice
+        from truthkit.decoding.methods.ritual_plus import parse_choice
         from truthkit.images.transforms import TRANSFORMS
 
         assert parse_choice(reply, list(TRANSFORMS)) == name

@@ -11,11 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from truthkit.evaluation import runs
-from truthkit.evaluation.asking import Item
-from truthkit.evaluation.records import Records
+from truthkit.evaluation.running import runs
+from truthkit.evaluation.running.asking import Item
+from truthkit.evaluation.running.records import Records
+from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks import TASKS
-from truthkit.evaluation.tasks.task import Task
 
 
 @dataclass

@@ -11,8 +11,8 @@ import torch
 
 import truthkit as tk
 from truthkit.decoding.spec import parse_spec
-from truthkit.evaluation.asking import Asking, Item
-from truthkit.evaluation.records import Records
+from truthkit.evaluation.running.asking import Asking, Item
+from truthkit.evaluation.running.records import Records
 
 QUESTIONS = ["What is the capital of France?", "Who wrote Faust?", "How many legs has a spider, and how many an ant?"]
 

@@ -15,9 +15,11 @@ from PIL import Image
 
 import truthkit as tk
 from truthkit import cli
-from truthkit.evaluation import mme, pope, truthfulqa
-from truthkit.evaluation.hub import fetch
+from truthkit.evaluation.running.hub import fetch
 from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.tasks.mme import scorer as mme
+from truthkit.evaluation.tasks.pope import scorer as pope
+from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
 datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
 
@@ -143,7 +145,7 @@ def test_fetched_once_and_again_when_it_changes(tmp_path: Path, cache: Path, mon
     first = fetch(f"hub:{folder}", TASKS["pope"].HUB)
     parquet(pope_rows()[:2], folder / "data" / "test-00000-of-00001.parquet")
     assert fetch(f"hub:{folder}", TASKS["pope"].HUB) != first
-    monkeypatch.setattr("truthkit.evaluation.hub._rows", None)
+    monkeypatch.setattr("truthkit.evaluation.running.hub._rows", None)
     assert len(pope.read_questions(fetch(f"hub:{folder}", TASKS["pope"].HUB))) == 2
 
 
@@ -153,7 +155,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path, cache: Path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("truthkit.evaluation.hub._rows", rows)
+        patched.setattr("truthkit.evaluation.running.hub._rows", rows)
         (tmp_path / "hub").mkdir()
         with pytest.raises(KeyboardInterrupt):
             fetch(f"hub:{tmp_path / 'hub'}", TASKS["pope"].HUB)

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.models.folders import byte_tokenizer, text_folder
 from truthkit import cli
-from truthkit.evaluation.compare import read_run
+from truthkit.evaluation.report.compare import read_run
 from truthkit.scenes.questions import held_out, questions
 from truthkit.scenes.render import render
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import truthkit as tk
-from truthkit.evaluation.records import Records, content_key, file_sha256, write_atomically
+from truthkit.evaluation.running.records import Records, content_key, file_sha256, write_atomically
 
 CONFIG = {"task": "pope", "model": "m", "seed": 0}
 
@@ -66,7 +66,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         import resource, signal, sys
         from pathlib import Path
         from truthkit.errors import NotAvailableError
-        from truthkit.evaluation.records import Records, write_atomically
+        from truthkit.evaluation.running.records import Records, write_atomically
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         records = Records(Path(sys.argv[1]), {})
@@ -116,7 +116,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from truthkit.evaluation.records import Records
+        from truthkit.evaluation.running.records import Records
         records = Records(Path(sys.argv[1]), {})
         for i in range(10**6):
             records.append([{"key": str(i), "output": "x" * 5000}])

@@ -11,12 +11,12 @@ import pytest
 import truthkit as tk
 from tests.evaluation.report_cases import RIGHT, mme_task, pope_task, truthfulqa_task, write_run, wrong_at
 from truthkit.errors import NotAvailableError
-from truthkit.evaluation.compare import compare, read_run
-from truthkit.evaluation.intervals import holm
 from truthkit.evaluation.report import Report, gather
+from truthkit.evaluation.report.compare import compare, read_run
 from truthkit.evaluation.report.flips import choose_flips
+from truthkit.evaluation.report.rescore import rescore
 from truthkit.evaluation.report.words import Scale, p_value, seconds
-from truthkit.evaluation.rescore import rescore
+from truthkit.statistics.intervals import holm
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 import truthkit as tk
 from truthkit import cli
-from truthkit.evaluation.compare import compare, read_run
+from truthkit.evaluation.report.compare import compare, read_run
 
 
 @pytest.fixture

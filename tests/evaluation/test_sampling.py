@@ -9,7 +9,7 @@ import torch
 
 import truthkit as tk
 from tests.tiny import padded_batch, tiny
-from truthkit.evaluation.sampling import SeededSampling
+from truthkit.evaluation.running.sampling import SeededSampling
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -math.inf])
 

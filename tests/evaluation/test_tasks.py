@@ -22,10 +22,10 @@ from tests.tiny import tiny
 from truthkit import cli
 from truthkit.cli.task_options import given_options
 from truthkit.decoding.spec import parse_spec
-from truthkit.evaluation.asking import Asking
-from truthkit.evaluation.runs import run
-from truthkit.evaluation.scoring_model import ScoringModel
+from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.runs import run
 from truthkit.evaluation.tasks import TASKS
+from truthkit.likelihood.scoring_model import ScoringModel
 
 
 class Tokenizer(ChatTokenizer):

@@ -13,8 +13,8 @@ import torch
 from tests.activations.oracle import block_list
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import tiny
-from truthkit.training.dialogue import dialogue
-from truthkit.training.factcheck_data import LABELS_3, Claim
+from truthkit.factcheck.claims import LABELS_3, Claim
+from truthkit.factcheck.dialogue import dialogue
 
 END = "\x03"
 

@@ -14,11 +14,11 @@ from tests.activations.oracle import WHERE, steered_tokens
 from tests.factcheck.cases import ChatTokenizer, base_of, label_score, prompt_ids, toy_claims, tuned
 from tests.tiny import tiny
 from truthkit.cli import main
-from truthkit.steering.cleaning import Cleaning, clean
-from truthkit.steering.reflex_guide import Guide
+from truthkit.factcheck.claims import LABELS_3, Claim
+from truthkit.factcheck.cleaning import Cleaning, clean
+from truthkit.factcheck.dialogue import dialogue
+from truthkit.factcheck.guide import Guide
 from truthkit.steering.vector import SteeringVector
-from truthkit.training.dialogue import dialogue
-from truthkit.training.factcheck_data import LABELS_3, Claim
 
 CLAIMS = toy_claims(3)
 STYLE = SteeringVector({1: 0.3 * torch.randn(48, generator=torch.Generator().manual_seed(5))}, 4)

@@ -10,7 +10,7 @@ import pytest
 import truthkit as tk
 from recipes import contrastive_search as recipe
 from tests.training.toys import chat_folder
-from truthkit.evaluation import open_ended
+from truthkit.evaluation.tasks.open_ended import scorer as open_ended
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import truthkit as tk
 from recipes import lol as recipe
 from tests.tiny import tiny
 from tests.training.toys import chat_tokenizer, halueval
-from truthkit.evaluation import truthfulqa
+from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
 
 @pytest.fixture(scope="module")

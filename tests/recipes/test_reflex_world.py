@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from recipes import reflex_world as recipe
-from truthkit.steering.disagreement import Disagreement
-from truthkit.steering.reflex_gains import Gains
-from truthkit.steering.reflex_guide import Guide
+from truthkit.factcheck.claims import LABELS_3, Claim
+from truthkit.factcheck.dialogue import Form
+from truthkit.factcheck.disagreement import Disagreement
+from truthkit.factcheck.gains import Gains
+from truthkit.factcheck.guide import Guide
+from truthkit.factcheck.verdicts import Verdict
 from truthkit.steering.vector import SteeringVector
-from truthkit.steering.verdicts import Verdict
-from truthkit.training.dialogue import Form
-from truthkit.training.factcheck_data import LABELS_3, Claim
 
 BRIEFLY = ("--persons", "10", "--steps", "12", "--tuning-steps", "4")
 WORLD = recipe.World.drawn(3, 10)

@@ -10,7 +10,7 @@ import pytest
 
 import truthkit as tk
 from recipes import ritual as recipe
-from truthkit.decoding.answers import encode_prompt
+from truthkit.generation.answers import encode_prompt
 from truthkit.scenes.questions import CAPTION_PROMPT, KINDS, held_out, mentions, questions
 from truthkit.scenes.render import render
 

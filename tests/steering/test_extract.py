@@ -15,8 +15,8 @@ from tests.activations.oracle import states
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import FAMILIES, tiny
 from truthkit.steering import Pair
-from truthkit.steering.encoding import encode_pairs
-from truthkit.steering.progress import Progress
+from truthkit.steering.extraction.encoding import encode_pairs
+from truthkit.steering.extraction.progress import Progress
 
 
 def words(generator: random.Random, longest: int = 30) -> str:
@@ -113,7 +113,7 @@ def test_a_compiled_model_is_read_uncompiled(how: str) -> None:
 
 def test_held_out_scores_are_those_of_a_vector_that_has_not_seen_them() -> None:
     """Oracle: fit on the pairs that were not held out, score the held-out ones by counting."""
-    from truthkit.steering.scores import auc, split_groups
+    from truthkit.steering.extraction.held_out import auc, split_groups
 
     model, pairs = tiny("qwen2"), toy_pairs(30)
     vector = tk.extract(model, ToyTokenizer(), pairs, layers=[2], held_out=0.3, seed=3)
@@ -174,7 +174,7 @@ def test_a_killed_extraction_goes_on_to_the_identical_vector(method: str, tmp_pa
     model, pairs = tiny("llama"), toy_pairs(24)
     options: dict[str, Any] = {"method": method, "token_budget": 120}
     whole = tk.extract(model, ToyTokenizer(), pairs, **options)
-    monkeypatch.setattr("truthkit.steering.progress._EVERY", 0.0)
+    monkeypatch.setattr("truthkit.steering.extraction.progress._EVERY", 0.0)
     noted: list[int] = []
     note = Progress.note
 

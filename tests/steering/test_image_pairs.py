@@ -16,8 +16,8 @@ from tests.steering.test_extract import distance
 from tests.tiny import tiny
 from tests.tiny_vlm import TinyVLM, picture, tiny_vlm
 from truthkit.steering import Pair, read_pairs
-from truthkit.steering.encoding import encode_pairs
-from truthkit.steering.select import preference
+from truthkit.steering.extraction.encoding import encode_pairs
+from truthkit.steering.extraction.select import preference
 
 # PaliGemma's processor, of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

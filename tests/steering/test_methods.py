@@ -10,7 +10,7 @@ import torch
 
 import truthkit as tk
 from truthkit.activations.moments import Moments
-from truthkit.steering.methods import METHODS, LayerData, find_method
+from truthkit.steering.extraction.methods import METHODS, LayerData, find_method
 
 
 def data(pairs: int = 40, features: int = 6) -> tuple[LayerData, np.ndarray, np.ndarray]:

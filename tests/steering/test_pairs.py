@@ -10,8 +10,8 @@ import pytest
 
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
-from truthkit.steering.encoding import encode_pairs
-from truthkit.steering.pairs import (
+from truthkit.steering.extraction.encoding import encode_pairs
+from truthkit.steering.extraction.pairs import (
     Pair,
     as_pair,
     checked_pairs,

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.models.folders import text_folder
 from tests.steering.test_extract import distance, toy_pairs
 from truthkit import cli
-from truthkit.steering.shards import Shards
+from truthkit.parallel import Shards
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -69,7 +69,7 @@ def test_two_processes_share_the_work(method: str, launcher: str, command: list[
     assert not (tmp_path / "v.safetensors.partial").exists()
 
 
-_PLACE = "from truthkit.steering.shards import Shards; shards = Shards(); print(shards.index, shards.count)"
+_PLACE = "from truthkit.parallel import Shards; shards = Shards(); print(shards.index, shards.count)"
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import torch
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import tiny
-from truthkit.steering.encoding import encode_pairs
-from truthkit.steering.pairs import Pair
-from truthkit.steering.select import choose, divergences, preference
+from truthkit.steering.extraction.encoding import encode_pairs
+from truthkit.steering.extraction.pairs import Pair
+from truthkit.steering.extraction.select import choose, divergences, preference
 from truthkit.steering.vector import SteeringVector
 
 TEXTS = ["some ordinary text", "another"]

@@ -14,7 +14,7 @@ from tests.decoding.cases import ToyTokenizer
 from tests.tiny import FAMILIES, padded_batch, tiny
 from truthkit.activations.capture import Capture
 from truthkit.activations.positions import Role, Text
-from truthkit.activations.sites import head_features
+from truthkit.hf.sites import head_features
 from truthkit.steering import SteeringVector, stacked
 
 COUNT = 10

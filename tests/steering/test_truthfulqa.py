@@ -10,8 +10,8 @@ import pytest
 
 import truthkit as tk
 from truthkit.steering import Pair
-from truthkit.steering.encoding import encode_pairs
-from truthkit.steering.select import divergences, preference
+from truthkit.steering.extraction.encoding import encode_pairs
+from truthkit.steering.extraction.select import divergences, preference
 
 
 def pairs_of(questions: list[dict[str, Any]]) -> list[Pair]:

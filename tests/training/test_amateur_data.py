@@ -10,9 +10,9 @@ import pytest
 
 import truthkit as tk
 from tests.training.toys import halueval
+from truthkit.factcheck.claims import read_claims
+from truthkit.factcheck.overlap import fingerprint, overlapping, refuse_overlap
 from truthkit.training.amateur_data import read_pairs
-from truthkit.training.factcheck_data import read_claims
-from truthkit.training.overlap import fingerprint, overlapping, refuse_overlap
 
 
 def write(path: Path, *records: dict[str, Any]) -> Path:

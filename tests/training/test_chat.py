@@ -9,10 +9,10 @@ import pytest
 
 import truthkit as tk
 from tests.training.toys import chat_tokenizer
+from truthkit.factcheck.claims import read_claims
+from truthkit.factcheck.dialogue import dialogue
+from truthkit.factcheck.examples import reflex_examples
 from truthkit.training.chat import Example, encode, encode_all, prompt_ids
-from truthkit.training.dialogue import dialogue
-from truthkit.training.factcheck_data import read_claims
-from truthkit.training.reflex_data import reflex_examples
 
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
 

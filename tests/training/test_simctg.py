@@ -11,7 +11,7 @@ import torch
 
 from tests.tiny import tiny
 from tests.training.toys import chat_tokenizer, toy_examples
-from truthkit.evaluation.isotropy import isotropy
+from truthkit.activations.isotropy import isotropy
 from truthkit.models.adapter import with_adapter
 from truthkit.training.chat import Encoded, Example, encode
 from truthkit.training.lora import Settings, train

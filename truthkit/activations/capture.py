@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import torch
 
-from truthkit.activations.compiled import eagerly
 from truthkit.activations.hooks import Hooked, OnStates, hook_states
 from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, Tokens, selected
-from truthkit.activations.sites import decoder_blocks, image_token, input_device, resolve_layers
 from truthkit.errors import ArgumentError
+from truthkit.hf.compiled import eagerly
+from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers
 
 Reducer = Literal["keep", "mean"]
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from truthkit.activations.compiled import guarded_compilation, refuse_compiled
 from truthkit.activations.positions import Positions, check_positions
-from truthkit.activations.sites import decoder_blocks, resolve_layers, site_module
 from truthkit.activations.tracking import Tracker
-from truthkit.decoding.attach import plain_model
+from truthkit.hf.compiled import guarded_compilation, refuse_compiled
+from truthkit.hf.sites import decoder_blocks, resolve_layers, site_module
+from truthkit.hf.wrapping import plain_model
 
 OnStates: TypeAlias = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes the states at a site, (rows, width, features); what it returns takes their place, None leaves them."""

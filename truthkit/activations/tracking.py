@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from truthkit.activations.positions import Tokens
-from truthkit.activations.sites import image_token
-from truthkit.decoding.attach import keep_mask_flat, refuse_continuous_batching, replaced_method
 from truthkit.errors import ArgumentError
+from truthkit.hf.sites import image_token
+from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, replaced_method
 
 
 class Tracker:

@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 import torch
 
 import truthkit
-from truthkit.activations.sites import decoder_blocks
 from truthkit.app.events import Emit, Event, Gone, projections_event, token_event, transforms_event
 from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, Card, RunRequest
-from truthkit.decoding.answers import Answer, Settings, answer, encode_prompt, parts_at, passage_in_front
-from truthkit.decoding.attach import plain_model
 from truthkit.decoding.catalog import catalog
-from truthkit.decoding.explain import Step
-from truthkit.decoding.pieces import Pieces
-from truthkit.decoding.prompts import text_tokenizer
-from truthkit.decoding.ritual import ritual_in
+from truthkit.decoding.engine.prompt_views import text_tokenizer
+from truthkit.decoding.methods.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
+from truthkit.generation.answers import Answer, Settings, answer, encode_prompt, parts_at, passage_in_front
+from truthkit.generation.explain import Step
+from truthkit.generation.pieces import Pieces
+from truthkit.hf.sites import decoder_blocks
+from truthkit.hf.wrapping import plain_model
 from truthkit.printable import printable
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene

@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from truthkit.decoding.explain import Candidate, Step
-from truthkit.decoding.ritual import RITUAL
-from truthkit.decoding.ritual_plus import RITUALPlus
+from truthkit.decoding.methods.ritual import RITUAL
+from truthkit.decoding.methods.ritual_plus import RITUALPlus
+from truthkit.generation.explain import Candidate, Step
 from truthkit.images.transforms import TRANSFORMS, transformed
 from truthkit.printable import printable
 

@@ -11,8 +11,8 @@ from truthkit.cli.prompt_lines import read_prompts
 from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from truthkit.factcheck import Check
-    from truthkit.steering.reflex_guide import Guide
+    from truthkit.factcheck.checker import Check
+    from truthkit.factcheck.guide import Guide
 
 _EPILOG = """\
 Verdicts are the most probable of the label words, not parsed from what the model says. An untrained model's verdicts
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError("--evidence is empty; pass what is known, or leave it out.")
 
     from truthkit.cli import rendering
-    from truthkit.factcheck import FactChecker
+    from truthkit.factcheck.checker import FactChecker
+    from truthkit.factcheck.claims import LABELS_3
     from truthkit.models import load
-    from truthkit.training.factcheck_data import LABELS_3
 
     vectors = {name: _guide(text) for name in ("style", "substance") if (text := getattr(args, name))}
     with rendering.working("loading the model"):
@@ -85,7 +85,7 @@ def _guide(text: str) -> Guide:
     """The guide of FILE, or with the strength of FILE:STRENGTH."""
     from dataclasses import replace
 
-    from truthkit.steering.reflex_guide import Guide, as_guide
+    from truthkit.factcheck.guide import Guide, as_guide
     from truthkit.steering.spec import parse_steer
 
     spec = parse_steer(text)

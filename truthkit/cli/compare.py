@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from truthkit.cli.rendering import Output, printable
-    from truthkit.evaluation.compare import compare, read_run
+    from truthkit.evaluation.report.compare import compare, read_run
 
     before, after = read_run(args.before), read_run(args.after)
     found = compare(before, after)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from truthkit.cli.model_options import add_model_options
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.hub import fetch, is_hub
+from truthkit.evaluation.running.hub import fetch, is_hub
 from truthkit.evaluation.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.cli.amateurs import amateur
     from truthkit.cli.rendering import Output, working
     from truthkit.decoding.spec import parse_spec
-    from truthkit.evaluation.asking import Asking
-    from truthkit.evaluation.runs import run as run_task
+    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.runs import run as run_task
     from truthkit.models import load
     from truthkit.steering.spec import parse_steer
 

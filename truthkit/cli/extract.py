@@ -15,7 +15,7 @@ from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from truthkit.steering import SteeringVector
-    from truthkit.steering.pairs import Pair
+    from truthkit.steering.extraction.pairs import Pair
 
 _EPILOG = """\
 A line of PAIRS is {"positive": ..., "negative": ...}, each a text or a list of chat messages; with "prompt", the two
@@ -75,8 +75,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract, score, save; 0 if there is a vector."""
     from truthkit.models import load
+    from truthkit.parallel import Shards
     from truthkit.steering import extract, read_pairs
-    from truthkit.steering.shards import Shards
     from truthkit.steering.spec import parse_layers, parse_positions
 
     source = args.pairs or args.pairs_option
@@ -147,8 +147,8 @@ def _numbers(text: str) -> list[float]:
 
 def _split(pairs: list[Pair], processor: Any, args: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     """Pairs to extract from, and pairs to choose layer and strength on."""
-    from truthkit.steering.encoding import encode_pairs
-    from truthkit.steering.scores import split_groups
+    from truthkit.steering.extraction.encoding import encode_pairs
+    from truthkit.steering.extraction.held_out import split_groups
 
     fit, held = split_groups(encode_pairs(pairs, processor).groups, args.held_out, seed=args.seed + 1)
     if not held:
@@ -161,8 +161,8 @@ def _select(
 ) -> SteeringVector:
     from dataclasses import replace
 
-    from truthkit.steering.encoding import encode_pairs
-    from truthkit.steering.select import choose, preference
+    from truthkit.steering.extraction.encoding import encode_pairs
+    from truthkit.steering.extraction.select import choose, preference
 
     encoded = encode_pairs(pairs, processor)
     everything = list(range(len(pairs)))

@@ -18,8 +18,8 @@ from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
-    from truthkit.decoding.answers import Settings
     from truthkit.decoding.spec import DecoderSpec
+    from truthkit.generation.answers import Settings
 
 _DECODER_HELP = """\
 decoders (--decoder NAME or NAME:option=value,option=value; each is a class, whose options are its keyword arguments):
@@ -105,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
 
     from truthkit.cli import rendering
     from truthkit.cli.side_by_side import Contestant, answer_all
-    from truthkit.decoding.answers import encode_prompt, passage_in_front
-    from truthkit.decoding.prompts import text_tokenizer
+    from truthkit.decoding.engine.prompt_views import text_tokenizer
     from truthkit.decoding.spec import parse_spec
+    from truthkit.generation.answers import encode_prompt, passage_in_front
     from truthkit.images.reading import read_image
     from truthkit.models import load
     from truthkit.steering.spec import parse_steer
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
-    from truthkit.decoding.answers import Settings
+    from truthkit.generation.answers import Settings
 
     return Settings(
         max_new_tokens=args.max_new_tokens,
@@ -214,7 +214,7 @@ def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
 def _transforms(decoder: Any) -> dict[str, Any]:
     """The transforms that RITUAL drew or the model chose for the last prompt, for the record; {} without RITUAL."""
     from truthkit.decoding import RITUALPlus
-    from truthkit.decoding.ritual import ritual_in
+    from truthkit.decoding.methods.ritual import ritual_in
 
     if (part := ritual_in(decoder)) is None:
         return {}

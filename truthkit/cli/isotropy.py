@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.score import Score
+    from truthkit.statistics.score import Score
 
 _EPILOG = """\
 Isotropy is the mean over texts of 1 - the mean cosine between the states of different tokens of a text. "final" is
@@ -56,8 +56,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the texts, and print a line per layer."""
+    from truthkit.activations.isotropy import isotropy, plot_isotropy
     from truthkit.cli.rendering import Output, working
-    from truthkit.evaluation.isotropy import isotropy, plot_isotropy
     from truthkit.figures import ENDINGS, new_figure
     from truthkit.models import load
     from truthkit.steering.spec import parse_layers
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(path: Path) -> list[str]:
-    from truthkit.evaluation.reading import read_records, read_text
+    from truthkit.files.reading import read_records, read_text
 
     if path.suffix == ".jsonl":
         return [record.text("text") for record in read_records(path)]

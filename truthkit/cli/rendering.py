@@ -18,8 +18,8 @@ from truthkit.printable import printable as printable
 
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
-    from truthkit.decoding.answers import Answer
-    from truthkit.decoding.explain import Candidate, Step
+    from truthkit.generation.answers import Answer
+    from truthkit.generation.explain import Candidate, Step
 
 PART_MARK = "‖"
 _NARROWEST_TABLE = 60

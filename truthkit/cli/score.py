@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from truthkit.errors import ArgumentError, NotAvailableError
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.score import Score
+    from truthkit.statistics.score import Score
 
 PARSERS = ("official", "opera", "vcd", "strict")
 LEMMATIZERS = ("nltk", "pattern")
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pope(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
-    from truthkit.evaluation import pope
+    from truthkit.evaluation.tasks.pope import scorer as pope
 
     questions = pope.read_questions(args.data)
     score = pope.score(questions, pope.match(questions, pope.read_answers(args.answers)), parser=args.parser)
@@ -157,7 +157,7 @@ def _pope(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
 
 
 def _chair(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
-    from truthkit.evaluation import chair
+    from truthkit.evaluation.tasks.chair import scorer as chair
 
     folder = args.data if args.data.is_dir() else args.data.parent
     synonyms = Path(args.synonyms) if args.synonyms else folder / "synonyms.txt"
@@ -172,7 +172,7 @@ def _chair(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
 
 
 def _mme(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
-    from truthkit.evaluation import mme
+    from truthkit.evaluation.tasks.mme import scorer as mme
 
     answered = mme.read_answers(args.answers)
     questions = [question for question, _ in answered]
@@ -182,8 +182,9 @@ def _mme(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
 
 
 def _truthfulqa(args: argparse.Namespace) -> tuple[Score, dict[str, Score]]:
-    from truthkit.evaluation import truthfulqa, truthfulqa_generation
-    from truthkit.evaluation.reading import read_records
+    from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
+    from truthkit.evaluation.tasks.truthfulqa import written as truthfulqa_generation
+    from truthkit.files.reading import read_records
 
     if "log_probs" in read_records(args.answers)[0].fields:
         questions = truthfulqa.read_questions(args.data, protocol=args.protocol)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from truthkit.decoding.answers import Answer, Settings, answer, parts_at
+from truthkit.generation.answers import Answer, Settings, answer, parts_at
 
 
 class Contestant(NamedTuple):

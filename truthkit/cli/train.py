@@ -136,8 +136,8 @@ def _run_amateur(args: argparse.Namespace) -> int:
 
 
 def _run_reflex(args: argparse.Namespace) -> int:
-    from truthkit.training.factcheck_data import LABELS_2, LABELS_3, LABELS_6, read_claims
-    from truthkit.training.reflex_data import reflex_examples
+    from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, read_claims
+    from truthkit.factcheck.examples import reflex_examples
 
     labels = {6: LABELS_6, 3: LABELS_3, 2: LABELS_2}[args.labels]
     claims = [
@@ -153,7 +153,7 @@ def _run_reflex(args: argparse.Namespace) -> int:
         reflex_examples([claim for claim in claims if claim.text in kept], formats=formats, labels=labels),
         {"task": "reflex", "data_options": options},
         "A fact-checker by role-play dialogue (REFLEX, arXiv 2511.20233): the verdict first, then, where asked for, "
-        "the explanation. `truthkit.training.dialogue.dialogue` writes its prompts.",
+        "the explanation. `truthkit.factcheck.dialogue.dialogue` writes its prompts.",
     )
 
 
@@ -161,7 +161,7 @@ def _kept(texts: list[str], args: argparse.Namespace) -> list[str]:
     """The texts that are not held out, `--limit` of them."""
     import random
 
-    from truthkit.training.overlap import overlapping, refuse_overlap
+    from truthkit.factcheck.overlap import overlapping, refuse_overlap
 
     for file in args.held_out:
         if not args.drop_overlap:

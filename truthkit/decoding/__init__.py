@@ -3,25 +3,25 @@
 One file per method; `decoder.py` is the engine they share, `views.py` says what a view may change.
 """
 
-from truthkit.decoding.apc import APC, APCLogitsProcessor
-from truthkit.decoding.cache import GrowingCache
-from truthkit.decoding.cad import CAD, CADLogitsProcessor
-from truthkit.decoding.contrastive_search import (
+from truthkit.decoding.contrastive_search.search import (
     ContrastiveSearch,
     ContrastiveSearchLogitsProcessor,
     contrastive_search,
 )
-from truthkit.decoding.decoder import Decoder
-from truthkit.decoding.dola import DoLa, DoLaLogitsProcessor
-from truthkit.decoding.fast import fast_decoding
-from truthkit.decoding.icd import ICD, ICDLogitsProcessor
-from truthkit.decoding.lol import LOL, LOLLogitsProcessor
-from truthkit.decoding.m3id import M3ID, M3IDLogitsProcessor
-from truthkit.decoding.ritual import RITUAL, RITUALLogitsProcessor
-from truthkit.decoding.ritual_plus import RITUALPlus, RITUALPlusLogitsProcessor
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.methods.apc import APC, APCLogitsProcessor
+from truthkit.decoding.methods.cad import CAD, CADLogitsProcessor
+from truthkit.decoding.methods.dola import DoLa, DoLaLogitsProcessor
+from truthkit.decoding.methods.icd import ICD, ICDLogitsProcessor
+from truthkit.decoding.methods.lol import LOL, LOLLogitsProcessor
+from truthkit.decoding.methods.m3id import M3ID, M3IDLogitsProcessor
+from truthkit.decoding.methods.ritual import RITUAL, RITUALLogitsProcessor
+from truthkit.decoding.methods.ritual_plus import RITUALPlus, RITUALPlusLogitsProcessor
+from truthkit.decoding.methods.vcd import VCD, VCDLogitsProcessor
 from truthkit.decoding.together import Together, TogetherLogitsProcessor
-from truthkit.decoding.vcd import VCD, VCDLogitsProcessor
-from truthkit.decoding.views import View, ViewLogits
+from truthkit.hf.fast import fast_decoding
+from truthkit.hf.growing_cache import GrowingCache
 
 DECODERS = {
     "icd": ICD,

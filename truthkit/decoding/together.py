@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from truthkit.decoding.decoder import Decoder
-from truthkit.decoding.pictures import Pictures
-from truthkit.decoding.processor import DecoderLogitsProcessor
-from truthkit.decoding.views import ViewLogits
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.pictures import Pictures
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.row_group import ViewLogits
 from truthkit.errors import ArgumentError
 
 

@@ -12,12 +12,12 @@ from types import ModuleType
 from truthkit.errors import ArgumentError
 
 SCORERS = {
-    "pope": "truthkit.evaluation.pope",
-    "chair": "truthkit.evaluation.chair",
-    "mme": "truthkit.evaluation.mme",
-    "truthfulqa": "truthkit.evaluation.truthfulqa",
-    "factor": "truthkit.evaluation.factor",
-    "open-ended": "truthkit.evaluation.open_ended",
+    "pope": "truthkit.evaluation.tasks.pope.scorer",
+    "chair": "truthkit.evaluation.tasks.chair.scorer",
+    "mme": "truthkit.evaluation.tasks.mme.scorer",
+    "truthfulqa": "truthkit.evaluation.tasks.truthfulqa.choices",
+    "factor": "truthkit.evaluation.tasks.factor.scorer",
+    "open-ended": "truthkit.evaluation.tasks.open_ended.scorer",
 }
 
 __all__ = ["SCORERS", "scorer"]

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from truthkit.activations.sites import decoder_blocks, input_device, resolve_layers, site_module
-from truthkit.decoding.attach import plain_model
 from truthkit.errors import ModelError
+from truthkit.hf.sites import decoder_blocks, input_device, resolve_layers, site_module
+from truthkit.hf.wrapping import plain_model
 from truthkit.steering.steer import Steering
 
 _LAST_PROJECTION = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo")

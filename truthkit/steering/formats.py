@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from truthkit.activations.sites import decoder_blocks
-from truthkit.decoding.attach import plain_model
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError
+from truthkit.hf.sites import decoder_blocks
+from truthkit.hf.wrapping import plain_model
 from truthkit.steering.vector import SteeringVector
 
 FORMATS = {".gguf": "gguf", ".pt": "lm-eval", ".npz": "numpy", ".safetensors": "truthkit"}

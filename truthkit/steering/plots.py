@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.prompts import text_tokenizer
+from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
 from truthkit.markup import Markup, element

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from truthkit.activations.capture import Capture
-from truthkit.activations.sites import input_device
-from truthkit.decoding.attach import plain_model
+from truthkit.hf.sites import input_device
+from truthkit.hf.wrapping import plain_model
 from truthkit.steering.vector import SteeringVector
 
 

@@ -9,8 +9,8 @@ import torch
 
 from truthkit.activations.hooks import Hooked, OnStates
 from truthkit.activations.positions import Positions, selected
-from truthkit.activations.sites import site_width
 from truthkit.errors import ArgumentError
+from truthkit.hf.sites import site_width
 from truthkit.steering.edits import check_mode, edited, with_norm_of
 
 _BEFORE_PROMPT_ENDS = ("prompt", "last")

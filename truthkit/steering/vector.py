@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from truthkit.activations.positions import Positions
-from truthkit.activations.sites import SITES, decoder_blocks, site_width
-from truthkit.decoding.attach import plain_model
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.sites import SITES, decoder_blocks, site_width
+from truthkit.hf.wrapping import plain_model
 from truthkit.steering.bake import Baked, bake
 from truthkit.steering.steer import Steering
 

@@ -7,10 +7,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from truthkit.factcheck.overlap import fingerprint
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.card import file_sha256
 from truthkit.training.lora import Settings, train
-from truthkit.training.overlap import fingerprint
 
 
 def train_amateur(

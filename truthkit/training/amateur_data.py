@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.reading import Record, read_records
+from truthkit.files.reading import Record, read_records
 from truthkit.training.chat import Example
 
 QUESTIONS = ("question", "prompt", "user_query", "instruction")

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from truthkit.decoding.attach import plain_model
-from truthkit.decoding.candidates import text_decoder
+from truthkit.decoding.contrastive_search.lookahead import text_decoder
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.wrapping import plain_model
 from truthkit.models.quiet import no_peft_rename
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from truthkit.steering.shards import Shards
+from truthkit.parallel import Shards
 
 
 class Peers(Shards):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.compare import Run
+from truthkit.evaluation.report.compare import Run
 
 
 def references(sections: Sequence[Sequence[Run]], baseline: str | None) -> list[list[int | None]]:

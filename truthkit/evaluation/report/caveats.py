@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from truthkit.evaluation.compare import Run
+from truthkit.evaluation.report.compare import Run
 from truthkit.evaluation.report.words import counted, listed
 
 _MEANT_TO_DIFFER = {"task", "model", "revision", "decoder", "sample", "temperature", "top_p"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from truthkit.evaluation.intervals import Difference
 from truthkit.evaluation.report.contents import Estimate, Section
 from truthkit.evaluation.report.words import Scale
 from truthkit.markup import Markup, element, together
+from truthkit.statistics.intervals import Difference
 
 Row = tuple[int, Estimate, float | None]
 """Number of an entry, its value, and the value to mark for comparison."""

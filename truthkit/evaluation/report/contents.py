@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from truthkit.evaluation.compare import Comparison, Run
-from truthkit.evaluation.intervals import Difference, Interval
+from truthkit.evaluation.report.compare import Comparison, Run
 from truthkit.evaluation.report.flips import Flip
 from truthkit.evaluation.report.words import Scale
+from truthkit.statistics.intervals import Difference, Interval
 
 
 class Estimate(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from truthkit.evaluation.compare import Run
-from truthkit.evaluation.intervals import FloatArray, Interval, bootstrap, ratio
+from truthkit.evaluation.report.compare import Run
+from truthkit.statistics.intervals import FloatArray, Interval, bootstrap, ratio
 
 _RESAMPLES = 1000  # batches are many, and a cost needs no third digit
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.evaluation.compare import Run, read_run
-from truthkit.evaluation.records import CONFIG, SUMMARY
+from truthkit.evaluation.report.compare import Run, read_run
+from truthkit.evaluation.running.records import CONFIG, SUMMARY
 
 
 def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:

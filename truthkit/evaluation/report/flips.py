@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truthkit.evaluation.compare import Pair
+from truthkit.evaluation.report.compare import Pair
 
 Item = Mapping[str, Any]
 _LONGEST = 1200  # characters of an answer

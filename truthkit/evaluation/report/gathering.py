@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.evaluation.compare import Comparison, Run, compare
-from truthkit.evaluation.intervals import FloatArray, Interval, bootstrap, holm, ratio
 from truthkit.evaluation.report.baselines import references
 from truthkit.evaluation.report.caveats import caveats
+from truthkit.evaluation.report.compare import Comparison, Run, compare
 from truthkit.evaluation.report.contents import Entry, Estimate, Report, Section, Test
 from truthkit.evaluation.report.cost import seconds_per_item
 from truthkit.evaluation.report.finding import find_runs
 from truthkit.evaluation.report.flips import choose_flips
 from truthkit.evaluation.report.labels import label_runs
+from truthkit.evaluation.report.rescore import rescore
 from truthkit.evaluation.report.words import Scale, task_title
-from truthkit.evaluation.rescore import rescore
+from truthkit.statistics.intervals import FloatArray, Interval, bootstrap, holm, ratio
 
 
 def gather(

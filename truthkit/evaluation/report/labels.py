@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from truthkit.evaluation.compare import Run
+from truthkit.evaluation.report.compare import Run
 
 _LONGEST = 40  # characters
 

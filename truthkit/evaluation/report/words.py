@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from truthkit.evaluation.intervals import Interval
+from truthkit.statistics.intervals import Interval
 
 _TASKS = {"pope": "POPE", "chair": "CHAIR", "mme": "MME", "truthfulqa": "TruthfulQA", "factor": "FACTOR"}
 _METRICS = {

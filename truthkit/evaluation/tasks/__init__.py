@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from truthkit.evaluation.tasks import (
-    chair,
-    factcheck,
-    factor,
-    mme,
-    open_ended,
-    pope,
-    truthfulqa,
-    truthfulqa_generation,
-)
-from truthkit.evaluation.tasks.task import Task
+from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.chair import task as chair
+from truthkit.evaluation.tasks.factcheck import task as factcheck
+from truthkit.evaluation.tasks.factor import task as factor
+from truthkit.evaluation.tasks.mme import task as mme
+from truthkit.evaluation.tasks.open_ended import task as open_ended
+from truthkit.evaluation.tasks.pope import task as pope
+from truthkit.evaluation.tasks.truthfulqa import task as truthfulqa
+from truthkit.evaluation.tasks.truthfulqa import task_written as truthfulqa_generation
 
 TASKS: dict[str, ModuleType] = {
     "truthfulqa": truthfulqa,

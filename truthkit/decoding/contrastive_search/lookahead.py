@@ -1,0 +1,248 @@
+"""Two ways to look one token ahead at k candidates of every row: as a tree in the row, or as k rows.
+
+`Tree` feeds the k candidates as k positions of the *same* row. All carry the same position id, and each sees the row's
+past and itself, so the cached past is shared and never copied. The winner's keys and values move to the first of the k
+slots, the other slots are cropped. `Rows` is the classic form, for models in which positions of one row cannot be
+alternatives of each other: the cache is repeated k times and the winners' rows are kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from transformers.cache_utils import (
+    Cache,
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+    QuantizedCache,
+    StaticCache,
+)
+
+from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.growing_cache import GrowingCache, GrowingLayer, grow
+from truthkit.hf.packed_attention import packed_attention
+
+_ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+_TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLayer)
+_OWN_POSITIONS = ("gpt_neo",)
+_STATE_ELSEWHERE = (
+    "{} keeps its state outside of a transformers Cache, so contrastive search cannot look ahead and come back; "
+    "use greedy search or sampling."
+)
+
+
+def text_decoder(model: Any) -> Any:
+    """The module whose last hidden states the output head reads.
+
+    This is `get_decoder()`, or the decoder inside it where that is a model with a head of its own (Llama 4).
+    """
+    decoder = model.get_decoder()
+    return decoder.model if decoder.get_output_embeddings() is not None else decoder
+
+
+class Layout(Protocol):
+    """How k candidates of every row enter one forward, and how the winner stays behind in the cache."""
+
+    def start(self, cache: Cache) -> None:
+        """Called once, when `cache` holds the prompt.
+
+        Raises:
+            ModelError: the forward left recurrent state elsewhere than in `cache`.
+        """
+
+    def inputs(self, model: Any, candidates: torch.Tensor, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The forward's keyword arguments.
+
+        Args:
+            model: the plain model.
+            candidates: token ids, shape (batch, k).
+            model_kwargs: as `generate` keeps them, advanced to the candidates' position: `cache` with `length` tokens,
+                `attention_mask` of shape (batch, length + 1) or None, `position_ids` of shape (..., length + 1).
+        """
+
+    def running(self, decoder: Any) -> AbstractContextManager[None]:
+        """The block in which the forward runs."""
+
+    def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
+        """Leave in `cache` the past and the winning candidates; `winner` has shape (batch,), values below `k`."""
+
+    def finish(self, cache: Cache) -> None:
+        """Called once at the end: take the last token back if possible, and leave `cache` as `generate` would."""
+
+
+class Tree:
+    """The candidates as k positions of the same row. The forward's hidden states have shape (batch, k, hidden)."""
+
+    def start(self, cache: Cache) -> None:
+        cache.activate_past_recording()
+
+    def inputs(self, model: Any, candidates: torch.Tensor, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+        k, cache = candidates.shape[1], model_kwargs["cache"]
+        repeated = {
+            name: value[..., -1:].expand(*value.shape[:-1], k)
+            for name in _ALONG_TOKENS
+            if (value := model_kwargs.get(name)) is not None
+        }
+        inputs = model.prepare_inputs_for_generation(candidates, **model_kwargs | repeated)
+        return inputs | {"attention_mask": _tree_masks(model, cache, model_kwargs.get("attention_mask"), candidates)}
+
+    def running(self, decoder: Any) -> AbstractContextManager[None]:
+        return packed_attention(decoder)
+
+    def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
+        if winner.any():
+            rows = torch.arange(len(winner), device=winner.device)
+            for layer in cache.layers:
+                for states in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+                    if states is not None:
+                        slots = states.narrow(-2, states.shape[-2] - k, k)
+                        slots[:, :, 0] = slots[rows.to(slots.device), :, winner.to(slots.device)]
+        cache.crop(1 - k)
+
+    def finish(self, cache: Cache) -> None:
+        if can_crop(cache):
+            cache.crop(-1)
+        for layer in cache.layers:
+            if hasattr(layer, "record_past"):
+                layer.record_past = False
+
+
+class Rows:
+    """The candidates as k rows for each row. The forward's hidden states have shape (batch * k, 1, hidden)."""
+
+    def start(self, cache: Cache) -> None:
+        for layer in cache.layers:
+            if isinstance(layer, LinearAttentionCacheLayerMixin) and not any(layer.has_previous_state.values()):
+                raise ModelError(_STATE_ELSEWHERE.format("the model"))
+
+    def inputs(self, model: Any, candidates: torch.Tensor, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+        batch, k = candidates.shape
+        model_kwargs["cache"].reorder_cache(torch.arange(batch, device=candidates.device).repeat_interleave(k))
+        repeated = {
+            name: value.expand(*value.shape[:-2], batch, -1).repeat_interleave(k, dim=-2)
+            for name in ("attention_mask", *_ALONG_TOKENS)
+            if (value := model_kwargs.get(name)) is not None
+        }
+        return model.prepare_inputs_for_generation(
+            candidates.reshape(-1, 1), next_sequence_length=1, **model_kwargs | repeated
+        )
+
+    def running(self, decoder: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
+        rows = torch.arange(len(winner), device=winner.device) * k + winner
+        cache.reorder_cache(rows)  # type: ignore[arg-type]
+
+    def finish(self, cache: Cache) -> None:
+        if can_crop(cache):
+            cache.crop(-1)
+
+
+def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
+    """Choose how the candidates of `model` run, and see to it that `model_kwargs["cache"]` serves that.
+
+    Raises:
+        ArgumentError: the cache is quantized, or already filled.
+        ModelError: the model keeps its state outside of `cache`.
+    """
+    cache = model_kwargs.get("cache")
+    if cache is None and model._supports_default_dynamic_cache():
+        cache = model_kwargs["cache"] = DynamicCache(config=model.config)
+    model_kwargs["use_cache"] = True
+    if not isinstance(cache, Cache):
+        raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
+    if isinstance(cache, QuantizedCache):
+        raise ArgumentError("contrastive search cannot take tokens back from a quantized cache; use the default cache.")
+    linear = bool(cache.layers) and all(cache.is_linear)
+    if cache.has_previous_state() if linear else cache.get_seq_length():
+        raise ArgumentError(
+            "the cache already holds tokens, but not their last hidden states, which contrastive search compares "
+            "candidates with; pass an empty cache and the whole prompt."
+        )
+    if isinstance(cache, StaticCache):
+        warnings.warn("contrastive search replaces the static cache by a growing one.", stacklevel=2)
+        cache = model_kwargs["cache"] = GrowingCache(config=model.config)
+    if (obstacle := tree_obstacle(model, cache)) is None:
+        grow(cache)
+        return Tree()
+    warnings.warn(
+        f"contrastive search repeats the cache of {type(model).__name__} for every candidate at each step, because "
+        f"{obstacle}: slower, and with top_k times the cache's memory.",
+        stacklevel=2,
+    )
+    return Rows()
+
+
+def can_crop(cache: Cache) -> bool:
+    """Whether tokens can be taken back from `cache` between steps: nothing in it is recurrent or has left a window."""
+    return all(
+        type(layer) in _TREE_LAYERS
+        and not (isinstance(layer, DynamicSlidingWindowLayer) and layer.get_seq_length() >= layer.sliding_window)
+        for layer in cache.layers
+    )
+
+
+def tree_obstacle(model: Any, cache: Cache, *, attentions: Collection[str] = ("sdpa", "eager")) -> str | None:
+    """Why tokens of one row of `model` cannot be alternatives of each other, as a phrase for a message; None if they
+    can.
+
+    Args:
+        model: a plain model.
+        cache: what they would go into.
+        attentions: the implementations of attention that take the mask.
+    """
+    config = text_decoder(model).config
+    attention = config._attn_implementation
+    if attention not in attentions:
+        return f"its attention implementation, {attention!r}, takes no 4-D mask"
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:
+        return "it derives a token's position from its place in the cache"
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return "it attends in chunks"
+    kinds = {cache.layer_class_to_replicate or DynamicLayer, *map(type, cache.layers)}
+    if other := sorted(kind.__name__ for kind in kinds if kind not in _TREE_LAYERS):
+        return f"its cache holds {', '.join(other)}, from which single positions cannot be taken back"
+    return None
+
+
+def _tree_masks(
+    model: Any, cache: Cache, padding: torch.Tensor | None, candidates: torch.Tensor
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Additive masks, 0 where candidate i may look: the row's own past tokens and itself.
+
+    One tensor of shape (batch, 1, k, past + k) if all layers hold equally many past tokens; else, because sliding
+    layers have dropped some, one for each layer type, under the names of the text config.
+    """
+    config, k = text_decoder(model).config, candidates.shape[1]
+    sizes = {
+        bool(sliding): cache.get_mask_sizes(k, index)
+        for index, (sliding, dummy) in enumerate(zip(cache.is_sliding, cache.is_dummy, strict=True))
+        if not dummy
+    }
+    masks = {sliding: _tree_mask(model, padding, candidates, *size) for sliding, size in sizes.items()}
+    if len(set(sizes.values())) == 1:
+        return next(iter(masks.values()))
+    return {kind: masks[kind == "sliding_attention"] for kind in set(config.layer_types)}
+
+
+def _tree_mask(
+    model: Any, padding: torch.Tensor | None, candidates: torch.Tensor, length: int, offset: int
+) -> torch.Tensor:
+    batch, k = candidates.shape
+    past = length - k
+    mask = torch.zeros(batch, 1, k, length, dtype=model.dtype, device=candidates.device)
+    lowest = torch.finfo(model.dtype).min
+    mask[..., past:] = torch.full((k, k), lowest, dtype=model.dtype, device=candidates.device).fill_diagonal_(0)
+    if padding is not None:
+        mask[..., :past].masked_fill_(padding[:, None, None, offset : offset + past] == 0, lowest)
+    return mask

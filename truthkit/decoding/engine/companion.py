@@ -1,0 +1,119 @@
+"""Views with a forward and a cache of their own: a separate amateur model, or a logits processor's views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from truthkit.decoding.engine.image_rows import token_types
+from truthkit.decoding.engine.row_group import RowGroup, ViewLogits
+from truthkit.errors import ModelError
+from truthkit.hf.branches import BranchedCache
+from truthkit.hf.growing_cache import GrowingCache
+
+_MOST_PAST = 256
+"""For how many tokens a sliding window keeps what it has left behind, in case they are taken back."""
+
+
+class Companion:
+    """A `RowGroup` beside the generation loop, following its tokens.
+
+    The cache is always cut back to the tokens the loop has accepted, so rejected assistant tokens leave no trace, and
+    `reorder` lets it follow beams.
+    """
+
+    def __init__(self, group: RowGroup):
+        self.group = group
+        self.cache: Any = None
+        self.length = 0
+        self._cropped_to = 0
+
+    def reset(self) -> None:
+        """Forget the cache and the prompt."""
+        self.cache, self.length, self._cropped_to = None, 0, 0
+        self.group.end()
+
+    def can_go_back_to(self, past: int) -> bool:
+        """Whether the cache can be cut back to its first `past` tokens: sliding windows forget, recurrent states
+        merge.
+        """
+        if self.cache is None or past >= self.length:
+            return True
+        if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
+            return past >= self._cropped_to
+        return bool(self.cache.is_croppable)
+
+    @contextmanager
+    def branched(self, index: torch.Tensor, *, keep: bool) -> Iterator[None]:
+        """Let rows go on from the main view's rows `index`, and come back."""
+        cache, length = self.cache, self.length
+        try:
+            with self.group.branched(index) as wide:
+                self.cache = BranchedCache(cache, wide, keep=keep)
+                yield
+        finally:
+            self.cache, self.length = cache, length
+
+    def reorder(self, index: torch.Tensor) -> None:
+        """Let row `i` of every view continue the row `index[i]`; shape (batch,), int64."""
+        if self.cache is not None:
+            self.cache.reorder_cache(self.group.wide_index(index))
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        *,
+        past: int,
+        keep: int | torch.Tensor,
+        use_cache: bool = True,
+    ) -> list[ViewLogits]:
+        """Each view's logits after the tokens that `keep` names.
+
+        Args:
+            ids: the tokens after the first `past`, shape (batch, new).
+            mask: 2-D mask over all tokens, shape (batch, past + new), or None for no padding.
+            position_ids: the main view's positions of the new tokens, shape (batch, new), or None to leave them to the
+                model.
+            past: how many tokens of the loop's rows stay in the cache; 0 starts it anew.
+            keep: for how many last tokens logits are wanted, or their indices in `ids`.
+            use_cache: False runs all tokens again each time.
+        """
+        group = self.group
+        if past == 0:
+            config = group.model.config.get_text_config(decoder=True)
+            self.cache = GrowingCache(config=config) if use_cache else None
+            if use_cache:
+                self.cache.activate_past_recording()
+        elif not self.can_go_back_to(past):
+            raise ModelError(
+                f"{type(group.model).__name__} cannot take back tokens, which this mode of generate (assisted "
+                "decoding) "
+                "asks of it; use greedy search, sampling or beams."
+            )
+        elif past < self.length or past - self._cropped_to > _MOST_PAST:
+            self.cache.crop(past - self.length)
+            self._cropped_to = past
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        if past == 0:
+            given |= token_types(group.vision, ids, group.prompt.length)
+        wide = group.widen(given, past)
+        if isinstance(keep, torch.Tensor) and past == 0:
+            keep = keep + group.prompt.extra
+        if group.takes_logits_to_keep:
+            wide["logits_to_keep"] = keep
+        with ExitStack() as stack, torch.no_grad():
+            group.attach(stack)
+            group.aim(ids.shape[0], keep if group.takes_logits_to_keep else 0)
+            stack.callback(group.aim, 0, 0)
+            outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
+        self.length = past + ids.shape[1]
+        kept = keep if isinstance(keep, int) else len(keep)
+        step = self.length - kept + 1 - group.prompt.answer_start
+        cut = isinstance(keep, int) or group.takes_logits_to_keep
+        return group.split(outputs.logits if cut else outputs.logits[:, keep], kept, step)

@@ -1,0 +1,358 @@
+"""Views of a batch: what may differ, and the rows in which they run side by side.
+
+`RowGroup` is one model with the views that run in its batch: `n` views of `batch` rows each, view-major. It widens the
+inputs of a forward from `batch` to `n * batch` rows, keeps the padding and the position offsets of views whose prompts
+differ in length, and cuts the logits apart again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from truthkit.decoding.engine.adapter_rows import AdapterRows
+from truthkit.decoding.engine.early_exits import EarlyExits
+from truthkit.decoding.engine.image_rows import ImageRewrite, ImageRows, image_encoder, placeholders, scattered
+from truthkit.decoding.engine.layout import Prompt, along_axes
+from truthkit.decoding.engine.prompt_views import PromptRewrite
+from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.fast import fast_decoding
+from truthkit.hf.trees import behind_prompts, takes_trees
+
+
+@dataclass(frozen=True)
+class View:
+    """What one auxiliary view changes; everything left at None is as in the main view.
+
+    Attributes:
+        name: what people call it, in explanations.
+        prompt: rewrites the prompt's token ids.
+        adapter: a LoRA adapter that is on in this view: a name loaded in the model, a PEFT folder or a hub id.
+        model: another model, with its own forward and cache.
+        exits: whether the decoder's early exits are read in this view too.
+        images: how this view's images come from the main ones.
+    """
+
+    name: str
+    prompt: PromptRewrite | None = None
+    adapter: str | None = None
+    model: Any | None = None
+    exits: bool = False
+    images: ImageRewrite | None = None
+
+
+@dataclass(frozen=True)
+class ViewLogits:
+    """One view's next-token logits in float32 (float64 for a float64 model).
+
+    Attributes:
+        logits: shape (batch, positions, vocabulary).
+        exits: early exits, shape (layers, batch, positions, vocabulary); None where the view reads none.
+        step: how many tokens were generated before the first of the positions; 0 while the prompt is read.
+    """
+
+    logits: torch.Tensor
+    exits: torch.Tensor | None = None
+    step: int = 0
+
+
+class RowGroup:
+    """One model and the views that run as rows of its batch.
+
+    Args:
+        model: the plain model.
+        views: the views; in the group of the decoder's own model the first one is the main view.
+        layers: early exits to read in the views with `exits=True`.
+        norm: see `EarlyExits`.
+        vision: the model with the vision tower, where it is not `model` itself.
+    """
+
+    def __init__(
+        self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True, vision: Any = None
+    ):
+        self.model, self.views = model, tuple(views)
+        self.vision = model if vision is None else vision
+        self.images = ImageRows(self.vision, [view.images for view in views])
+        self.adapters = [(i, AdapterRows(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter]
+        for _, adapter in self.adapters:
+            self._check_sees_alike(adapter)
+        self._exit_views = [i for i, view in enumerate(views) if view.exits and layers]
+        self.exits = EarlyExits(model, layers, norm=norm) if self._exit_views else None
+        self.same_prompt = all(view.prompt is None for view in views)
+        parameters = inspect.signature(model.forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
+            raise ModelError(
+                f"{type(model).__name__} takes no position_ids, so views whose prompts differ in length cannot be "
+                "lined up; "
+                "use views with the same prompt (an adapter, early exits)."
+            )
+        self.takes_logits_to_keep = "logits_to_keep" in parameters
+        self._prompt: Prompt | None = None
+        self._width = 0
+        if self.exits and any(self.exits.head in adapter.modules for _, adapter in self.adapters):
+            raise ModelError(
+                "the amateur's adapter changes the output head, through which early exits of all views pass; use "
+                "omega=0 in LOL, or an adapter that leaves the head alone."
+            )
+
+    def _check_sees_alike(self, adapter: AdapterRows) -> None:
+        """Raise if an adapter changes how images are seen, which is settled before there are rows of views."""
+        if image_encoder(self.vision) is None:
+            return
+        of_text = {*self.model.get_decoder().modules(), self.model.get_output_embeddings()}
+        if others := adapter.modules - of_text:
+            names = sorted(name for name, module in self.vision.named_modules() if module in others)
+            raise ModelError(
+                f"adapter {adapter.name!r} adapts the vision tower too ({names[0]} and {len(names) - 1} more), but all "
+                "views read one encoding of the images. Load it as a model of its own, amateur=tk.load(..., "
+                "adapter=...), which costs a second forward."
+            )
+
+    @property
+    def rows(self) -> int:
+        return len(self.views)
+
+    @property
+    def laid_out(self) -> bool:
+        """Whether there is a prompt, from `begin` to `end`."""
+        return self._prompt is not None
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt's layout, while there is one."""
+        assert self._prompt is not None
+        return self._prompt
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether forwards that go on from a cache may be trees (`truthkit.hf.trees`)."""
+        counted_along_the_row = not self.same_prompt and hasattr(self.vision.base_model, "get_rope_index")
+        return takes_trees(self.model) and not counted_along_the_row
+
+    def end(self) -> None:
+        """Forget the prompt and its images."""
+        self._prompt = None
+        self.images.forget()
+        self.aim(0, 0)
+
+    def prompt_goes_on(self, length: int) -> None:
+        """Let the prompt's end be in tokens that are still to come, at `length`."""
+        self._prompt = replace(self.prompt, whole=length)
+
+    @contextmanager
+    def branched(self, index: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Let rows go on from the main view's rows `index`, and come back; yields the index over all views."""
+        trunk = self.prompt
+        wide = self.wide_index(index)
+        self._prompt = trunk.select(len(index), wide)
+        try:
+            yield wide
+        finally:
+            self._prompt = trunk
+
+    def wide_index(self, index: torch.Tensor) -> torch.Tensor:
+        """A row index of the main view, shape (batch,), as one of all views, shape (rows * batch,)."""
+        batch = self.prompt.batch if self.laid_out else len(index)
+        return torch.cat([index + view * batch for view in range(self.rows)])
+
+    def attach(self, stack: ExitStack) -> None:
+        """Put the hooks of adapters and exits on; `stack` takes them off."""
+        stack.enter_context(fast_decoding(self.model))
+        for _, adapter in self.adapters:
+            adapter.attach(stack)
+        if self.exits:
+            self.exits.attach(stack)
+
+    def aim(self, batch: int, keep: int | torch.Tensor) -> None:
+        """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
+        for view, adapter in self.adapters:
+            adapter.aim(slice(view * batch, (view + 1) * batch), self.rows * batch, self._width)
+        if self.exits:
+            rows = [slice(view * batch, (view + 1) * batch) for view in self._exit_views] if batch else []
+            self.exits.aim(rows, keep)
+
+    def begin(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None = None,
+        *,
+        gaps: bool = False,
+    ) -> None:
+        """Lay out the prompts.
+
+        Args:
+            ids: (batch, length), or embeddings, (batch, length, hidden).
+            mask: (batch, length) or None.
+            position_ids: the main view's, if the caller has them.
+            gaps: padding may stand within a prompt too (InstructBLIP's is between image and text): only the logits
+                behind the prompt are wanted, and where the rest comes to lie does not matter.
+        """
+        batch, length = ids.shape[:2]
+        if length == 0 or batch == 0:
+            raise ArgumentError(
+                f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token."
+            )
+        mask = torch.ones(batch, length, dtype=torch.long, device=ids.device) if mask is None else mask.long()
+        if self.same_prompt:
+            by_hand = ids.dim() == 2 and self.vision is not self.model  # embeddings will be wanted
+            wide_ids = ids.repeat(self.rows, 1) if by_hand else None
+            wide_mask, offsets = mask.repeat(self.rows, 1), None
+        else:
+            if ids.dim() != 2:
+                raise ArgumentError("inputs_embeds was given, but a view with another prompt needs input_ids.")
+            if bool((mask[:, -1] == 0).any() if gaps else (mask.diff(dim=1) < 0).any()):
+                raise ArgumentError(
+                    "attention_mask has zeros after ones, but a view with another prompt needs left padding; set "
+                    'padding_side="left" in the tokenizer.'
+                )
+            wide_ids, wide_mask = self._pad(ids, mask)
+            counts = wide_mask.sum(dim=1, keepdim=True)
+            offsets = counts - mask.sum(dim=1, keepdim=True).repeat(self.rows, 1)
+        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        longest = int(wide_mask.sum(dim=1).max())
+        if limit and longest > limit:
+            raise ArgumentError(
+                f"a prompt has {longest} tokens (the longest of {self.rows} views), but {type(self.model).__name__} "
+                "has room "
+                f"for {limit} (max_position_embeddings); shorten it."
+            )
+        axes = None
+        wanted = wide_ids is not None or position_ids is None
+        if wanted and ids.dim() == 2 and hasattr(self.vision.base_model, "get_rope_index"):
+            axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
+        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()), axes)
+
+    def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
+        """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""
+        types = placeholders(self.vision, ids).int()
+        grids = self.images.input("image_grid_thw", batch) if self.images.ready else None
+        positions, _ = self.vision.base_model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
+        return positions
+
+    def _pad(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        plain = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
+        rows = [row for view in self.views for row in (view.prompt(plain) if view.prompt else plain)]
+        if not all(rows):
+            raise ArgumentError("a view's prompt is empty: nothing is left of a prompt when its images or context go.")
+        length = max(ids.shape[1], max(map(len, rows)))
+        wide_ids, wide_mask = ids.new_zeros(len(rows), length), mask.new_zeros(len(rows), length)
+        for i, row in enumerate(rows):
+            wide_ids[i, length - len(row) :] = torch.tensor(row, device=ids.device)
+            wide_mask[i, length - len(row) :] = 1
+        return wide_ids, wide_mask
+
+    def widen(self, kwargs: dict[str, Any], past: int) -> dict[str, Any]:
+        """The keyword arguments of a forward for all rows, from those for the main view's `batch` rows.
+
+        Args:
+            kwargs: `input_ids` or `inputs_embeds`, `attention_mask` (2-D or None), `position_ids` and the rest.
+            past: how many of the main view's tokens the cache holds already; 0 also without a cache.
+        """
+        prompt, n, wide = self.prompt, self.rows, dict(kwargs)
+        wide.pop("mm_encoder_outputs", None)
+        ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
+        width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
+        for name, value in kwargs.items():
+            if (
+                isinstance(value, torch.Tensor)
+                and name not in _NOT_PER_ROW
+                and value.dim()
+                and len(value) == prompt.batch
+            ):
+                wide[name] = value.repeat(n, *[1] * (value.dim() - 1))
+        if ids is not None:
+            wide["input_ids"] = ids.repeat(n, 1)
+            if prompt.ids is not None and past == 0:
+                wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
+        for name in _TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
+            if wide.get(name) is not None:
+                wide[name] = self._token_types(wide[name], prompt)
+        if past == 0 and self.images.ready and (images := self.images.output(prompt.batch)) is not None:
+            if self.vision is self.model:
+                wide["mm_encoder_outputs"] = {"image": images}
+            else:
+                written = wide.pop("input_ids", None)
+                wide["inputs_embeds"] = self._embedded(prompt.ids if written is None else written, images)
+
+        self._width = width + prompt.extra if past == 0 else width
+        tail = past + width - prompt.length
+        if mask is not None and mask.dim() == 4:
+            wide_mask = behind_prompts(mask, prompt.mask, prompt.length, self.model.dtype)
+        elif tail > 0:
+            rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()
+            wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
+        else:
+            wide_mask = prompt.mask[:, : past + width + prompt.extra]
+        wide["attention_mask"] = wide_mask if mask is not None or (prompt.padded and not self.same_prompt) else None
+
+        if prompt.axes is not None:
+            wide["position_ids"] = along_axes(prompt.axes, wide_mask, self._width, positions)
+        elif not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
+            every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
+            if positions is not None and prompt.offsets is not None:  # some models count from 1
+                last = positions[:, -1:].expand(prompt.batch, -1).repeat(n, 1) + prompt.offsets
+                every = every + last - every[:, -1:]
+            wide["position_ids"] = every if past == 0 else every[:, -width:]
+        elif positions is not None and positions.dim() == 2:
+            repeated = positions.expand(prompt.batch, -1).repeat(n, 1)
+            wide["position_ids"] = repeated if prompt.offsets is None else repeated + prompt.offsets
+        elif positions is not None:
+            wide["position_ids"] = positions.repeat(1, n, 1)
+        return wide
+
+    def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
+        """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""
+        assert prompt.ids is not None
+        before, generated = types.tensor_split([prompt.length], dim=1)
+        of_images = types.new_tensor(bool(before.any()))
+        new = torch.where(placeholders(self.vision, prompt.ids), of_images, torch.zeros_like(of_images))
+        return torch.cat([new, generated], dim=1)
+
+    def _embedded(self, ids: torch.Tensor | None, images: Any) -> torch.Tensor:
+        """Embeddings of all rows, for a language model that is handed the images' features in them."""
+        assert ids is not None
+        return scattered(self.model.get_input_embeddings()(ids), placeholders(self.vision, ids), images)
+
+    def split(self, logits: torch.Tensor, positions: int, step: int) -> list[ViewLogits]:
+        """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the
+        exits'; `step` goes into them.
+        """
+        batch, vocabulary = self.prompt.batch, logits.shape[-1]
+        logits = logits[:, -positions:]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        own, behind = logits[: self.rows * batch], logits[self.rows * batch :]
+        exits: list[torch.Tensor | None] = [None] * self.rows
+        if self.exits:
+            shape = (len(self.exits.layers), len(self._exit_views), batch, positions, vocabulary)
+            for view, layers in zip(self._exit_views, behind.view(shape).unbind(1), strict=True):
+                exits[view] = layers
+        return [ViewLogits(view, lower, step) for view, lower in zip(own.split(batch), exits, strict=True)]
+
+
+_PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
+"""Model types without position ids in which padding on the left moves nothing."""
+
+_NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
+_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
+
+
+def check_same_vocabulary(main: Any, other: Any) -> None:
+    """Raise unless both models' logits have one vocabulary size.
+
+    Raises:
+        ModelError: they differ.
+    """
+    sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (main, other)]
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be "
+            "compared. "
+            "Use an amateur with the same tokenizer."
+        )

@@ -1,0 +1,49 @@
+"""CAD, context-aware decoding (Shi et al., arXiv 2305.14739)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from truthkit.decoding.engine.arithmetic import check_finite
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.prompt_views import without_context
+from truthkit.decoding.engine.row_group import View, ViewLogits
+
+
+class CAD(Decoder):
+    r"""Amplify what the context in the prompt changes.
+
+        s = (1 + alpha) · l(context, x) − alpha · l(x)
+
+    Source: the authors' released code (alpha 0.5 to 1, no plausibility constraint). Raw logits, as published.
+
+    Args:
+        model: the model, plain or PEFT-wrapped.
+        processor: its tokenizer or processor.
+        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, or one
+            each.
+        alpha: strength of the contrast; 0 is the model itself.
+        beta: plausibility cut-off in (0, 1]; 0, the default, turns it off.
+
+    Example:
+        >>> with tk.CAD(model, tokenizer, context=passage):
+        ...     model.generate(**tokenizer(f"{passage}\n\n{question}", return_tensors="pt"), max_new_tokens=64)
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, context: str | Sequence[str], alpha: float = 0.5, beta: float = 0.0
+    ):
+        self.alpha = check_finite("alpha", alpha)
+        super().__init__(model, [View("without context", prompt=without_context(processor, context))], beta=beta)
+
+    def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+        (without,) = views
+        return (1.0 + self.alpha) * main.logits - self.alpha * without.logits
+
+
+class CADLogitsProcessor(DecoderLogitsProcessor, decoder=CAD):
+    """`CAD` as one entry of an existing `logits_processor=[...]` list; takes the arguments of `CAD`."""

@@ -1,0 +1,81 @@
+"""DoLa, decoding by contrasting layers (Chuang et al., arXiv 2309.03883)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.row_group import ViewLogits
+from truthkit.errors import ArgumentError
+from truthkit.hf.sites import decoder_blocks, resolve_layers
+from truthkit.hf.wrapping import plain_model
+
+
+class DoLa(Decoder):
+    """Contrast the final layer with the earlier one that differs most from it, chosen anew for every row and token.
+
+        s = log p_N − log p_M,   M = argmax_j JSD(p_N, p_j) over `layers`,   then the plausibility constraint
+
+    Source: the paper, section 2, and the authors' released code (beta 0.1 for generation, 0 for TruthfulQA multiple
+    choice). The published runs generate with `repetition_penalty=1.2`, which is an argument of `generate`.
+
+    Args:
+        model: the model, plain or PEFT-wrapped.
+        processor: not used; there so that all decoders are called alike.
+        layers: candidate layer numbers, or "low" or "high" for every second block of the lower or upper half: the
+            blocks of transformers 4's `dola_layers`, which counted the embeddings as layer 0, and so named each one
+            higher. The embeddings themselves, which it had among "low" where the head is not tied to them, are no block
+            and left out.
+        beta: plausibility cut-off in (0, 1]; 0 turns it off.
+        norm: pass early exits through the model's final norm. False is what transformers 4 and the released code did.
+
+    Raises:
+        ArgumentError: a layer is out of range.
+        ModelError: early exits cannot be read from this model.
+
+    Example:
+        >>> with tk.DoLa(model, layers="high"):
+        ...     model.generate(**inputs, max_new_tokens=64, repetition_penalty=1.2)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        layers: str | Sequence[int] = "high",
+        beta: float = 0.1,
+        norm: bool = True,
+    ):
+        super().__init__(model, layers=named_layers(plain_model(model), layers), beta=beta, norm=norm)
+
+    def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+        assert main.exits is not None
+        premature = take_layer(main.exits, most_divergent(main.logits, main.exits))
+        return main.logits.log_softmax(dim=-1) - premature.log_softmax(dim=-1)
+
+
+class DoLaLogitsProcessor(DecoderLogitsProcessor, decoder=DoLa):
+    """`DoLa` as one entry of an existing `logits_processor=[...]` list; takes the arguments of `DoLa`."""
+
+
+def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
+    """Layer numbers, or the blocks that "low" and "high" stand for in transformers 4's DoLa.
+
+    Raises:
+        ArgumentError: another name, no layer at all, or one that the model does not have.
+    """
+    count = len(decoder_blocks(model))
+    if layers == "low":
+        first = 1 if count > 2 else 0
+        layers = range(first, max(min(count // 2, 20) - 1, first + 1), 2)
+    elif layers == "high":
+        layers = range(max(count // 2, count - 20, 1) - 1, count - 1, 2)
+    elif isinstance(layers, str):
+        raise ArgumentError(f'layers is {layers!r}; expected "low", "high" or a list of layer numbers.')
+    return resolve_layers(layers, count)

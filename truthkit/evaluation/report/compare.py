@@ -1,0 +1,137 @@
+"""Two runs over the same items: which answers changed, and whether the change is more than chance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.evaluation.report.rescore import rescore
+from truthkit.evaluation.running.records import ITEMS, SUMMARY
+from truthkit.files.reading import read_json, read_text
+from truthkit.statistics.intervals import Difference, McNemar, mcnemar, paired_bootstrap
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""The same item in two runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it is.
+        summary: the contents of `summary.json`.
+        items: the lines of `items.jsonl`; none, where the task has no scores of single items.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    items: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Decoder and temperature: "vcd", "vcd, sampled at 1", or "sampling at 1" for the model alone."""
+        config = self.summary["config"]
+        if not config.get("sample"):
+            return str(config["decoder"])
+        alone = config["decoder"] in ("greedy", "sample")
+        return f"{'sampling' if alone else config['decoder'] + ', sampled'} at {config['temperature']:g}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from one run to another, over the items that both have.
+
+    Attributes:
+        shared: how many these are.
+        before: the first run's metrics on them.
+        changes: every metric's paired difference.
+        answers: McNemar's test of right and wrong, where items are either.
+        gained, lost: items right in the second run only and in the first only.
+    """
+
+    shared: int
+    before: dict[str, float]
+    changes: dict[str, Difference]
+    answers: McNemar | None
+    gained: list[Pair]
+    lost: list[Pair]
+
+
+def read_run(folder: Path) -> Run:
+    """A finished run from its folder.
+
+    Raises:
+        NotAvailableError: it is not finished, or no run.
+        ArgumentError: its files are not those that `truthkit eval` writes; the message says what is amiss.
+    """
+    for name in (SUMMARY, ITEMS):
+        if not (folder / name).is_file():
+            raise NotAvailableError(
+                f"{folder} holds no finished run: there is no {name}. Run `truthkit eval` again "
+                "with its --out; it goes on where it was."
+            )
+    summary = read_json(folder / SUMMARY)
+    _check(summary, folder / SUMMARY)
+    items = []
+    for number, line in enumerate(read_text(folder / ITEMS).splitlines(), 1):
+        try:
+            items.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ArgumentError(f"{folder / ITEMS}, line {number}: not JSON: {error.msg}.") from None
+        if not isinstance(items[-1], dict) or not {"key", "cluster", "prompt", "output"} <= items[-1].keys():
+            raise ArgumentError(f"{folder / ITEMS}, line {number}: no item; expected key, cluster, prompt and output.")
+    return Run(folder, summary, items)
+
+
+def compare(before: Run, after: Run, *, seed: int = 0) -> Comparison:
+    """The second run against the first, item by item.
+
+    Raises:
+        ArgumentError: the runs have no items in common, or belong to different tasks; or what they have in common
+            cannot be scored.
+    """
+    tasks = before.summary["config"]["task"], after.summary["config"]["task"]
+    if tasks[0] != tasks[1]:
+        raise ArgumentError(f"{before.folder} is a run of {tasks[0]}, {after.folder} of {tasks[1]}.")
+    other = {item["key"]: item for item in after.items}
+    pairs = [(item, other[item["key"]]) for item in before.items if item["key"] in other]
+    if not pairs:
+        raise ArgumentError(
+            f"{before.folder} and {after.folder} have no items in common: other data, or other prompts."
+        )
+    old, new = (
+        rescore([pair[side] for pair in pairs], run.summary["config"]) for side, run in enumerate((before, after))
+    )
+    changes = paired_bootstrap(old.counts, new.counts, old.measure, old.clusters, seed=seed)
+    judged = all(isinstance(item.get("correct"), bool) for pair in pairs for item in pair)
+    right = [[item["correct"] for item in side] for side in zip(*pairs, strict=True)] if judged else []
+    return Comparison(
+        len(pairs),
+        old.metrics,
+        changes,
+        mcnemar(*right) if judged else None,
+        [pair for pair in pairs if judged and pair[1]["correct"] and not pair[0]["correct"]],
+        [pair for pair in pairs if judged and pair[0]["correct"] and not pair[1]["correct"]],
+    )
+
+
+def _check(summary: Any, path: Path) -> None:
+    """Raise an `ArgumentError` unless this is what `truthkit eval` writes."""
+    for name in ("metrics", "intervals", "config", "provenance"):
+        if not isinstance(summary, dict) or not isinstance(summary.get(name), dict):
+            raise ArgumentError(f"{path} is no summary of `truthkit eval`: it has no {name!r}.")
+    for name in ("task", "model", "decoder"):
+        if not isinstance(summary["config"].get(name), str):
+            raise ArgumentError(f"{path} is no summary of `truthkit eval`: its config has no {name!r}.")
+    if not summary["metrics"]:
+        raise ArgumentError(f"{path} has no metrics.")
+    for name, value in summary["metrics"].items():
+        match [value, summary["intervals"].get(name)]:
+            case [int() | float(), [int() | float(), int() | float()]]:
+                continue
+            case other:
+                raise ArgumentError(f"{path}: {name!r} is {other}; expected a number and its interval, two numbers.")

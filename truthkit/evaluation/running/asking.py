@@ -1,0 +1,222 @@
+"""Items put to a model under a decoder: answers written, or given choices scored; in batches, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from truthkit.activations.hooks import Hooked
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.prompt_views import text_tokenizer
+from truthkit.decoding.methods.apc import APC
+from truthkit.decoding.spec import DecoderSpec
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.running.records import Records, content_key
+from truthkit.evaluation.running.sampling import SeededSampling
+from truthkit.evaluation.running.task import Ask
+from truthkit.generation.answers import encode_prompts
+from truthkit.images.reading import read_image
+from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.likelihood.shared_images import can_share, generate_behind_images
+
+_ITEMS_OF_CHOICES = 64
+"""Items scored at a time: a record is written after each so many."""
+
+_TOKENS_PER_ITEM = 16
+
+_FIRST_SIZE = 16
+
+_SEEN_APART = ("all", "prompt", "generated", "answer", "image")
+"""Positions of steering that a token has by itself, wherever its prompt is cut in two."""
+
+OnBatch = Callable[[int], None]
+"""Called with the number of items that were just done."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to ask.
+
+    Attributes:
+        id: unique in the task.
+        prompt: a user's message; with `raw`, text to go on from.
+        images: paths of the images in front of it.
+        choices: continuations whose log-probability is asked for, the space in front included; none: write an answer.
+        raw: no chat template.
+    """
+
+    id: str
+    prompt: str
+    images: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    raw: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of the content, wherever the item stands in its file and in whatever folder its images lie."""
+        return content_key(self.id, self.prompt, [Path(image).name for image in self.images], self.choices)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How items are put to a model.
+
+    Attributes:
+        model, processor: as from `tk.load`.
+        decoder: for every batch anew where it needs the batch's images, else once.
+        supplied: arguments of the decoder that only the caller knows, an amateur for one.
+        max_new_tokens: of written answers.
+        sample: draw tokens, by each item's own seed.
+        temperature, top_p: of sampling.
+        seed: another one gives other draws.
+        batch_size: written answers at a time, or 16 times as many tokens of choices; halved whenever the memory does
+            not suffice. None: 16, and on a GPU twice as many after every batch, until the memory does not suffice.
+        share_prefix: read what the prompts of choices begin with once, and an image once for all questions about it.
+        steerings: those at work on the model: what is shared depends on where they act.
+    """
+
+    model: Any
+    processor: Any
+    decoder: DecoderSpec
+    supplied: dict[str, Any]
+    max_new_tokens: int = 32
+    sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    batch_size: int | None = None
+    share_prefix: bool = True
+    steerings: Sequence[Hooked] = ()
+
+    @property
+    def size(self) -> int:
+        """The batch size to use."""
+        return self.batch_size or _FIRST_SIZE
+
+    def run(
+        self,
+        items: Sequence[Item],
+        records: Records,
+        on_batch: OnBatch = lambda _count: None,
+        ask: Ask | None = None,
+    ) -> None:
+        """Ask all items that have no record yet, longest first but image by image, and record each batch when done.
+
+        `ask` gives the outputs of a batch; None is `choose` where there are choices, else `write`.
+        """
+        todo = sorted((item for item in items if item.key not in records.done), key=_order)
+        on_batch(len(items) - len(todo))
+        fixed = (
+            None if self.decoder.takes("images") else self.decoder.build(self.model, self.processor, **self.supplied)
+        )
+        size, growing = self.size, self.batch_size is None and self.model.device.type == "cuda"
+        while todo:
+            batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else self._whole_images(todo, size)]
+            start = time.perf_counter()
+            try:
+                asking = replace(self, batch_size=size)
+                outputs = (ask or (Asking.choose if batch[0].choices else Asking.write))(asking, batch, fixed)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or size == 1:
+                    raise
+                size, growing = max(size // 2, 1), False
+                continue
+            seconds = (time.perf_counter() - start) / len(batch)
+            records.append(
+                [
+                    {"key": item.key, "id": item.id, "prompt": item.prompt, "images": item.images, "output": output}
+                    | ({"choices": item.choices} if item.choices else {})
+                    | {"seed": _seed(item, self.seed), "seconds": round(seconds, 4)}
+                    for item, output in zip(batch, outputs, strict=True)
+                ]
+            )
+            del todo[: len(batch)]
+            on_batch(len(batch))
+            size *= 2 if growing else 1
+
+    def _whole_images(self, todo: Sequence[Item], size: int) -> int:
+        """How many items to take: at most `size`, and all about their images where there is room."""
+        if len(todo) <= size or not todo[0].images:
+            return size
+        cut = size
+        while cut and todo[cut - 1].images == todo[size].images:
+            cut -= 1
+        return cut or size
+
+    def write(self, batch: Sequence[Item], fixed: Any = None) -> list[str]:
+        """The answers to a batch."""
+        seen = {item.images: [read_image(path) for path in item.images] for item in batch}
+        images = [seen[item.images] for item in batch]
+        inputs = encode_prompts(self.processor, [item.prompt for item in batch], images, raw=batch[0].raw)
+        tokenizer = text_tokenizer(self.processor, "an answer")
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        options |= {"temperature": None, "top_p": None, "top_k": None}
+        if self.sample:
+            seeds = [_seed(item, self.seed) for item in batch]
+            options["logits_processor"] = [SeededSampling(seeds, temperature=self.temperature, top_p=self.top_p)]
+        supplied = self.supplied | {"images": images}
+        decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
+        sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
+        apart = self.share_prefix and all(one.positions in _SEEN_APART for one in self.steerings)
+        rows = [
+            ids[kept].tolist() for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+        ]
+        places = [list(seen).index(item.images) for item in batch]
+        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing, rows, places):
+            firsts = [next(item for item in batch if item.images == paths) for paths in seen]
+            trunk = encode_prompts(
+                self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
+            )
+            with sharing:
+                new = generate_behind_images(sharing, rows, places, trunk, **options)
+        else:
+            moved = {k: value.to(self.model.device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}
+            with decoder:
+                new = self.model.generate(**moved, **options)[:, inputs["input_ids"].shape[1] :]
+        return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
+
+    def choose(self, batch: Sequence[Item], fixed: Any = None) -> list[list[float]]:
+        """The log-probability of every choice of a batch: the sum over its tokens, natural logarithm.
+
+        Prompt and choice are tokenised together and cut where the prompt's own tokens end.
+        """
+        if any(item.images for item in batch):
+            raise ArgumentError("choices are scored for text only; ask for a written answer where there are images.")
+        tokenizer = text_tokenizer(self.processor, "a choice")
+        rows, starts = [], []
+        for item in batch:
+            start = len(tokenizer(item.prompt).input_ids)
+            for choice in item.choices:
+                rows.append(tokenizer(item.prompt + choice).input_ids)
+                starts.append(start)
+        decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
+        with decoder:
+            scores = log_probabilities(
+                self.model,
+                rows,
+                starts,
+                decoder if isinstance(decoder, Decoder) else None,
+                batch_tokens=_TOKENS_PER_ITEM * self.size,
+                share_prefix=self.share_prefix,
+                steerings=self.steerings,
+            )
+        ends = iter(scores)
+        return [[next(ends) for _ in item.choices] for item in batch]
+
+
+def _order(item: Item) -> tuple[Any, ...]:
+    return item.images, -len(item.prompt) - max(map(len, item.choices), default=0)
+
+
+def _seed(item: Item, seed: int) -> int:
+    return int(content_key(item.key, seed), 16) >> 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -1,0 +1,154 @@
+"""A task run under a decoder: asked, recorded, scored, summed up."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import truthkit
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.running.asking import Asking, Item
+from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records, file_sha256, write_atomically
+from truthkit.evaluation.tasks import Task
+from truthkit.statistics.score import Score
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
+
+
+def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None) -> dict[str, Any]:
+    """Ask what has no answer yet, and write `summary.json`; returns it.
+
+    Under `accelerate launch` or `torchrun` every process asks its share of the items and writes a file of its own;
+    process 0 waits for the others and sums up.
+
+    Args:
+        task: what is asked.
+        asking: how.
+        out: the run's folder, made or gone on with.
+        model_name: for the record.
+        limit: only the first so many items.
+    """
+    items = task.first(limit)
+    rank, world = _place()
+    config = _config(task, asking, model_name, limit)
+    records = Records(out, config, rank)
+    start = time.perf_counter()
+    mine = share(items, rank, world)
+    bar = tqdm(total=len(mine), desc=task.name, unit="item", disable=None if rank == 0 else True)
+
+    def done(count: int) -> None:
+        bar.update(count)
+        if rank == 0 and count and not bar.disable:
+            with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
+                bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
+
+    with bar:
+        asking.run(mine, records, done, task.ask)
+    if rank == 0:
+        _wait(items, records)
+        score = _so_far(task, items, records)
+        score = task.finish(score) if task.finish else score
+        summary = sum_up(task, score, config, records, time.perf_counter() - start)
+        write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
+        write_atomically(out / SUMMARY, summary)
+        return summary
+    return {"config": config}
+
+
+def share(items: Sequence[Item], rank: int, world: int) -> list[Item]:
+    """The items of process `rank` of `world`; what is asked about one image is asked by one process."""
+    places: dict[Any, int] = {}
+    return [item for item in items if places.setdefault(item.images or item.key, len(places)) % world == rank]
+
+
+def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, seconds: float) -> dict[str, Any]:
+    """The contents of `summary.json`."""
+    first = records.done[task.items[0].key]
+    return {
+        "headline": task.headline,
+        "metrics": score.metrics,
+        "intervals": {name: list(interval) for name, interval in score.intervals().items()},
+        "config": config | score.config,
+        "provenance": {
+            "items": len(score.clusters),
+            "data_sha256": {path.name: file_sha256(path) for path in task.data},
+            "first_prompt": first["prompt"],
+            "first_output": first["output"],
+            "versions": {"truthkit": truthkit.__version__, "python": platform.python_version()} | _versions(),
+            "hardware": _hardware(),
+            "command": " ".join(sys.argv),
+            "seconds": round(seconds, 1),
+            "seconds_of_items": round(sum(record["seconds"] for record in records.done.values()), 1),
+        },
+    }
+
+
+def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[dict[str, Any]]:
+    """What the scorer found about every item, beside its key, prompt and images; for comparing and reporting."""
+    if len(score.items) != len(items):
+        return []
+    return [
+        {"key": item.key, "cluster": str(found.get("image", found.get("question", item.id))), "prompt": item.prompt}
+        | {"images": item.images, "output": records.done[item.key]["output"], **found}
+        for item, found in zip(items, score.items, strict=True)
+    ]
+
+
+def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
+    which = [i for i, item in enumerate(items) if item.key in records.done]
+    return task.score(which, [records.done[items[i].key]["output"] for i in which])
+
+
+def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> dict[str, Any]:
+    generation: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "sample": asking.sample}
+    if asking.sample:
+        generation |= {"temperature": asking.temperature, "top_p": asking.top_p}
+    return {
+        "task": task.name,
+        "model": model_name,
+        "revision": getattr(asking.model.config, "_commit_hash", None),
+        "dtype": str(asking.model.dtype).removeprefix("torch."),
+        "decoder": asking.decoder.text,
+        "seed": asking.seed,
+        "limit": limit,
+        **task.config,
+        **(generation if task.max_new_tokens else {}),
+    }
+
+
+def _place() -> tuple[int, int]:
+    """The number of this process and how many there are, as launchers say."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _wait(items: Sequence[Item], records: Records) -> None:
+    """Until every process has written its share."""
+    while any(item.key not in records.done for item in items):
+        time.sleep(0.5)
+        records.reread()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,1 @@
+"""CHAIR: objects that a description of an image invents."""

@@ -1,0 +1,1 @@
+"""Fact-checking: verdicts on claims, and explanations."""

@@ -1,0 +1,1 @@
+"""FACTOR: is the true completion likelier than false ones."""

@@ -1,0 +1,89 @@
+"""FACTOR: whether the true completion of a text is likelier than three false ones.
+
+Source: D. Muhlgay and others, arXiv 2307.06908; AI21Labs/factor, eval_factuality.py; voidism/DoLa, factor_eval.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from truthkit.errors import ArgumentError
+from truthkit.files.reading import Record, read_text
+from truthkit.statistics.score import Score, mean_score
+
+FORMS = ("official", "dola")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prefix and its completions, the true one first; prefix + completion is the text to score."""
+
+    prefix: str
+    completions: tuple[str, ...]
+
+
+def read_questions(path: Path, *, form: str = "official") -> list[Question]:
+    """Questions of a FACTOR CSV.
+
+    `official` takes the truncated prefixes and moves a space from a prefix's end to the completions; `dola` takes the
+    truncated prefixes too, but for news the full ones, and puts a space before each completion.
+    """
+    _check(form)
+    column = "full_prefix" if form == "dola" and "news" in path.name else "turncated_prefixes"  # sic
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+    questions = []
+    for row in reader:
+        record = Record(f"{path.name}, line {reader.line_num}", dict(row))
+        prefix = record.text(column)
+        names = ("completion", "contradiction_0", "contradiction_1", "contradiction_2")
+        completions = tuple(record.text(name) for name in names)
+        if form == "dola":
+            completions = tuple(f" {completion}" for completion in completions)
+        else:
+            space = " " if prefix.endswith(" ") else ""
+            prefix = prefix.removesuffix(" ")
+            completions = tuple(space + completion.lstrip(" ") for completion in completions)
+        questions.append(Question(prefix, completions))
+    if not questions:
+        raise ArgumentError(f"{path} has no questions.")
+    return questions
+
+
+def score(
+    questions: Sequence[Question], log_probs: ArrayLike, token_counts: ArrayLike, *, form: str = "official"
+) -> Score:
+    """Accuracy; a tie is right, but not among completions that a decoder's plausibility constraint excludes, all -inf.
+
+    Args:
+        questions: what was scored.
+        log_probs: summed log-probability of every completion's tokens; (questions, completions).
+        token_counts: how many tokens they are; (questions, completions).
+        form: `official` compares means per token, `dola` sums.
+    """
+    _check(form)
+    sums, counts = np.asarray(log_probs, float), np.asarray(token_counts, float)
+    if sums.shape != counts.shape or sums.ndim != 2 or len(sums) != len(questions):
+        raise ArgumentError(
+            f"log_probs has shape {sums.shape}, token_counts {counts.shape}; expected ({len(questions)}, completions)."
+        )
+    values = sums / counts if form == "official" else sums
+    right = (values[:, 0] >= values.max(axis=1)) & np.isfinite(values[:, 0])
+    items = [
+        {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit)}
+        for question, row, hit in zip(questions, sums, right, strict=True)
+    ]
+    rows = np.stack([np.ones(len(right)), right.astype(float)], axis=1)
+    clusters = [question.prefix for question in questions]
+    return mean_score(rows, ["accuracy"], clusters, items, {"task": "factor", "form": form, "questions": len(items)})
+
+
+def _check(form: str) -> None:
+    if form not in FORMS:
+        raise ArgumentError(f"form is {form!r}; expected one of {', '.join(FORMS)}.")

@@ -1,0 +1,52 @@
+"""FACTOR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truthkit.evaluation.running.task import Task
+
+if TYPE_CHECKING:
+    from truthkit.evaluation.running.asking import Asking, Item
+    from truthkit.statistics.score import Score
+
+EXAMPLES = ("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",)
+
+
+def task(data: Path, *, form: str = "official") -> Task:
+    """Is the true completion of a text likelier than three false ones.
+
+    Args:
+        data: a CSV such as news_factor.csv or expert_factor.csv
+        form: official compares means per token after truncated prefixes, dola sums, after full prefixes for news
+    """
+    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.tasks.factor import scorer
+
+    questions = scorer.read_questions(data, form=form)
+    items = [
+        Item(str(number), question.prefix, choices=question.completions, raw=True)
+        for number, question in enumerate(questions, 1)
+    ]
+
+    def score(which: Sequence[int], outputs: Sequence[dict[str, Any]]) -> Score:
+        log_probs, tokens = ([output[name] for output in outputs] for name in ("log_probs", "tokens"))
+        return scorer.score([questions[i] for i in which], log_probs, tokens, form=form)
+
+    return Task("factor", items, score, "accuracy", config={"form": form}, data=(data,), ask=_ask)
+
+
+def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[str, Any]]:
+    """The log-probability of every completion, and of how many tokens it is."""
+    from truthkit.decoding.engine.prompt_views import text_tokenizer
+
+    tokenizer = text_tokenizer(asking.processor, "a completion")
+
+    def tokens(item: Item) -> list[int]:
+        start = len(tokenizer(item.prompt).input_ids)
+        return [len(tokenizer(item.prompt + choice).input_ids) - start for choice in item.choices]
+
+    scores = asking.choose(batch, fixed)
+    return [{"log_probs": row, "tokens": tokens(item)} for item, row in zip(batch, scores, strict=True)]

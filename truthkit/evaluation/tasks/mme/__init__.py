@@ -1,0 +1,1 @@
+"""MME: yes/no questions about images, two per image."""

@@ -1,0 +1,1 @@
+"""Open-ended continuation: repetition, diversity, coherence, MAUVE."""

@@ -1,0 +1,1 @@
+"""TruthfulQA: choices by likelihood, and written answers."""

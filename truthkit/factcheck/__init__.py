@@ -1,0 +1,1 @@
+"""Fact-checking and REFLEX: claims, dialogues, verdicts, style and substance vectors, explanations."""

@@ -1,0 +1,1 @@
+"""Reading what people hand us and writing what must not be lost."""

@@ -1,0 +1,1 @@
+"""Answers: one prompt under one decoder, explained token by token."""

@@ -1,0 +1,272 @@
+"""One prompt, one decoder, one answer: with its tokens, its speed, and where it parts from another answer."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+from truthkit.decoding.contrastive_search.search import ContrastiveSearch
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.prompt_views import text_tokenizer
+from truthkit.errors import ArgumentError
+from truthkit.generation.explain import Step, Trace, TraceProcessor
+
+OnToken = Callable[[int, Step | None], None]
+"""Takes the first row's new token, and its step of the trace where there is one."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `generate` runs, whatever the decoder; what is None is left to the model's generation config.
+
+    Attributes:
+        max_new_tokens: at most this many.
+        sample: draw tokens instead of taking the most probable one.
+        temperature, top_p: for sampling.
+        seed: set before every answer, so that decoders meet the same chances.
+        num_beams: beam search where above 1.
+    """
+
+    max_new_tokens: int = 64
+    sample: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    num_beams: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_beams"):
+            if (value := getattr(self, name)) < 1:
+                raise ArgumentError(f"{name} is {value}; expected at least 1.")
+        if self.temperature is not None and not self.temperature > 0:
+            raise ArgumentError(f"temperature is {self.temperature}; expected a number above 0.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ArgumentError(f"top_p is {self.top_p}; expected a number in (0, 1].")
+
+    def for_generate(self) -> dict[str, Any]:
+        """Keyword arguments of `generate`."""
+        options: dict[str, Any] = {
+            "max_new_tokens": self.max_new_tokens,
+            "do_sample": self.sample,
+            "num_beams": self.num_beams,
+        }
+        if not self.sample:  # a generation config's own settings for sampling would only bring warnings
+            return options | {"temperature": None, "top_p": None, "top_k": None}
+        given = {"temperature": self.temperature, "top_p": self.top_p}
+        return options | {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out.
+
+    Attributes:
+        text: without special tokens.
+        token_ids: the new tokens, the end token included.
+        finished: whether the model ended by itself, below `max_new_tokens`.
+        step_seconds: the time of every decoding step after the first, which belongs to the prompt.
+        trace: one entry per token, where an explanation was asked for.
+    """
+
+    text: str
+    token_ids: list[int]
+    finished: bool
+    step_seconds: tuple[float, ...]
+    trace: list[Step] | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decoding speed without the prompt's forward; None for fewer than two tokens."""
+        return len(self.step_seconds) / sum(self.step_seconds) if self.step_seconds else None
+
+
+def passage_in_front(context: str) -> str:
+    """`context` as it stands in front of a question; it is this whole text that CAD is to leave out."""
+    return f"{context.strip()}\n\n"
+
+
+def encode_prompt(
+    processor: Any, text: str, *, system: str | None = None, raw: bool = False, images: Sequence[Any] = ()
+) -> dict[str, torch.Tensor]:
+    """Model inputs for one prompt; see `encode_prompts`."""
+    return encode_prompts(processor, [text], [images], system=system, raw=raw)
+
+
+def encode_prompts(
+    processor: Any,
+    texts: Sequence[str],
+    images: Sequence[Sequence[Any]] = (),
+    *,
+    system: str | None = None,
+    raw: bool = False,
+) -> dict[str, torch.Tensor]:
+    """Model inputs for prompts, each a chat's user message where there is a chat template and `raw` is false.
+
+    Args:
+        processor: the model's processor or tokenizer, which pads on the left.
+        texts: the prompts.
+        images: for each prompt the Pillow images that stand in front of its text, for an image-text model.
+        system: the system message of the chats.
+        raw: continue the texts as they are.
+
+    Raises:
+        ArgumentError: a prompt is empty or no valid text, the template has no place for `system`, or the model takes no
+            images.
+    """
+    tokenizer = text_tokenizer(processor, "a prompt")
+    rows = list(images) or [() for _ in texts]
+    seeing = any(rows)
+    if seeing and not hasattr(processor, "image_processor"):
+        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
+    owner = processor if seeing and getattr(processor, "chat_template", None) else tokenizer
+    prompts = []
+    for text, row in zip(texts, rows, strict=True):
+        _check_text(text)
+        if raw or not getattr(owner, "chat_template", None):
+            if system is not None:
+                reason = "raw is set" if raw else "the tokenizer has none"
+                raise ArgumentError(f"a system message needs a chat template, and {reason}; put it into the prompt.")
+            mark = getattr(processor, "image_token", "<image>")
+            prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
+        else:
+            prompts.append(_rendered(owner, text, len(row), system=system, parts=seeing))
+    bos = getattr(tokenizer, "bos_token", None)
+    options: dict[str, Any] = {"return_tensors": "pt", "padding": len(prompts) > 1}
+    options["add_special_tokens"] = raw or not (bos and all(prompt.startswith(bos) for prompt in prompts))
+    if not seeing:
+        if not raw and getattr(owner, "chat_template", None):
+            options["add_special_tokens"] = False
+        return dict(tokenizer(prompts, **options))
+    return dict(processor(images=[list(row) for row in rows], text=prompts, **options))
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise ArgumentError("the prompt is empty; pass a question or the beginning of a text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
+
+
+def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: bool) -> str:
+    """The text of a chat with one user message; templates of image-text models take a message as a list of parts."""
+
+    def content(words: str, pictures: int = 0) -> Any:
+        return [{"type": "image"}] * pictures + [{"type": "text", "text": words}] if parts else words
+
+    messages = [{"role": "user", "content": content(text, images)}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": content(system)})
+    try:
+        return str(owner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    except Exception as error:  # templates refuse a role with whatever their author chose to raise
+        raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+
+
+def answer(
+    model: Any,
+    processor: Any,
+    decoder: AbstractContextManager[Any],
+    inputs: dict[str, torch.Tensor],
+    settings: Settings,
+    *,
+    explain: bool = False,
+    on_token: OnToken = lambda token, step: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Answer:
+    """Generate under `decoder`, which is entered and left here.
+
+    Args:
+        model: as from `tk.load`.
+        processor: its tokenizer or processor.
+        decoder: a decoder for this model, or `nullcontext()` for the model alone.
+        inputs: one prompt, from `encode_prompt`.
+        settings: of `generate`.
+        explain: record a trace; not with beams, where tokens of one answer come from different rows.
+        on_token: called after every decoding step.
+        stop: asked after every decoding step; True ends the answer there.
+
+    Raises:
+        ArgumentError: prompt and new tokens do not fit the model; or `explain` with beams.
+    """
+    if explain and settings.num_beams > 1:
+        raise ArgumentError("an explanation follows one row, and beams change rows; leave out one of the two.")
+    _check_room(model, inputs["input_ids"].shape[1], settings.max_new_tokens)
+    tokenizer = text_tokenizer(processor, "an answer")
+    trace = _trace(tokenizer, decoder, settings) if explain else None
+    watch = _Watch(trace, on_token, stop)
+    options = settings.for_generate()
+    with ExitStack() as stack:
+        stack.enter_context(decoder)
+        if trace and isinstance(decoder, Decoder):
+            decoder.observers.append(trace.observe)
+            stack.callback(decoder.observers.remove, trace.observe)
+        elif trace:
+            options["logits_processor"] = [TraceProcessor(trace)]
+        if settings.sample:
+            stack.enter_context(torch.random.fork_rng([model.device] if model.device.type == "cuda" else []))
+            torch.manual_seed(settings.seed)
+        moved = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        sequences = model.generate(**moved, **options, stopping_criteria=[watch])
+    ids = sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    end = model.generation_config.eos_token_id
+    ends = end if isinstance(end, list) else [end]
+    end_at = next((i for i, token in enumerate(ids) if token in ends), None)
+    ids = ids if end_at is None else ids[: end_at + 1]
+    return Answer(
+        text=tokenizer.decode(ids, skip_special_tokens=True),
+        token_ids=ids,
+        finished=end_at is not None,
+        step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
+        trace=trace.steps[: len(ids)] if trace else None,
+    )
+
+
+def parts_at(first: Sequence[int], other: Sequence[int]) -> int | None:
+    """How many tokens two answers have in common before they part; None if they are the same."""
+    if list(first) == list(other):
+        return None
+    same = 0
+    while same < min(len(first), len(other)) and first[same] == other[same]:
+        same += 1
+    return same
+
+
+class _Watch(StoppingCriteria):
+    """Sees every decoding step, in all modes of `generate`, and stops it where it is asked to."""
+
+    def __init__(self, trace: Trace | None, on_token: OnToken, stop: Callable[[], bool]):
+        self.times: list[float] = []
+        self._trace, self._on_token, self._stop = trace, on_token, stop
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> Any:
+        self.times.append(time.perf_counter())
+        token = int(input_ids[0, -1])
+        if self._trace:
+            self._trace.emitted(token)
+        self._on_token(token, self._trace.steps[-1] if self._trace else None)
+        return torch.full((len(input_ids),), self._stop(), device=input_ids.device)
+
+
+def _trace(tokenizer: Any, decoder: AbstractContextManager[Any], settings: Settings) -> Trace:
+    otherwise = "sampling" if settings.sample else "logits processors"
+    if isinstance(decoder, ContrastiveSearch):
+        otherwise = "degeneration penalty"
+    return Trace(tokenizer.decode, decoder if isinstance(decoder, Decoder) else None, otherwise=otherwise)
+
+
+def _check_room(model: Any, length: int, new_tokens: int) -> None:
+    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if room and length + new_tokens > room:
+        raise ArgumentError(
+            f"the prompt has {length} tokens, and up to {new_tokens} new ones are asked for, but the model has room "
+            f"for {room} (max_position_embeddings); shorten the prompt or ask for fewer."
+        )

@@ -1,0 +1,184 @@
+"""Which view pushed each token: a trace of the views' logits, taken in the one pass that generates.
+
+Every method adds and subtracts log-probabilities of views, once its layers are chosen. So the lead of the emitted token
+over the main view's own choice, in nats, splits exactly into one contribution per view: the view's weight in the
+combination times its own log-odds of the two tokens. The weights are read off by differentiating `Decoder.combine`,
+which holds for any decoder without a word from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor
+
+from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.row_group import ViewLogits
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token with its probability."""
+
+    token_id: int
+    token: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class ViewTrace:
+    """What one view said about one token.
+
+    Attributes:
+        name: "main", the auxiliary view's name, or "... exits" for a view's early exits.
+        layers: the early exits that entered the combination, else empty.
+        candidates: the view's most probable tokens. Of several early exits: of their weighted geometric mean.
+        contribution: nats in favour of the emitted token against the main view's choice; None where they are the same.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+    contribution: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One emitted token.
+
+    Attributes:
+        token_id, token: what was emitted.
+        main_choice: the main view's most probable token.
+        views: main first.
+        combined: the most probable tokens of the combination, after the plausibility constraint.
+        pushed_by: where the emitted token is not the main view's choice: the auxiliary view with the largest
+            contribution, or what else decided ("sampling" ...). None where main's own choice was emitted.
+        probability: of the emitted token in the combination, after the plausibility constraint.
+    """
+
+    token_id: int
+    token: str
+    main_choice: Candidate
+    views: tuple[ViewTrace, ...]
+    combined: tuple[Candidate, ...]
+    pushed_by: str | None
+    probability: float
+
+
+class Trace:
+    """Collects a `Step` per token of one row.
+
+    `observe` goes into `Decoder.observers` and runs at each forward; `emitted` is then called with the token that came.
+
+    Args:
+        decode: token ids to text.
+        decoder: whose views they are; None for decoding from the main view alone.
+        otherwise: what decided where the emitted token is not the most probable of the combination.
+        top: how many candidates to keep per view.
+    """
+
+    def __init__(
+        self, decode: Callable[[list[int]], str], decoder: Decoder | None = None, *, otherwise: str, top: int = 3
+    ):
+        self.steps: list[Step] = []
+        self._decode, self._decoder, self._otherwise, self._top = decode, decoder, otherwise, top
+        self._seen: tuple[list[ViewLogits], torch.Tensor] | None = None
+
+    def observe(self, views: Sequence[ViewLogits], combined: torch.Tensor) -> None:
+        """Keep one forward's logits until its token is known; of the last position, first row."""
+        self._seen = [_last_position(view) for view in views], combined[0, -1]
+
+    def emitted(self, token: int) -> None:
+        """The last forward's token."""
+        assert self._seen is not None
+        views, combined = self._seen
+        choice, runner_up = views[0].logits[0, 0].topk(2).indices.tolist()
+        differs = token != choice
+        weights = self._weights(views, token, choice if differs else runner_up)
+        traces = tuple(
+            ViewTrace(
+                name,
+                layers,
+                self._candidates(_log_mean(logits, weight)),
+                float((weight * (logits[:, token] - logits[:, choice])).sum()) if differs else None,
+            )
+            for name, layers, logits, weight in _parts(self._decoder, views, weights)
+        )
+        pushed_by = self._otherwise if differs else None
+        if differs and len(traces) > 1 and token == int(combined.argmax()):
+            pushed_by = max(traces[1:], key=lambda view: view.contribution or 0.0).name
+        main_choice = traces[0].candidates[0]
+        probability = float(combined.softmax(dim=-1)[token])
+        self.steps.append(
+            Step(token, self._decode([token]), main_choice, traces, self._candidates(combined), pushed_by, probability)
+        )
+
+    def _candidates(self, logits: torch.Tensor) -> tuple[Candidate, ...]:
+        best = logits.topk(self._top).indices
+        pairs = zip(best.tolist(), logits.softmax(dim=-1)[best].tolist(), strict=True)
+        return tuple(Candidate(index, self._decode([index]), value) for index, value in pairs if value > 0.0)
+
+    def _weights(self, views: list[ViewLogits], token: int, rival: int) -> list[ViewLogits]:
+        """How much each logit counts for `token` against `rival`: shapes (1, 1) and, of exits, (layers, 1, 1)."""
+        if self._decoder is None:
+            return [ViewLogits(torch.ones(1, 1, device=views[0].logits.device))]
+        with torch.inference_mode(False), torch.enable_grad():
+            leaves = [ViewLogits(_leaf(view.logits), _leaf(view.exits), view.step) for view in views]
+            scores = self._decoder.combine(*leaves)[0, 0]
+            tensors = [tensor for leaf in leaves for tensor in (leaf.logits, leaf.exits) if tensor is not None]
+            lead = scores[token] - scores[rival]
+            found = torch.autograd.grad(lead, tensors, allow_unused=True, materialize_grads=True)
+        grads = iter(grad[..., token] for grad in found)
+        return [ViewLogits(next(grads), next(grads) if leaf.exits is not None else None) for leaf in leaves]
+
+
+class TraceProcessor(LogitsProcessor):
+    """Lets a trace see the logits of a method without views; changes nothing."""
+
+    def __init__(self, trace: Trace):
+        self._trace = trace
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self._trace.observe([ViewLogits(scores[:, None])], scores[:, None])
+        return scores
+
+
+def view_names(decoder: Decoder | None) -> list[str]:
+    """A name for each view of `decoder`, main first."""
+    return [view.name for view in decoder.views] if decoder else [MAIN]
+
+
+def _leaf(tensor: Any) -> Any:
+    return None if tensor is None else tensor.detach().clone().requires_grad_()
+
+
+def _last_position(view: ViewLogits) -> ViewLogits:
+    last = view.step + view.logits.shape[1] - 1
+    return ViewLogits(view.logits[:1, -1:], None if view.exits is None else view.exits[:, :1, -1:], last)
+
+
+def _parts(
+    decoder: Decoder | None, views: list[ViewLogits], weights: list[ViewLogits]
+) -> list[tuple[str, tuple[int, ...], torch.Tensor, torch.Tensor]]:
+    """Name, layers, logits (n, vocabulary) and weights (n,) of every view, and of its early exits that count."""
+    parts: list[tuple[str, tuple[int, ...], torch.Tensor, torch.Tensor]] = []
+    for name, view, weight in zip(view_names(decoder), views, weights, strict=True):
+        parts.append((name, (), view.logits[0], weight.logits[0]))
+        if decoder is not None and view.exits is not None and weight.exits is not None:
+            used = weight.exits[:, 0, 0].nonzero().flatten().tolist()
+            if used:
+                layers = tuple(decoder.layers[i] for i in used)
+                parts.append((f"{name} exits", layers, view.exits[used, 0, 0], weight.exits[used, 0, 0]))
+    return parts
+
+
+def _log_mean(logits: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A distribution for several: log-probabilities averaged by absolute weight, shapes (n, vocabulary) and (n,)."""
+    if len(weight) == 1:
+        return logits[0]
+    return (weight.abs() / weight.abs().sum()) @ logits.log_softmax(dim=-1)

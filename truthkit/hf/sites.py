@@ -1,0 +1,201 @@
+"""Where things are inside a Hugging Face model: decoder blocks, attention heads, MLPs, final norm, output head.
+
+A *layer number* is the 0-based index of a decoder block, negative from the end, and means that block's output.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from truthkit.errors import ArgumentError, ModelError
+
+_FINAL_NORMS = (
+    "norm",
+    "ln_f",
+    "final_layernorm",
+    "final_layer_norm",
+    "norm_f",
+    "final_norm",
+    "layer_norm",
+    "layernorm",
+)
+
+
+SITES = ("block", "heads", "mlp")
+"""What can be read and changed in a decoder block: its output, the attention heads' outputs side by side (the input of
+the output projection), or the MLP's output before it joins the residual stream."""
+
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+_PROJECTION = ("o_proj", "out_proj", "c_proj", "dense", "wo")
+_MLP = ("mlp", "ffn", "feed_forward", "block_sparse_moe", "fc2")
+_DOWN = ("dense_4h_to_h", "down_proj")
+
+
+_NAMED_BLOCKS: weakref.WeakKeyDictionary[nn.Module, nn.ModuleList] = weakref.WeakKeyDictionary()
+
+
+def name_blocks(model: nn.Module, path: str) -> None:
+    """Say where the decoder blocks of an unusual model are, for everything that truthkit does with it from now on.
+
+    Args:
+        model: the plain model.
+        path: attribute names from the model to a `ModuleList`, as "transformer.layers".
+
+    Raises:
+        ModelError: there is no such list.
+    """
+    try:
+        found = model.get_submodule(path)
+    except AttributeError as error:
+        raise ModelError(f"{type(model).__name__} has no module {path!r}: {error}.") from error
+    if not isinstance(found, nn.ModuleList) or not len(found):
+        raise ModelError(f"{path!r} of {type(model).__name__} is a {type(found).__name__}; expected a list of blocks.")
+    _NAMED_BLOCKS[model] = found
+
+
+def decoder_blocks(model: Any) -> nn.ModuleList:
+    """The text decoder's blocks, found from `get_decoder()` and checked against the text config's layer count.
+
+    What `name_blocks` was told comes first.
+
+    Raises:
+        ModelError: no list of that many blocks is a child of the decoder, or several are; the message lists the lists
+            found.
+    """
+    if (named := _NAMED_BLOCKS.get(model)) is not None:
+        return named
+    decoder, count = model.get_decoder(), model.config.get_text_config(decoder=True).num_hidden_layers
+    found = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)}
+    matching = [child for child in found.values() if len(child) == count]
+    if len(matching) != 1:
+        lists = ", ".join(f"{name} ({len(child)})" for name, child in found.items()) or "none"
+        raise ModelError(
+            f"cannot tell the decoder blocks of {type(model).__name__}: its text config says "
+            f"num_hidden_layers={count}, "
+            f"and {type(decoder).__name__} holds these module lists: {lists}. Expected exactly one of that length. "
+            "truthkit.hf.sites.name_blocks(model, path) names them by hand."
+        )
+    return matching[0]
+
+
+def site_module(block: nn.Module, site: str) -> nn.Module:
+    """The module of a decoder block at which `site` is read: by its output, for "heads" by its input.
+
+    Raises:
+        ArgumentError: there is no such site.
+        ModelError: the block has no part of a known name; the message lists its parts.
+    """
+    if site not in SITES:
+        raise ArgumentError(f"site is {site!r}; expected one of {', '.join(map(repr, SITES))}.")
+    if site == "block":
+        return block
+    if site == "heads":
+        attention = _child(block, _ATTENTION)
+        found = attention and _child(attention, _PROJECTION)
+    else:
+        found = _child(block, _MLP)
+        if found is not None and "residual" in inspect.signature(found.forward).parameters:
+            found = _child(found, _DOWN)  # BLOOM's and MPT's MLP adds the residual stream itself
+    if found is None:
+        parts = ", ".join(name for name, _ in block.named_children()) or "none"
+        raise ModelError(f"{type(block).__name__} has no part known as site {site!r}; its parts are: {parts}.")
+    return found
+
+
+def _child(module: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    return next((child for name in names if (child := getattr(module, name, None)) is not None), None)
+
+
+def site_width(model: Any, site: str) -> int:
+    """How many features `site` has: heads times head size for "heads", else the hidden size."""
+    config = model.config.get_text_config(decoder=True)
+    if site != "heads":
+        return int(config.hidden_size)
+    projection: Any = site_module(decoder_blocks(model)[0], site)
+    projection = getattr(projection, "base_layer", projection)
+    width = getattr(projection, "in_features", None) or getattr(projection, "nx", None)
+    return int(width if width is not None else projection.weight.shape[0])
+
+
+def image_token(model: Any) -> int | None:
+    """The id of the image placeholder token, or None for a text model."""
+    found = (getattr(model.config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((token for token in found if token is not None), None)
+
+
+def input_device(model: Any) -> torch.device:
+    """Where token ids go in; with weights that are offloaded, where they are brought to run."""
+    embeddings = model.get_input_embeddings()
+    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    return torch.device(device) if device is not None else embeddings.weight.device
+
+
+def head_features(model: Any, head: int) -> slice:
+    """Which features of site "heads" belong to one attention head.
+
+    Raises:
+        ArgumentError: there is no such head.
+    """
+    count = int(model.config.get_text_config(decoder=True).num_attention_heads)
+    if isinstance(head, bool) or not isinstance(head, int) or not -count <= head < count:
+        raise ArgumentError(f"head {head!r} does not exist: this model has {count} attention heads, 0 to {count - 1}.")
+    size = site_width(model, "heads") // count
+    return slice(head % count * size, (head % count + 1) * size)
+
+
+def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
+    """Layer numbers as non-negative block indices, in the order given.
+
+    Raises:
+        ArgumentError: no layer is given, or one is not an integer in [-count, count - 1].
+    """
+    if not layers:
+        raise ArgumentError("layers is empty; name at least one decoder block, for example layers=[10, 12].")
+    for layer in layers:
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
+            raise ArgumentError(
+                f"layers contains {layer!r}, but this model has {count} decoder blocks: "
+                f"expected integers from {-count} to {count - 1}."
+            )
+    return tuple(layer % count for layer in layers)
+
+
+def final_norm(model: Any, *, norm: bool = True) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What the model does between its last block and its output head, as a function of hidden states (..., hidden).
+
+    This is the decoder's final norm, followed by the output projection that some OPT models have. Models without a
+    final norm (post-norm architectures) give the identity. With `norm=False` the projection alone.
+    """
+    decoder = model.get_decoder()
+    norms = [getattr(decoder, name, None) for name in _FINAL_NORMS if norm]
+    steps = [module for module in norms if module is not None][:1]
+    if (projection := getattr(decoder, "project_out", None)) is not None:
+        steps.append(projection)
+
+    def apply(hidden_states: torch.Tensor) -> torch.Tensor:
+        for step in steps:
+            hidden_states = step(hidden_states)
+        return hidden_states
+
+    return apply
+
+
+def output_head(model: Any) -> nn.Module:
+    """The module that maps hidden states to vocabulary logits.
+
+    Raises:
+        ModelError: the model has none, as a bare decoder without language-modelling head.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ModelError(
+            f"{type(model).__name__} has no output head (get_output_embeddings() is None); "
+            "load it as a causal or image-text model, for example with tk.load."
+        )
+    return head

@@ -1,0 +1,1 @@
+"""How likely a text is under a model or a decoder, what texts begin with read once."""

@@ -1,0 +1,75 @@
+"""A second model that reads what the evaluated one wrote: for coherence, or as a judge. Loaded when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from truthkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from truthkit.statistics.intervals import FloatArray
+
+
+class ScoringModel:
+    """Log-probabilities of texts under a model by itself: no decoder, no steering.
+
+    Args:
+        name: hub id, folder or bundled name, as for `tk.load`; None is the bundled model.
+        batch_tokens: how many tokens are read at a time.
+    """
+
+    def __init__(self, name: str | None = None, *, batch_tokens: int = 2048):
+        self.name, self.batch_tokens = name, batch_tokens
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from truthkit.models import load
+
+        return load(self.name)
+
+    def log_probs(self, prompts: Sequence[str], texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each text after its prompt the sum of its tokens' log-probabilities, and how many tokens it is.
+
+        Prompt and text are tokenised together and cut where the prompt's own tokens end.
+
+        Raises:
+            ArgumentError: a prompt without tokens, or more tokens than the model has room for.
+            NotAvailableError: there is no such model.
+        """
+        from truthkit.decoding.engine.prompt_views import text_tokenizer
+        from truthkit.likelihood.log_probabilities import log_probabilities
+
+        model, processor = self._loaded
+        tokenizer = text_tokenizer(processor, "scoring")
+        rows, starts = [], []
+        for prompt, text in zip(prompts, texts, strict=True):
+            row, start = tokenizer(prompt + text).input_ids, len(tokenizer(prompt).input_ids)
+            if not start:
+                raise ArgumentError(f"no token comes before {text[:60]!r}; a score needs a prompt.")
+            rows.append(row)
+            starts.append(start)
+        some = [i for i, row in enumerate(rows) if len(row) > starts[i]]
+        found = log_probabilities(
+            model, [rows[i] for i in some], [starts[i] for i in some], batch_tokens=self.batch_tokens
+        )
+        sums = dict(zip(some, found, strict=True))
+        return [(sums.get(i, 0.0), max(len(row) - starts[i], 0)) for i, row in enumerate(rows)]
+
+    def features(self, texts: Sequence[str], *, max_tokens: int = 1024) -> FloatArray:
+        """The last layer's hidden state at each text's last token, of its first `max_tokens`; (texts, features)."""
+        import numpy as np
+        import torch
+
+        from truthkit.decoding.engine.prompt_views import text_tokenizer
+
+        model, processor = self._loaded
+        tokenizer = text_tokenizer(processor, "features")
+        rows = []
+        for text in texts:
+            ids = torch.tensor([tokenizer(text).input_ids[:max_tokens]], device=model.device)
+            with torch.no_grad():
+                states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+            rows.append(states[0, -1].float().cpu().numpy())
+        return np.stack(rows)

@@ -1,0 +1,1 @@
+"""From contrastive pairs to a steering vector: encoding, reading, methods, held-out scores."""

@@ -1,0 +1,197 @@
+"""Pairs as tokens: four bytes each, because they are all that grows with the number of pairs.
+
+Texts with images are kept as messages and go through the processor again when they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from truthkit.decoding.engine.prompt_views import text_tokenizer
+from truthkit.errors import ArgumentError
+from truthkit.hf.sites import input_device
+from truthkit.images.reading import read_image
+from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
+
+Messages = list[dict[str, Any]]
+
+
+class TokenLists:
+    """Lists of token ids, one after another in one array."""
+
+    def __init__(self) -> None:
+        self._ids, self._ends = array("i"), array("q", [0])
+
+    def append(self, ids: Sequence[int]) -> None:
+        self._ids.extend(ids)
+        self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> list[int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._ids[self._ends[index] : self._ends[index + 1]].tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def length(self, index: int) -> int:
+        """How many tokens list `index` has."""
+        return self._ends[index + 1] - self._ends[index]
+
+    def digest(self) -> str:
+        """SHA-256 of all of them."""
+        return hashlib.sha256(self._ids.tobytes() + self._ends.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A text with images: messages and ending for its processor, and a digest of what comes out."""
+
+    messages: Messages
+    ending: dict[str, bool]
+    digest: str
+
+
+@dataclass
+class EncodedPairs:
+    """Token ids of all texts: text 2·i is the positive side of pair i, text 2·i + 1 its negative side.
+
+    Attributes:
+        processor: what encoded them.
+        ids: token ids of every text.
+        prompts: how many tokens of every text are prompt.
+        groups: the group of every pair, as an index.
+        pictured: the texts with images.
+    """
+
+    processor: Any = None
+    ids: TokenLists = field(default_factory=TokenLists)
+    prompts: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+    pictured: dict[int, Pictured] = field(default_factory=dict)
+
+    def inputs(self, text: int, model: Any) -> dict[str, torch.Tensor]:
+        """What `model` is given for one text: its token ids, a batch of one, and its images."""
+        device = input_device(model)
+        if (found := self.pictured.get(text)) is None:
+            return {"input_ids": torch.tensor([self.ids[text]], device=device)}
+        rendered = _rendered(self.processor, found.messages, found.ending)
+        return {
+            name: value.to(device, model.dtype if value.is_floating_point() else value.dtype)
+            for name, value in rendered.items()
+        }
+
+    def digest(self) -> str:
+        """SHA-256 of all token ids, prompt lengths, groups and images."""
+        images = [[text, found.digest] for text, found in self.pictured.items()]
+        return hashlib.sha256(json.dumps([self.ids.digest(), self.prompts, self.groups, images]).encode()).hexdigest()
+
+
+def encode_pairs(pairs: Sequence[Pair], processor: Any, limit: int | None = None) -> EncodedPairs:
+    """Tokenise every text once.
+
+    Chat messages go through the chat template: a text that ends in an assistant message ends with the last token of its
+    content, one that ends in another message with the header of the answer to come.
+
+    Raises:
+        ArgumentError: messages without a chat template, images that cannot be read or without a processor for them, or
+            a text longer than `limit` tokens.
+    """
+    encoded = EncodedPairs(processor)
+    group_numbers: dict[str, int] = {}
+    for number, pair in enumerate(pairs):
+        for name in ("positive", "negative"):
+            try:
+                ids, prompt, pictured = _encode(processor, getattr(pair, name), pair.prompt)
+                if limit is not None and len(ids) > limit:
+                    raise ArgumentError(f"it has {len(ids)} tokens, but the model has room for {limit}.")
+                if not ids:
+                    raise ArgumentError("it has no tokens.")
+            except ArgumentError as error:
+                raise ArgumentError(f"pairs[{number}], {name}: {error}") from None
+            if pictured is not None:
+                encoded.pictured[len(encoded.ids)] = pictured
+            encoded.ids.append(ids)
+            encoded.prompts.append(prompt)
+        key = pair.group if pair.group is not None else _group_key(pair.prompt, number)
+        encoded.groups.append(group_numbers.setdefault(key, len(group_numbers)))
+    return encoded
+
+
+def _group_key(prompt: Side | None, number: int) -> str:
+    return json.dumps(
+        number if prompt is None else prompt, default=id
+    )  # the same opened image is one and the same object
+
+
+def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int], int, Pictured | None]:
+    """Token ids, how many of them are prompt, and what there is to know of images."""
+    tokenizer = text_tokenizer(processor, "pairs")
+    if prompt is None and isinstance(side, str):
+        ids = list(tokenizer(side).input_ids)
+        return ids, len(ids), None
+    if isinstance(prompt, str):
+        assert isinstance(side, str)
+        ids = list(tokenizer(prompt + side).input_ids)
+        return ids, min(len(tokenizer(prompt).input_ids), len(ids)), None
+    messages = [*(prompt or []), {"role": "assistant", "content": side}] if isinstance(side, str) else side
+    answered = messages[-1]["role"] == "assistant"
+    asked: Messages = messages[:-1] if answered else messages
+    ending = {"continue_final_message": True} if answered else {"add_generation_prompt": True}
+    if any(map(image_sources, messages)):
+        before = _rendered(processor, asked, {"add_generation_prompt": True}) if answered and asked else None
+        whole = _rendered(processor, messages, ending)
+        ids = whole["input_ids"][0].tolist()
+        prompt_length = before["input_ids"].shape[1] if before is not None else 0 if answered else len(ids)
+        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, _digest(whole))
+    template = getattr(tokenizer, "chat_template", None) or getattr(processor, "chat_template", None)
+    if not template:
+        raise ArgumentError("chat messages were given, but this tokenizer has no chat template; give texts.")
+
+    def encoded(turns: Messages, **ending: bool) -> list[int]:
+        if tokenizer is not processor:  # templates of image-text models take parts, and pass over plain strings
+            turns = [{**turn, "content": parts(turn["content"])} for turn in turns]
+        options: dict[str, Any] = {"chat_template": template, "tokenize": True, "return_dict": False, **ending}
+        return list(tokenizer.apply_chat_template(turns, **options))
+
+    ids = encoded(messages, **ending)
+    if not answered:
+        return ids, len(ids), None
+    return ids, min(len(encoded(asked, add_generation_prompt=True)) if asked else 0, len(ids)), None
+
+
+def _rendered(processor: Any, messages: Messages, ending: dict[str, bool]) -> dict[str, torch.Tensor]:
+    """What the model is given for messages with images, as tensors with a batch of one."""
+    if not hasattr(processor, "image_processor"):
+        raise ArgumentError("the messages hold images, but no image-text processor was given; load such a model.")
+    if not getattr(processor, "chat_template", None):
+        raise ArgumentError("the messages hold images, but this processor has no chat template.")
+    opened = [{**message, "content": _opened(message["content"])} for message in messages]
+    made = processor.apply_chat_template(opened, tokenize=True, return_dict=True, return_tensors="pt", **ending)
+    return {name: value for name, value in made.items() if name != "labels"}
+
+
+def _opened(content: Any) -> list[dict[str, Any]]:
+    """A message's content as the list of parts that image-text templates take, with its images opened."""
+    return [
+        {"type": "image", "image": read_image(source)} if (source := image_source(part)) is not None else part
+        for part in parts(content)
+    ]
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

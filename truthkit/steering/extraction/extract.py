@@ -1,0 +1,369 @@
+"""A steering vector for every layer, in one pass over the pairs.
+
+Texts are tokenised once, sorted by length and batched by a token budget. The forward has no output head and ends at the
+deepest layer needed; its hooks keep one state per text. What a method needs of them is streamed into float64 moments,
+or into a file where a method wants the states themselves, so memory does not grow with the number of pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import tempfile
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from truthkit.activations.capture import read_texts
+from truthkit.activations.moments import Moments
+from truthkit.activations.positions import Positions, check_positions, describe_positions
+from truthkit.activations.spool import Spool
+from truthkit.errors import ArgumentError
+from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
+from truthkit.hf.wrapping import plain_model
+from truthkit.parallel import Shards
+from truthkit.steering.extraction.encoding import EncodedPairs, encode_pairs
+from truthkit.steering.extraction.held_out import held_out_scores, split_groups
+from truthkit.steering.extraction.methods import LayerData, Method, find_method
+from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
+from truthkit.steering.extraction.progress import Progress
+from truthkit.steering.vector import SteeringVector, model_id
+
+MOST_HELD_OUT = 256
+"""No more pairs than this are held out: the interval is narrow by then, and memory stays the same [our choice]."""
+
+Other = Any
+"""The model of the negative sides: a model, "base" (adapters off), or the name of a loaded adapter."""
+
+
+def extract(
+    model: Any,
+    processor: Any,
+    pairs: str | PathLike[str] | Iterable[Any],
+    *,
+    layers: Sequence[int] | int | None = None,
+    positions: Positions = "last",
+    method: str = "mean",
+    site: str = "block",
+    held_out: float = 0.2,
+    token_budget: int = 2048,
+    seed: int = 0,
+    against: Other = None,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> SteeringVector:
+    """A steering vector from contrast pairs.
+
+    The vector is fitted on all pairs. Its held-out scores are those of the same method fitted without the held-out
+    pairs: per layer an AUC with interval and permutation null, in `vector.scores`.
+
+    Args:
+        model: a text or image-text model; PEFT wrappers are looked through.
+        processor: its tokenizer or processor.
+        pairs: (positive, negative) tuples, dicts or `Pair`s, or the path of a JSON Lines file (see `read_pairs`; bad
+            lines of a file are skipped with a warning). A text may be a string or chat messages.
+        layers: layer numbers; None is all, in the same one pass.
+        positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is
+            the answer and "last" the last token of all. See `truthkit.activations.positions`.
+        method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.extraction.methods` for
+            their `options`.
+        site: "block", "heads" or "mlp".
+        held_out: the share of pairs to score on, in whole groups, up to `MOST_HELD_OUT` pairs; 0 scores nothing.
+        token_budget: how many tokens, padding included, run in one forward.
+        seed: of the split and of the resampling.
+        against: read the negative sides from another model: a model with the same tokenizer, "base" for this one with
+            its adapters off, or the name of one of its adapters. With the same text on both sides this gives what the
+            models differ in. None reads both from `model`.
+        checkpoint: a folder for intermediate results; an extraction that was killed goes on from there, to the same
+            vector.
+        progress: show a progress bar.
+        **options: of the method.
+
+    Raises:
+        ArgumentError, NotAvailableError, ModelError: something given cannot work; the message says what.
+    """
+    plain = plain_model(model)
+    fitting = find_method(method, options)
+    blocks = len(decoder_blocks(plain))
+    wanted = resolve_layers(
+        [layers] if isinstance(layers, int) else list(range(blocks) if layers is None else layers), blocks
+    )
+    wanted = tuple(sorted(set(wanted)))
+    check_positions(positions, processor)
+    if not 0 <= held_out < 1 or token_budget < 1:
+        raise ArgumentError(
+            f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
+        )
+    limit = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    encoded = encode_pairs(_all_pairs(pairs), processor, limit)
+    share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
+    fit_on, held = (
+        split_groups(encoded.groups, share, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
+    )
+    plan = {
+        "model": {
+            "id": model_id(plain),
+            "revision": getattr(plain.config, "_commit_hash", None),
+            "type": plain.config.get_text_config(decoder=True).model_type,
+            "dtype": str(plain.dtype).removeprefix("torch."),
+            "adapters": sorted(getattr(model, "peft_config", {}) or {}),
+        },
+        "layers": list(wanted),
+        "positions": describe_positions(positions),
+        "method": method,
+        "options": options,
+        "against": against
+        if isinstance(against, str)
+        else model_id(plain_model(against))
+        if against is not None
+        else None,
+        "pairs": {"count": len(encoded.groups), "held_out": len(held), "groups": max(encoded.groups) + 1},
+        "seed": seed,
+        "hashes": {"pairs": encoded.digest(), "template": _template_digest(processor)},
+    }
+    reading = _Reading(model, plain, processor, encoded, wanted, positions, site, against)
+    states = _States(fitting, len(wanted), site_width(plain, site), fit_on, held, plain.dtype)
+    with ExitStack() as stack:
+        _run(reading, states, stack, plan, checkpoint, token_budget, progress)
+        vectors, scores = states.fit(fitting, options, encoded.groups, seed)
+    provenance = plan | {
+        "norms": {layer: round(float(v.norm()), 6) for layer, v in zip(wanted, vectors, strict=True)},
+        "scores": {layer: score.as_dict() for layer, score in zip(wanted, scores, strict=True)} if scores else {},
+        "versions": _versions(),
+    }
+    directions = dict(zip(wanted, vectors, strict=True))
+    return SteeringVector(directions, blocks, site, json.loads(json.dumps(provenance)))
+
+
+def _all_pairs(pairs: Any) -> list[Any]:
+    if isinstance(pairs, str | PathLike):
+        file = read_pairs(pairs)
+        if file.bad:
+            shown = " ".join(map(str, file.bad[:5])) + (" ..." if len(file.bad) > 5 else "")
+            warnings.warn(f"{len(file.bad)} bad lines of {Path(pairs).name} were skipped: {shown}", stacklevel=3)
+        pairs = file.pairs
+    return checked_pairs(pairs)
+
+
+def _template_digest(processor: Any) -> str | None:
+    template = getattr(processor, "chat_template", None)
+    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest() if template else None
+
+
+def _versions() -> dict[str, str]:
+    import transformers
+
+    import truthkit
+
+    return {
+        "truthkit": truthkit.__version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+class _Reading:
+    """Reads the states of any texts of the encoded pairs, each from its side's model."""
+
+    def __init__(
+        self,
+        model: Any,
+        plain: Any,
+        processor: Any,
+        encoded: EncodedPairs,
+        layers: tuple[int, ...],
+        positions: Positions,
+        site: str,
+        against: Other,
+    ):
+        self.encoded, self._model, self._plain = encoded, model, plain
+        self._options: dict[str, Any] = {"layers": layers, "positions": positions, "site": site, "processor": processor}
+        self._against = against
+        if isinstance(against, str) and not hasattr(model, "peft_config"):
+            raise ArgumentError(f"against={against!r} names an adapter, but this model has none; pass a model.")
+        if isinstance(against, str) and against != "base" and against not in model.peft_config:
+            raise ArgumentError(
+                f"against={against!r}; the model's adapters are {sorted(model.peft_config)}, or use 'base'."
+            )
+
+    def batches(self, texts: Sequence[int], budget: int, *, whole_pairs: bool) -> list[list[int]]:
+        """Text numbers in batches of at most `budget` padded tokens, sorted by length; pairs kept together if asked."""
+        length = self.encoded.ids.length
+        units = [[text, text + 1] for text in texts[::2]] if whole_pairs else [[text] for text in texts]
+        units.sort(key=lambda unit: (max(length(text) for text in unit), unit))
+        batches: list[list[int]] = [[]]
+        for unit in units:
+            width = max(length(text) for text in unit)
+            if batches[-1] and width * (len(batches[-1]) + len(unit)) > budget:
+                batches.append([])
+            batches[-1] += unit
+        return batches
+
+    def read(self, texts: list[int]) -> torch.Tensor:
+        """(layers, texts, features)."""
+        if self._against is None:
+            return self._read(self._plain, texts)
+        first = self._read(self._plain, [text for text in texts if text % 2 == 0])
+        second = self._read_against([text for text in texts if text % 2])
+        order = [text for text in texts if text % 2 == 0] + [text for text in texts if text % 2]
+        back = torch.tensor([order.index(text) for text in texts])
+        return torch.cat([first.cpu(), second.cpu()], dim=1)[:, back]
+
+    def _read(self, model: Any, texts: list[int]) -> torch.Tensor:
+        if not texts:
+            return torch.zeros(len(self._options["layers"]), 0, site_width(model, self._options["site"]))
+        text_config = model.config.get_text_config(decoder=True)
+        if getattr(text_config, "use_bidirectional_attention", None):  # PaliGemma's texts would see their padding
+            alone = texts
+        else:
+            alone = [text for text in texts if text in self.encoded.pictured]
+        if not alone:
+            return self._read_batch(model, texts)
+        together = [text for text in texts if text not in alone]
+        read = [self._read_batch(model, batch) for batch in [together, *([text] for text in alone)] if batch]
+        return torch.cat(read, dim=1)[:, [[*together, *alone].index(text) for text in texts]]
+
+    def _read_batch(self, model: Any, texts: list[int]) -> torch.Tensor:
+        encoded = self.encoded
+        inputs = encoded.inputs(texts[0], model) if texts[0] in encoded.pictured else None
+        ids, prompts = [encoded.ids[text] for text in texts], [encoded.prompts[text] for text in texts]
+        return read_texts(model, ids, prompts, inputs=inputs, **self._options)
+
+    def _read_against(self, texts: list[int]) -> torch.Tensor:
+        if not isinstance(self._against, str):
+            return self._read(plain_model(self._against), texts)
+        if self._against == "base":
+            with self._model.disable_adapter():
+                return self._read(self._plain, texts)
+        active = (
+            self._model.active_adapters if hasattr(self._model, "active_adapters") else [self._model.active_adapter]
+        )
+        self._model.set_adapter(self._against)
+        try:
+            return self._read(self._plain, texts)
+        finally:
+            self._model.base_model.set_adapter(list(active))
+
+
+class _States:
+    """What is kept of the states: moments of the pairs to fit on, and on disk what must be looked at again."""
+
+    def __init__(
+        self, method: Method, layers: int, features: int, fit_on: list[int], held: list[int], dtype: torch.dtype
+    ):
+        self.method, self.layers, self.features, self.dtype = method, layers, features, dtype
+        self.fit_on, self.held = fit_on, held
+        self.on_disk = [*held, *(fit_on if method.rows else [])]
+        self._place = {pair: 2 * i for i, pair in enumerate(self.on_disk)}
+        self._held = set(held)
+        self.moments = self._empty()
+        self.spool: Spool
+
+    def _empty(self) -> dict[str, Moments]:
+        scatter = self.method.covariance
+        moments = {name: Moments(self.layers, self.features, scatter=scatter) for name in ("positive", "negative")}
+        if self.method.differences:
+            moments["difference"] = Moments(self.layers, self.features, scatter=True)
+        return moments
+
+    def open(self, folder: Path, *, afresh: bool) -> None:
+        """Open the file of states; afresh, what an earlier run left in it goes."""
+        if afresh:
+            (folder / "states.bin").unlink(missing_ok=True)
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self.spool = Spool(folder / "states.bin", self.layers, 2 * len(self.on_disk), self.features, wide)
+
+    def take(self, texts: list[int], values: torch.Tensor) -> None:
+        """Take in the states (layers, texts, features) of some texts."""
+        values = values.cpu()
+        fitted = [i for i, text in enumerate(texts) if text // 2 not in self._held]
+        self._update(self.moments, values, *([i for i in fitted if texts[i] % 2 == odd] for odd in (0, 1)))
+        kept = [i for i, text in enumerate(texts) if text // 2 in self._place]
+        if kept:
+            places = [self._place[texts[i] // 2] + texts[i] % 2 for i in kept]
+            self.spool.write(places, values[:, kept])
+
+    def _update(
+        self, moments: dict[str, Moments], values: torch.Tensor, positive: Sequence[int], negative: Sequence[int]
+    ) -> None:
+        """Take in `values` (layers, texts, features), of which some are positive and some negative."""
+        moments["positive"].update(values[:, positive])
+        moments["negative"].update(values[:, negative])
+        if self.method.differences:
+            moments["difference"].update(values[:, positive], minus=values[:, negative])
+
+    def fit(
+        self, method: Method, options: dict[str, Any], groups: list[int], seed: int
+    ) -> tuple[list[torch.Tensor], list[Any]]:
+        """The vectors of all layers from all pairs, and the scores of those from the pairs to fit on."""
+        vectors, projections = [], []
+        held = 2 * len(self.held)
+        for layer in range(self.layers):
+            rows = (
+                self.spool.read(layer).double() if self.on_disk else torch.zeros(0, self.features, dtype=torch.float64)
+            )
+            first = {name: moments.layer(layer) for name, moments in self.moments.items()}
+            data = LayerData(**first, rows=rows[held:] if method.rows else None)
+            vector = method.fit(data, **options)
+            if self.held:
+                projections.append((rows[:held] @ vector).view(-1, 2))
+                everything = {name: _copied(moments) for name, moments in first.items()}
+                self._update(everything, rows[None], range(0, held, 2), range(1, held, 2))
+                data = LayerData(**everything, rows=rows if method.rows else None)
+                vector = method.fit(data, **options)
+            vectors.append(vector)
+        if not self.held:
+            return vectors, []
+        return vectors, held_out_scores(torch.stack(projections), [groups[pair] for pair in self.held], seed=seed)
+
+
+def _copied(moments: Moments) -> Moments:
+    copy = Moments(*moments.mean.shape, scatter=moments.scatter is not None)
+    copy.merge(moments)
+    return copy
+
+
+def _run(
+    reading: _Reading,
+    states: _States,
+    stack: ExitStack,
+    plan: dict[str, Any],
+    checkpoint: str | PathLike[str] | None,
+    token_budget: int,
+    progress: bool,
+) -> None:
+    """One pass over all texts, from where an earlier run of the same plan stopped."""
+    shards, length = Shards(), reading.encoded.ids.length
+    batches = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
+    mine = batches[shards.index :: shards.count]
+    if checkpoint is None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="truthkit-")))
+    else:
+        folder = Path(checkpoint) / (f"shard-{shards.index}" if shards.count > 1 else "")
+        folder.mkdir(parents=True, exist_ok=True)
+    record = Progress(
+        folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=checkpoint is not None
+    )
+    done = record.resume(states.moments)
+    states.open(folder, afresh=not done)
+    stack.callback(states.spool.close)
+    total = sum(length(text) for batch in mine for text in batch)
+    before = sum(length(text) for batch in mine[:done] for text in batch)
+    with tqdm(total=total, initial=before, unit="tok", disable=not progress or shards.index > 0) as bar:
+        for number, batch in enumerate(mine[done:], start=done + 1):
+            states.take(batch, reading.read(batch))
+            bar.update(sum(length(text) for text in batch))
+            record.note(number, states.moments, states.spool, last=number == len(mine))
+    if shards.count > 1:
+        states.moments = {name: shards.merged(moments) for name, moments in states.moments.items()}
+        states.spool = stack.enter_context(shards.summed(states.spool))

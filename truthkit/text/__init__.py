@@ -1,0 +1,1 @@
+"""Text and tokens: padding, batches, chat templates, prompts, fingerprints."""
