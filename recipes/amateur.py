@@ -30,9 +30,9 @@ import truthkit as tk
 from truthkit.cli.rendering import Output, show_answers
 from truthkit.cli.side_by_side import Contestant, answer_all
 from truthkit.generation.answers import Settings as AnswerSettings
-from truthkit.generation.answers import encode_prompt
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.statistics.intervals import mcnemar, wilson
+from truthkit.text.encode import encode_prompt
 from truthkit.training.amateur import train_amateur
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.chat import Example, encode

@@ -46,17 +46,18 @@ import truthkit as tk
 from truthkit.activations.isotropy import plot_isotropy
 from truthkit.activations.passages import PASSAGES
 from truthkit.cli.rendering import Output, printable
-from truthkit.decoding.engine.prompt_views import text_tokenizer
-from truthkit.evaluation.running.records import Records, content_key, write_atomically
+from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.evaluation.tasks.open_ended import scorer as open_ended
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.reading import read_records, read_text
+from truthkit.files.writing import content_key, write_atomically
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.likelihood.scoring_model import ScoringModel
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import paired_bootstrap
 from truthkit.statistics.score import Score
+from truthkit.text.tokens import text_tokenizer
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 NEWS = SHARED / "factor" / "news_factor.csv"

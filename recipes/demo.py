@@ -18,10 +18,11 @@ from rich.text import Text
 import truthkit as tk
 from truthkit.cli.rendering import Output, printable, show_answers, working
 from truthkit.cli.side_by_side import Contestant, Shown, answer_all
-from truthkit.generation.answers import Settings, encode_prompt, passage_in_front
+from truthkit.generation.answers import Settings
 from truthkit.images.sheet import transform_sheet
 from truthkit.scenes.questions import CAPTION_PROMPT, held_out, mentions
 from truthkit.scenes.render import render
+from truthkit.text.encode import encode_prompt, passage_in_front
 
 
 class Question(NamedTuple):

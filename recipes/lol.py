@@ -47,11 +47,12 @@ from truthkit.cli.rendering import Output
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import with_instruction
-from truthkit.decoding.engine.row_group import ViewLogits
+from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.lol import REFOCUS_PROMPT
-from truthkit.evaluation.running.records import Records, content_key, file_sha256, write_atomically
+from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.figures import new_figure, save_figure
+from truthkit.files.writing import content_key, file_sha256, write_atomically
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import mcnemar, paired_bootstrap
 from truthkit.statistics.score import mean_score

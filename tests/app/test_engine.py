@@ -17,10 +17,10 @@ from tests.app.conftest import asking
 from truthkit.app.engine import Engine
 from truthkit.app.events import Gone
 from truthkit.app.request import read_request
-from truthkit.generation.answers import encode_prompt
 from truthkit.images.transforms import TRANSFORMS
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render
+from truthkit.text.encode import encode_prompt
 
 SCENE = render(held_out(1, seed=1)[0])
 

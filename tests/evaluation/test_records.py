@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import truthkit as tk
-from truthkit.evaluation.running.records import Records, content_key, file_sha256, write_atomically
+from truthkit.evaluation.running.records import Records
+from truthkit.files.writing import content_key, file_sha256, write_atomically
 
 CONFIG = {"task": "pope", "model": "m", "seed": 0}
 

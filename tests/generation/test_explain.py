@@ -11,9 +11,10 @@ import torch
 
 import truthkit as tk
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.row_group import ViewLogits
-from truthkit.generation.answers import Answer, Settings, answer, encode_prompt, passage_in_front
+from truthkit.decoding.engine.view import ViewLogits
+from truthkit.generation.answers import Answer, Settings, answer
 from truthkit.generation.explain import Trace, TraceProcessor, view_names
+from truthkit.text.encode import encode_prompt, passage_in_front
 
 QUESTION = "Who wrote Romeo and Juliet?"
 PASSAGE = passage_in_front("Romeo and Juliet was written by William Shakespeare.")

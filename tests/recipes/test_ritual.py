@@ -10,9 +10,9 @@ import pytest
 
 import truthkit as tk
 from recipes import ritual as recipe
-from truthkit.generation.answers import encode_prompt
 from truthkit.scenes.questions import CAPTION_PROMPT, KINDS, held_out, mentions, questions
 from truthkit.scenes.render import render
+from truthkit.text.encode import encode_prompt
 
 
 def test_the_whole_of_it_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

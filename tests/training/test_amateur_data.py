@@ -11,7 +11,8 @@ import pytest
 import truthkit as tk
 from tests.training.toys import halueval
 from truthkit.factcheck.claims import read_claims
-from truthkit.factcheck.overlap import fingerprint, overlapping, refuse_overlap
+from truthkit.factcheck.overlap import overlapping, refuse_overlap
+from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import read_pairs
 
 

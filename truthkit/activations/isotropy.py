@@ -16,15 +16,13 @@ from tqdm import tqdm
 
 from truthkit.activations.capture import visit_texts, wide
 from truthkit.activations.passages import PASSAGES
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
 from truthkit.hf.sites import decoder_blocks, final_norm, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.statistics.intervals import FloatArray
 from truthkit.statistics.score import Score, mean_score
-from truthkit.steering.extraction.encoding import TokenLists
-from truthkit.text.tokens import batches
+from truthkit.text.tokens import TokenLists, batches, text_tokenizer
 
 FINAL = "final"
 """The metric of the states after the final norm, which contrastive search compares and the paper's figures are of."""

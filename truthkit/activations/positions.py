@@ -27,8 +27,7 @@ from typing import Any, TypeAlias
 import torch
 
 from truthkit.errors import ArgumentError
-
-_MARK = "\u2063{}\u2063"
+from truthkit.text.template import role_spans
 
 
 @dataclass
@@ -204,7 +203,7 @@ def _token_ranges(position: Text | Characters | Role, ids: list[int], processor:
             raise ArgumentError(f"positions has {position!r}, but the text has {len(text)} characters: {text[:120]!r}.")
         spans = [(position.start, position.stop)]
     else:
-        spans = _role_spans(tokenizer, position.name, text)
+        spans = role_spans(tokenizer, position.name, text)
     ends = [len(decoded(count)) for count in range(1, len(ids) + 1)] if spans else []
     starts = [0, *ends[:-1]]
 
@@ -215,44 +214,3 @@ def _token_ranges(position: Text | Characters | Role, ids: list[int], processor:
         return first, next((i for i, begin in enumerate(starts) if begin >= stop and i > first), len(ids))
 
     return [tokens_of(*span) for span in spans]
-
-
-def _role_spans(tokenizer: Any, role: str, text: str) -> list[tuple[int, int | None]]:
-    """Character ranges of a role's messages; the last one is open-ended where the text breaks off inside it."""
-    header, footer = _around_role(tokenizer, role)
-    spans: list[tuple[int, int | None]] = []
-    at = 0
-    while (found := text.find(header, at)) >= 0:
-        start = found + len(header)
-        end = text.find(footer, start) if footer else -1
-        spans.append((start, end if end >= 0 else None))
-        if end < 0:
-            break
-        at = end
-    return spans
-
-
-def _around_role(tokenizer: Any, role: str) -> tuple[str, str]:
-    """What the chat template writes right before and right after every message of `role`."""
-    turns = ["user", "assistant", "user", "assistant"]
-    if role == "system":
-        turns = ["system", *turns]
-    elif role not in turns:
-        raise ArgumentError(f"positions contains Role({role!r}); expected 'system', 'user' or 'assistant'.")
-    messages = [{"role": turn, "content": _MARK.format(i)} for i, turn in enumerate(turns)]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False)
-    rest, before = rendered, []
-    for i in range(len(turns)):
-        ahead, _, rest = rest.partition(_MARK.format(i))
-        before.append(ahead)
-    after = [*before[1:], rest]
-    mine = [i for i, turn in enumerate(turns) if turn == role]
-    header = _common_start([before[i][::-1] for i in mine])[::-1]
-    return header.lstrip("\n") if role != "system" else header, _common_start([after[i] for i in mine]).rstrip()
-
-
-def _common_start(texts: list[str]) -> str:
-    same = 0
-    while same < min(map(len, texts)) and len({text[same] for text in texts}) == 1:
-        same += 1
-    return texts[0][:same]

@@ -19,11 +19,10 @@ import truthkit
 from truthkit.app.events import Emit, Event, Gone, projections_event, token_event, transforms_event
 from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, Card, RunRequest
 from truthkit.decoding.catalog import catalog
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.decoding.methods.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
-from truthkit.generation.answers import Answer, Settings, answer, encode_prompt, parts_at, passage_in_front
+from truthkit.generation.answers import Answer, Settings, answer, parts_at
 from truthkit.generation.explain import Step
 from truthkit.generation.pieces import Pieces
 from truthkit.hf.sites import decoder_blocks
@@ -35,6 +34,8 @@ from truthkit.steering.projections import projections
 from truthkit.steering.spec import SteerSpec, parse_layers
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector
+from truthkit.text.encode import encode_prompt, passage_in_front
+from truthkit.text.tokens import text_tokenizer
 
 _SCENES = "scene-vlm"
 """The test model that has seen nothing but drawn scenes."""

@@ -105,12 +105,12 @@ def run(args: argparse.Namespace) -> int:
 
     from truthkit.cli import rendering
     from truthkit.cli.side_by_side import Contestant, answer_all
-    from truthkit.decoding.engine.prompt_views import text_tokenizer
     from truthkit.decoding.spec import parse_spec
-    from truthkit.generation.answers import encode_prompt, passage_in_front
     from truthkit.images.reading import read_image
     from truthkit.models import load
     from truthkit.steering.spec import parse_steer
+    from truthkit.text.encode import encode_prompt, passage_in_front
+    from truthkit.text.tokens import text_tokenizer
 
     steers = [parse_steer(text) for text in args.steer or ()]
     usual = "cad" if args.context else "ritual" if args.image else "icd"

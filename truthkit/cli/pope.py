@@ -61,8 +61,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the question files and name them."""
-    from truthkit.evaluation.running.records import write_atomically
     from truthkit.evaluation.tasks.pope.sampler import read_objects, sample_questions
+    from truthkit.files.writing import write_atomically
 
     for name in ("objects_per_image", "images"):
         if (value := getattr(args, name)) is not None and value < 1:

@@ -8,8 +8,9 @@ from truthkit.decoding.contrastive_search.search import (
     ContrastiveSearchLogitsProcessor,
     contrastive_search,
 )
-from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.engine.decoder import Decoder, Together
+from truthkit.decoding.engine.processor import TogetherLogitsProcessor
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.methods.apc import APC, APCLogitsProcessor
 from truthkit.decoding.methods.cad import CAD, CADLogitsProcessor
 from truthkit.decoding.methods.dola import DoLa, DoLaLogitsProcessor
@@ -19,7 +20,6 @@ from truthkit.decoding.methods.m3id import M3ID, M3IDLogitsProcessor
 from truthkit.decoding.methods.ritual import RITUAL, RITUALLogitsProcessor
 from truthkit.decoding.methods.ritual_plus import RITUALPlus, RITUALPlusLogitsProcessor
 from truthkit.decoding.methods.vcd import VCD, VCDLogitsProcessor
-from truthkit.decoding.together import Together, TogetherLogitsProcessor
 from truthkit.hf.fast import fast_decoding
 from truthkit.hf.growing_cache import GrowingCache
 

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 
 from truthkit.activations.capture import Capture
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, encode_dialogue
+from truthkit.text.tokens import Prompt, encode_dialogue, text_tokenizer
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.dialogue import answer_head
 from truthkit.factcheck.guide import Guide, guided
 from truthkit.factcheck.verdicts import LEAD, parse_verdict
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
-from truthkit.text.tokens import Prompt, batches, encode_dialogue
+from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
 
 
 class _Beginning(LogitsProcessor):

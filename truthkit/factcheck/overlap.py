@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -11,13 +9,8 @@ from pathlib import Path
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.claims import read_claims
 from truthkit.files.reading import read_records
+from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import QUESTIONS
-
-
-def fingerprint(text: str) -> str:
-    """`text` without case, accents, punctuation and spacing: what two copies of one claim have in common. Ours."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return re.sub(r"[\W_]+", "", "".join(char for char in plain if not unicodedata.combining(char)))
 
 
 def held_out_texts(path: str | PathLike[str]) -> set[str]:

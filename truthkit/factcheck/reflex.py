@@ -15,7 +15,6 @@ import torch
 
 from truthkit.activations.capture import read_texts
 from truthkit.activations.positions import Positions
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.claims import Claim
 from truthkit.factcheck.dialogue import Form, answer_head
@@ -25,7 +24,7 @@ from truthkit.hf.wrapping import plain_model
 from truthkit.steering.extraction.extract import extract
 from truthkit.steering.extraction.pairs import Pair
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, batches, encode_dialogue
+from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
 
 
 def vertical_pairs(

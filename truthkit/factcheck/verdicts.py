@@ -16,7 +16,6 @@ import torch
 
 from truthkit.activations.hooks import hook_states
 from truthkit.activations.positions import Positions
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.dialogue import VERDICT
 from truthkit.factcheck.guide import Guide, guided
@@ -25,7 +24,7 @@ from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.continuation import Reader, Rows
 from truthkit.steering.edits import edited
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, batches, encode_dialogue
+from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
 
 LEAD = VERDICT
 """What an answer begins with; the label follows after a space."""

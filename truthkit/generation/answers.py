@@ -14,9 +14,9 @@ from transformers import StoppingCriteria
 
 from truthkit.decoding.contrastive_search.search import ContrastiveSearch
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.generation.explain import Step, Trace, TraceProcessor
+from truthkit.text.tokens import text_tokenizer
 
 OnToken = Callable[[int, Step | None], None]
 """Takes the first row's new token, and its step of the trace where there is one."""
@@ -85,90 +85,6 @@ class Answer:
     def tokens_per_second(self) -> float | None:
         """Decoding speed without the prompt's forward; None for fewer than two tokens."""
         return len(self.step_seconds) / sum(self.step_seconds) if self.step_seconds else None
-
-
-def passage_in_front(context: str) -> str:
-    """`context` as it stands in front of a question; it is this whole text that CAD is to leave out."""
-    return f"{context.strip()}\n\n"
-
-
-def encode_prompt(
-    processor: Any, text: str, *, system: str | None = None, raw: bool = False, images: Sequence[Any] = ()
-) -> dict[str, torch.Tensor]:
-    """Model inputs for one prompt; see `encode_prompts`."""
-    return encode_prompts(processor, [text], [images], system=system, raw=raw)
-
-
-def encode_prompts(
-    processor: Any,
-    texts: Sequence[str],
-    images: Sequence[Sequence[Any]] = (),
-    *,
-    system: str | None = None,
-    raw: bool = False,
-) -> dict[str, torch.Tensor]:
-    """Model inputs for prompts, each a chat's user message where there is a chat template and `raw` is false.
-
-    Args:
-        processor: the model's processor or tokenizer, which pads on the left.
-        texts: the prompts.
-        images: for each prompt the Pillow images that stand in front of its text, for an image-text model.
-        system: the system message of the chats.
-        raw: continue the texts as they are.
-
-    Raises:
-        ArgumentError: a prompt is empty or no valid text, the template has no place for `system`, or the model takes no
-            images.
-    """
-    tokenizer = text_tokenizer(processor, "a prompt")
-    rows = list(images) or [() for _ in texts]
-    seeing = any(rows)
-    if seeing and not hasattr(processor, "image_processor"):
-        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
-    owner = processor if seeing and getattr(processor, "chat_template", None) else tokenizer
-    prompts = []
-    for text, row in zip(texts, rows, strict=True):
-        _check_text(text)
-        if raw or not getattr(owner, "chat_template", None):
-            if system is not None:
-                reason = "raw is set" if raw else "the tokenizer has none"
-                raise ArgumentError(f"a system message needs a chat template, and {reason}; put it into the prompt.")
-            mark = getattr(processor, "image_token", "<image>")
-            prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
-        else:
-            prompts.append(_rendered(owner, text, len(row), system=system, parts=seeing))
-    bos = getattr(tokenizer, "bos_token", None)
-    options: dict[str, Any] = {"return_tensors": "pt", "padding": len(prompts) > 1}
-    options["add_special_tokens"] = raw or not (bos and all(prompt.startswith(bos) for prompt in prompts))
-    if not seeing:
-        if not raw and getattr(owner, "chat_template", None):
-            options["add_special_tokens"] = False
-        return dict(tokenizer(prompts, **options))
-    return dict(processor(images=[list(row) for row in rows], text=prompts, **options))
-
-
-def _check_text(text: str) -> None:
-    if not text.strip():
-        raise ArgumentError("the prompt is empty; pass a question or the beginning of a text.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
-
-
-def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: bool) -> str:
-    """The text of a chat with one user message; templates of image-text models take a message as a list of parts."""
-
-    def content(words: str, pictures: int = 0) -> Any:
-        return [{"type": "image"}] * pictures + [{"type": "text", "text": words}] if parts else words
-
-    messages = [{"role": "user", "content": content(text, images)}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": content(system)})
-    try:
-        return str(owner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    except Exception as error:  # templates refuse a role with whatever their author chose to raise
-        raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
 
 
 def answer(

@@ -16,7 +16,7 @@ import torch
 from transformers import LogitsProcessor
 
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.row_group import ViewLogits
+from truthkit.decoding.engine.view import ViewLogits
 
 MAIN = "main"
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from truthkit.decoding.contrastive_search.lookahead import text_decoder
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.packed_attention import packed_attention
+from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 
 

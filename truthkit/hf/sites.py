@@ -199,3 +199,12 @@ def output_head(model: Any) -> nn.Module:
             "load it as a causal or image-text model, for example with tk.load."
         )
     return head
+
+
+def text_decoder(model: Any) -> Any:
+    """The module whose last hidden states the output head reads.
+
+    This is `get_decoder()`, or the decoder inside it where that is a model with a head of its own (Llama 4).
+    """
+    decoder = model.get_decoder()
+    return decoder.model if decoder.get_output_embeddings() is not None else decoder

@@ -6,14 +6,22 @@ takes its tokens back.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
+from transformers.cache_utils import (
+    Cache,
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
-from truthkit.decoding.contrastive_search.lookahead import tree_obstacle
 from truthkit.hf.branches import takes_branches
-from truthkit.hf.growing_cache import GrowingCache
+from truthkit.hf.growing_cache import GrowingCache, GrowingLayer
 from truthkit.hf.packed_attention import PACKED
+from truthkit.hf.sites import text_decoder
 
 
 def takes_trees(model: Any) -> bool:
@@ -39,3 +47,33 @@ def behind_prompts(tree: torch.Tensor, prompts: torch.Tensor, length: int, dtype
     rest = tree[..., length:].to(dtype).repeat(len(prompts) // len(tree), 1, 1, 1)
     before = additive(prompts.bool(), dtype)[:, None, None].expand(-1, -1, tree.shape[2], -1)
     return torch.cat([before, rest], dim=-1)
+
+
+_TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLayer)
+
+
+_OWN_POSITIONS = ("gpt_neo",)
+
+
+def tree_obstacle(model: Any, cache: Cache, *, attentions: Collection[str] = ("sdpa", "eager")) -> str | None:
+    """Why tokens of one row of `model` cannot be alternatives of each other, as a phrase for a message; None if they
+    can.
+
+    Args:
+        model: a plain model.
+        cache: what they would go into.
+        attentions: the implementations of attention that take the mask.
+    """
+    config = text_decoder(model).config
+    attention = config._attn_implementation
+    if attention not in attentions:
+        return f"its attention implementation, {attention!r}, takes no 4-D mask"
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:
+        return "it derives a token's position from its place in the cache"
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return "it attends in chunks"
+    kinds = {cache.layer_class_to_replicate or DynamicLayer, *map(type, cache.layers)}
+    if other := sorted(kind.__name__ for kind in kinds if kind not in _TREE_LAYERS):
+        return f"its cache holds {', '.join(other)}, from which single positions cannot be taken back"
+    return None

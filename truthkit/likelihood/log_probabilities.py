@@ -16,16 +16,17 @@ from typing import Any
 import torch
 
 from truthkit.activations.hooks import Hooked
-from truthkit.decoding.contrastive_search.lookahead import text_decoder
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import shared_width
 from truthkit.errors import ArgumentError
 from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.hf.packed_attention import packed_attention
+from truthkit.hf.sites import text_decoder
 from truthkit.hf.trees import additive, takes_trees
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.token_tree import TokenTree, common_length, token_trees
+from truthkit.text.tokens import padded
 
 _WORTH = 16
 """Fewer shared tokens than this are not read apart, nor those that would save less than a quarter of a batch."""
@@ -240,17 +241,6 @@ class _Reader:
         else:
             with self.decoder.branched(cache, index, keep=keep) as branches:
                 yield branches
-
-
-def padded(rows: Sequence[Sequence[int]], width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of rows padded on the left, to `width` at least."""
-    width = max(width, *map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        if row:
-            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(list(row)), 1
-    return ids, mask
 
 
 def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[Any]:

@@ -38,8 +38,8 @@ class ScoringModel:
             ArgumentError: a prompt without tokens, or more tokens than the model has room for.
             NotAvailableError: there is no such model.
         """
-        from truthkit.decoding.engine.prompt_views import text_tokenizer
         from truthkit.likelihood.log_probabilities import log_probabilities
+        from truthkit.text.tokens import text_tokenizer
 
         model, processor = self._loaded
         tokenizer = text_tokenizer(processor, "scoring")
@@ -62,7 +62,7 @@ class ScoringModel:
         import numpy as np
         import torch
 
-        from truthkit.decoding.engine.prompt_views import text_tokenizer
+        from truthkit.text.tokens import text_tokenizer
 
         model, processor = self._loaded
         tokenizer = text_tokenizer(processor, "features")

@@ -14,8 +14,8 @@ import torch
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import shared_width
 from truthkit.hf.growing_cache import GrowingCache
-from truthkit.likelihood.log_probabilities import padded
 from truthkit.likelihood.token_tree import common_length
+from truthkit.text.tokens import padded
 
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 

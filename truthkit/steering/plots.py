@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
 from truthkit.markup import Markup, element
 from truthkit.steering.projections import projections
 from truthkit.steering.vector import SteeringVector
+from truthkit.text.tokens import text_tokenizer
 
 _STYLE = (
     "body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap } "

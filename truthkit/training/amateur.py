@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from truthkit.factcheck.overlap import fingerprint
+from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.card import file_sha256
 from truthkit.training.lora import Settings, train

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from truthkit.decoding.contrastive_search.lookahead import text_decoder
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.quiet import no_peft_rename
 from truthkit.training import card, simctg

@@ -8,18 +8,14 @@ alternatives of each other: the cache is repeated k times and the winners' rows 
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from transformers.cache_utils import (
     Cache,
-    DummyLayer,
     DynamicCache,
-    DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionCacheLayerMixin,
     QuantizedCache,
@@ -27,25 +23,16 @@ from transformers.cache_utils import (
 )
 
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.growing_cache import GrowingCache, GrowingLayer, grow
+from truthkit.hf.growing_cache import GrowingCache, grow
 from truthkit.hf.packed_attention import packed_attention
+from truthkit.hf.sites import text_decoder
+from truthkit.hf.trees import _TREE_LAYERS, tree_obstacle
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
-_TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLayer)
-_OWN_POSITIONS = ("gpt_neo",)
 _STATE_ELSEWHERE = (
     "{} keeps its state outside of a transformers Cache, so contrastive search cannot look ahead and come back; "
     "use greedy search or sampling."
 )
-
-
-def text_decoder(model: Any) -> Any:
-    """The module whose last hidden states the output head reads.
-
-    This is `get_decoder()`, or the decoder inside it where that is a model with a head of its own (Llama 4).
-    """
-    decoder = model.get_decoder()
-    return decoder.model if decoder.get_output_embeddings() is not None else decoder
 
 
 class Layout(Protocol):
@@ -189,30 +176,6 @@ def can_crop(cache: Cache) -> bool:
         and not (isinstance(layer, DynamicSlidingWindowLayer) and layer.get_seq_length() >= layer.sliding_window)
         for layer in cache.layers
     )
-
-
-def tree_obstacle(model: Any, cache: Cache, *, attentions: Collection[str] = ("sdpa", "eager")) -> str | None:
-    """Why tokens of one row of `model` cannot be alternatives of each other, as a phrase for a message; None if they
-    can.
-
-    Args:
-        model: a plain model.
-        cache: what they would go into.
-        attentions: the implementations of attention that take the mask.
-    """
-    config = text_decoder(model).config
-    attention = config._attn_implementation
-    if attention not in attentions:
-        return f"its attention implementation, {attention!r}, takes no 4-D mask"
-    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:
-        return "it derives a token's position from its place in the cache"
-    if getattr(config, "attention_chunk_size", None) is not None:
-        return "it attends in chunks"
-    kinds = {cache.layer_class_to_replicate or DynamicLayer, *map(type, cache.layers)}
-    if other := sorted(kind.__name__ for kind in kinds if kind not in _TREE_LAYERS):
-        return f"its cache holds {', '.join(other)}, from which single positions cannot be taken back"
-    return None
 
 
 def _tree_masks(

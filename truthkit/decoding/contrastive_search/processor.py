@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from truthkit.decoding.contrastive_search.lookahead import Layout, can_crop, prepare_cache, text_decoder
+from truthkit.decoding.contrastive_search.lookahead import Layout, can_crop, prepare_cache
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 
 _MEDIA_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "audio_token_id")

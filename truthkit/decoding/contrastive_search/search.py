@@ -19,11 +19,12 @@ from torch import nn
 from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache, text_decoder
+from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner, uncompiled
 
 __all__ = ["ContrastiveSearch", "ContrastiveSearchLogitsProcessor", "contrastive_search"]

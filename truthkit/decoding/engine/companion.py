@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from truthkit.decoding.engine.image_rows import token_types
-from truthkit.decoding.engine.row_group import RowGroup, ViewLogits
+from truthkit.decoding.engine.row_group import RowGroup
+from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ModelError
 from truthkit.hf.branches import BranchedCache
 from truthkit.hf.growing_cache import GrowingCache

@@ -20,9 +20,10 @@ import torch
 from truthkit.decoding.engine.arithmetic import check_beta, plausible
 from truthkit.decoding.engine.companion import Companion
 from truthkit.decoding.engine.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
-from truthkit.decoding.engine.row_group import RowGroup, View, ViewLogits, check_same_vocabulary
+from truthkit.decoding.engine.row_group import RowGroup, check_same_vocabulary
 from truthkit.decoding.engine.shared_cache import is_static, keep_main_view, make_room, static_length
 from truthkit.decoding.engine.short_views import ShortViews, read_short
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import grow
@@ -110,8 +111,6 @@ class Decoder(ABC):
 
     def __add__(self, other: Decoder) -> Decoder:
         """Both decoders at once; see `Together`."""
-        from truthkit.decoding.together import Together
-
         return Together(*(part for one in (self, other) for part in getattr(one, "decoders", (one,))))
 
     def __enter__(self) -> Self:
@@ -504,8 +503,62 @@ class Decoder(ABC):
         return RowGroup(language_half(other), [view], layers, norm=self.norm, vision=other)
 
 
+class Together(Decoder):
+    """Combine decoders of one model, as in `tk.RITUAL(...) + tk.VCD(...)`.
+
+        s = l + Σ_m (s_m − l),   then the strictest of the decoders' plausibility constraints
+
+    Each decoder adds what it changes in the model's own logits, so a term such as RITUAL's `alpha · l(T(V))` or VCD's
+    `alpha · (l(V) − l(V_noisy))` comes out as it stands in its formula. RITUAL with VCD or M3ID was reported, but the
+    released code can't do it: the form is ours.
+
+    Args:
+        decoders: two or more for the same model, none of them attached.
+        beta: plausibility cut-off in (0, 1], 0 for none; by default the largest of theirs.
+
+    Raises:
+        ArgumentError: fewer than two, or for different models.
+    """
+
+    def __init__(self, *decoders: Decoder, beta: float | None = None):
+        if len(decoders) < 2 or any(decoder.front is not decoders[0].front for decoder in decoders):
+            raise ArgumentError("Together takes two or more decoders that were built for the same model.")
+        self.decoders = decoders
+        first = decoders[0]
+        if any(decoder.norm != first.norm for decoder in decoders if decoder.layers):
+            raise ArgumentError("decoders that read early exits with and without the final norm cannot be combined.")
+        super().__init__(
+            first.front,
+            [view for decoder in decoders for view in decoder.views[1:]],
+            layers=sorted({layer for decoder in decoders for layer in decoder.layers}),
+            beta=max(decoder.beta for decoder in decoders) if beta is None else beta,
+            norm=next((decoder.norm for decoder in decoders if decoder.layers), True),
+        )
+
+        for decoder in decoders:
+            decoder.host = self
+
+    def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+        rest, scores = iter(views), main.logits
+        for decoder in self.decoders:
+            own = [self._as_seen_by(decoder, next(rest)) for _ in decoder.views[1:]]
+            scores = scores + (decoder.combine(self._as_seen_by(decoder, main), *own) - main.logits)
+        return scores
+
+    def _as_seen_by(self, decoder: Decoder, view: ViewLogits) -> ViewLogits:
+        """The view with the early exits that `decoder` asked for."""
+        if view.exits is None or decoder.layers == self.layers:
+            return view
+        exits = view.exits[_places(decoder.layers, self.layers)] if decoder.layers else None
+        return ViewLogits(view.logits, exits, view.step)
+
+
 def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """How many tokens the prompt of a call of `generate` has; None where it makes one itself."""
     given = (*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
     prompt = next((one for one in given if isinstance(one, torch.Tensor)), None)
     return None if prompt is None else prompt.shape[1]
+
+
+def _places(some: Sequence[int], among: Sequence[int]) -> list[int]:
+    return [among.index(layer) for layer in some]

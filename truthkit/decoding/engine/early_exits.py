@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from truthkit.errors import ModelError
+from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.sites import decoder_blocks, final_norm, output_head, resolve_layers
 
 
@@ -97,3 +97,20 @@ class EarlyExits:
                 "output into what its output head reads. Use a method without `layers` (ICD, CAD), or omega=0 in LOL."
             )
         self._checked = True
+
+
+def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
+    """Layer numbers, or the blocks that "low" and "high" stand for in transformers 4's DoLa.
+
+    Raises:
+        ArgumentError: another name, no layer at all, or one that the model does not have.
+    """
+    count = len(decoder_blocks(model))
+    if layers == "low":
+        first = 1 if count > 2 else 0
+        layers = range(first, max(min(count // 2, 20) - 1, first + 1), 2)
+    elif layers == "high":
+        layers = range(max(count // 2, count - 20, 1) - 1, count - 1, 2)
+    elif isinstance(layers, str):
+        raise ArgumentError(f'layers is {layers!r}; expected "low", "high" or a list of layer numbers.')
+    return resolve_layers(layers, count)

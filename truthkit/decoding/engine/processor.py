@@ -16,10 +16,11 @@ from transformers import LogitsProcessor
 
 from truthkit.decoding.engine.arithmetic import plausible
 from truthkit.decoding.engine.companion import Companion
-from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.decoder import Decoder, Together
 from truthkit.decoding.engine.image_rows import placeholders
 from truthkit.decoding.engine.pictures import Pictures
-from truthkit.decoding.engine.row_group import RowGroup, ViewLogits
+from truthkit.decoding.engine.row_group import RowGroup
+from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ArgumentError, AttachError, ModelError
 from truthkit.hf.wrapping import owner_of
 
@@ -183,3 +184,24 @@ class DecoderLogitsProcessor(LogitsProcessor):
         others = [next(own) if view.model is None else next(separate) for view in self.decoder.views[1:]]
         combined = self.decoder.combine(main, *others)
         return plausible(combined, main.logits, self.decoder.beta)[:, 0].log_softmax(dim=-1)  # type: ignore[return-value]
+
+
+class TogetherLogitsProcessor(DecoderLogitsProcessor, decoder=Together):
+    """`Together` as one entry of an existing `logits_processor=[...]` list.
+
+    Args:
+        decoders, beta: as in `Together`.
+        attention_mask: the prompt's 2-D mask; None takes leading pad tokens for padding.
+        pictures: the prompts' images, for image-text models; by default those of the first decoder that has some.
+    """
+
+    def __init__(
+        self,
+        *decoders: Decoder,
+        beta: float | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pictures: Pictures | None = None,
+    ):
+        known = (getattr(decoder, "pictures", None) for decoder in decoders)
+        pictures = next((some for some in known if some is not None), None) if pictures is None else pictures
+        self.follow(Together(*decoders, beta=beta), attention_mask, pictures)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.text.template import chat_prefixes
+from truthkit.text.tokens import text_tokenizer
 
 PromptRewrite = Callable[[list[list[int]]], list[list[int]]]
 """Maps the unpadded token ids of every row to those of the view, row by row."""
-
-_MARK = "\u2063content\u2063"
 
 
 def shared_width(
@@ -43,58 +43,6 @@ def shared_width(
             return None
         width = max(width, *map(len, cut))
     return width
-
-
-def text_tokenizer(processor: Any, needed_for: str) -> Any:
-    """The tokenizer itself, or the one inside an image-text processor.
-
-    Raises:
-        ArgumentError: `processor` is None.
-    """
-    if processor is None:
-        raise ArgumentError(f"processor is None, but {needed_for} needs the tokenizer; pass it as the second argument.")
-    return getattr(processor, "tokenizer", processor)
-
-
-def _before_content(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
-    """What the template puts before the user's words; None where these words do not come out as they went in."""
-    rendered = tokenizer.apply_chat_template([*messages, {"role": "user", "content": _MARK}], tokenize=False)
-    before, mark, _ = rendered.partition(_MARK)
-    return before.rstrip() if mark else None
-
-
-def _chat_prefixes(tokenizer: Any, instruction: str) -> tuple[str, str] | None:
-    """The text before the first user message, without and with the instruction; None without a usable chat template."""
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    if (plain := _before_content(tokenizer, [])) is None:
-        return None
-    try:
-        instructed = _before_content(tokenizer, [{"role": "system", "content": instruction}])
-    except Exception:  # templates refuse a system role with whatever their author chose to raise
-        instructed = None
-    if instructed is None or instruction.strip() not in instructed:  # refused, or left out in silence
-        instructed = f"{plain}\n{instruction}\n"
-    return plain, instructed
-
-
-def after_content(processor: Any) -> list[int]:
-    """The tokens that the chat template ends a user's turn with, the cue to answer included; [] without a template."""
-    tokenizer = text_tokenizer(processor, "the chat template")
-    owner = processor if getattr(processor, "chat_template", None) else tokenizer
-    if not getattr(owner, "chat_template", None):
-        return []
-    for content in (_MARK, [{"type": "text", "text": _MARK}]):  # image-text templates take a list of parts
-        try:
-            rendered = owner.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-        except Exception:  # templates refuse what they don't know with whatever their author chose to raise
-            continue
-        _, mark, after = rendered.partition(_MARK)
-        if mark:
-            return tokenizer(after, add_special_tokens=False).input_ids
-    return []
 
 
 def _common_suffix(a: Sequence[int], b: Sequence[int]) -> list[int]:
@@ -125,7 +73,7 @@ def with_instruction(processor: Any, instruction: str) -> PromptRewrite:
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False).input_ids
 
-    prefixes = _chat_prefixes(tokenizer, instruction)
+    prefixes = chat_prefixes(tokenizer, instruction)
     before, after = map(encode, prefixes) if prefixes else ([], [])
     user_header = _common_suffix(before, after)
     in_front = encode(f"{instruction}\n\n")

@@ -10,55 +10,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from truthkit.decoding.engine.adapter_rows import AdapterRows
 from truthkit.decoding.engine.early_exits import EarlyExits
-from truthkit.decoding.engine.image_rows import ImageRewrite, ImageRows, image_encoder, placeholders, scattered
+from truthkit.decoding.engine.image_rows import ImageRows, image_encoder, placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes
-from truthkit.decoding.engine.prompt_views import PromptRewrite
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast import fast_decoding
 from truthkit.hf.trees import behind_prompts, takes_trees
-
-
-@dataclass(frozen=True)
-class View:
-    """What one auxiliary view changes; everything left at None is as in the main view.
-
-    Attributes:
-        name: what people call it, in explanations.
-        prompt: rewrites the prompt's token ids.
-        adapter: a LoRA adapter that is on in this view: a name loaded in the model, a PEFT folder or a hub id.
-        model: another model, with its own forward and cache.
-        exits: whether the decoder's early exits are read in this view too.
-        images: how this view's images come from the main ones.
-    """
-
-    name: str
-    prompt: PromptRewrite | None = None
-    adapter: str | None = None
-    model: Any | None = None
-    exits: bool = False
-    images: ImageRewrite | None = None
-
-
-@dataclass(frozen=True)
-class ViewLogits:
-    """One view's next-token logits in float32 (float64 for a float64 model).
-
-    Attributes:
-        logits: shape (batch, positions, vocabulary).
-        exits: early exits, shape (layers, batch, positions, vocabulary); None where the view reads none.
-        step: how many tokens were generated before the first of the positions; 0 while the prompt is read.
-    """
-
-    logits: torch.Tensor
-    exits: torch.Tensor | None = None
-    step: int = 0
 
 
 class RowGroup:

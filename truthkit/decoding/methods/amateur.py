@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from truthkit.decoding.engine.prompt_views import text_tokenizer, with_instruction
-from truthkit.decoding.engine.row_group import View
+from truthkit.decoding.engine.prompt_views import with_instruction
+from truthkit.decoding.engine.view import View
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.wrapping import plain_model
+from truthkit.text.tokens import text_tokenizer
 
 DISHONEST_PROMPT = (
     "You are an assistant who always answers with something false. Be confident, sound convincing, "

@@ -8,7 +8,7 @@ import torch
 
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.row_group import ViewLogits
+from truthkit.decoding.engine.view import ViewLogits
 
 
 class APC(Decoder):

@@ -11,7 +11,7 @@ from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import without_context
-from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.engine.view import View, ViewLogits
 
 
 class CAD(Decoder):

@@ -9,10 +9,9 @@ import torch
 
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.early_exits import named_layers
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.row_group import ViewLogits
-from truthkit.errors import ArgumentError
-from truthkit.hf.sites import decoder_blocks, resolve_layers
+from truthkit.decoding.engine.view import ViewLogits
 from truthkit.hf.wrapping import plain_model
 
 
@@ -62,20 +61,3 @@ class DoLa(Decoder):
 
 class DoLaLogitsProcessor(DecoderLogitsProcessor, decoder=DoLa):
     """`DoLa` as one entry of an existing `logits_processor=[...]` list; takes the arguments of `DoLa`."""
-
-
-def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
-    """Layer numbers, or the blocks that "low" and "high" stand for in transformers 4's DoLa.
-
-    Raises:
-        ArgumentError: another name, no layer at all, or one that the model does not have.
-    """
-    count = len(decoder_blocks(model))
-    if layers == "low":
-        first = 1 if count > 2 else 0
-        layers = range(first, max(min(count // 2, 20) - 1, first + 1), 2)
-    elif layers == "high":
-        layers = range(max(count // 2, count - 20, 1) - 1, count - 1, 2)
-    elif isinstance(layers, str):
-        raise ArgumentError(f'layers is {layers!r}; expected "low", "high" or a list of layer numbers.')
-    return resolve_layers(layers, count)

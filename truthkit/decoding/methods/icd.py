@@ -9,7 +9,7 @@ import torch
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.row_group import ViewLogits
+from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.amateur import amateur_view
 
 

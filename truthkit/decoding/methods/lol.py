@@ -9,11 +9,11 @@ import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite, most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.early_exits import named_layers
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import with_instruction
-from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.methods.amateur import amateur_view
-from truthkit.decoding.methods.dola import named_layers
 from truthkit.hf.wrapping import plain_model
 
 REFOCUS_PROMPT = (

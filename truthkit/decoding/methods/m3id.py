@@ -12,7 +12,7 @@ from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_rows import no_images
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import without_images
-from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.hf.wrapping import plain_model
 
 

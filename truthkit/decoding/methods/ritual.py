@@ -14,7 +14,7 @@ from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_rows import ImageInputs, Source
 from truthkit.decoding.engine.pictures import Pictures
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.images.operations import Size
 from truthkit.images.reading import ImageSource
 from truthkit.images.transforms import TransformChoice, choose, content_seed, transformed

@@ -11,13 +11,14 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from truthkit.decoding.engine.image_rows import Source, token_types
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.prompt_views import after_content, text_tokenizer
 from truthkit.decoding.methods.ritual import RITUAL
 from truthkit.errors import ArgumentError
 from truthkit.hf.growing_cache import GrowingLayer
 from truthkit.hf.wrapping import replaced_method
 from truthkit.images.reading import ImageSource
 from truthkit.images.transforms import TRANSFORMS, TransformChoice
+from truthkit.text.template import after_content
+from truthkit.text.tokens import text_tokenizer
 
 CHOICE_PROMPT = """\
 To answer this, you may look at the image once more after one of these transformations:

@@ -11,7 +11,7 @@ from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_rows import ImageInputs, Source
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.row_group import View, ViewLogits
+from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.images.noise import diffusion_noise, signal_and_noise
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from truthkit.activations.hooks import Hooked
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.running.records import Records, content_key
+from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
-from truthkit.evaluation.running.task import Ask
-from truthkit.generation.answers import encode_prompts
+from truthkit.evaluation.running.task import Ask, Item
+from truthkit.files.writing import content_key
 from truthkit.images.reading import read_image
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.likelihood.shared_images import can_share, generate_behind_images
+from truthkit.text.encode import encode_prompts
+from truthkit.text.tokens import text_tokenizer
 
 _ITEMS_OF_CHOICES = 64
 """Items scored at a time: a record is written after each so many."""
@@ -36,30 +36,6 @@ _SEEN_APART = ("all", "prompt", "generated", "answer", "image")
 
 OnBatch = Callable[[int], None]
 """Called with the number of items that were just done."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to ask.
-
-    Attributes:
-        id: unique in the task.
-        prompt: a user's message; with `raw`, text to go on from.
-        images: paths of the images in front of it.
-        choices: continuations whose log-probability is asked for, the space in front included; none: write an answer.
-        raw: no chat template.
-    """
-
-    id: str
-    prompt: str
-    images: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    raw: bool = False
-
-    @property
-    def key(self) -> str:
-        """Of the content, wherever the item stands in its file and in whatever folder its images lie."""
-        return content_key(self.id, self.prompt, [Path(image).name for image in self.images], self.choices)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError, TruthkitError
-from truthkit.evaluation.running.records import content_key
+from truthkit.files.writing import content_key
 
 _PATIENCE = 5.0
 """Seconds to wait for the hub's first word: `datasets` itself would try for half a minute."""

@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 import truthkit
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.running.asking import Asking, Item
-from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records, file_sha256, write_atomically
+from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records
+from truthkit.evaluation.running.task import Item
 from truthkit.evaluation.tasks import Task
+from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.statistics.score import Score
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")

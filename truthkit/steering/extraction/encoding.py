@@ -7,50 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
+from truthkit.text.tokens import TokenLists, text_tokenizer
 
 Messages = list[dict[str, Any]]
-
-
-class TokenLists:
-    """Lists of token ids, one after another in one array."""
-
-    def __init__(self) -> None:
-        self._ids, self._ends = array("i"), array("q", [0])
-
-    def append(self, ids: Sequence[int]) -> None:
-        self._ids.extend(ids)
-        self._ends.append(len(self._ids))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> list[int]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._ids[self._ends[index] : self._ends[index + 1]].tolist()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return map(self.__getitem__, range(len(self)))
-
-    def length(self, index: int) -> int:
-        """How many tokens list `index` has."""
-        return self._ends[index + 1] - self._ends[index]
-
-    def digest(self) -> str:
-        """SHA-256 of all of them."""
-        return hashlib.sha256(self._ids.tobytes() + self._ends.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

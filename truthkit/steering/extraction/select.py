@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from truthkit.activations.positions import Positions
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
 from truthkit.steering.extraction.encoding import EncodedPairs
 from truthkit.steering.vector import SteeringVector
+from truthkit.text.tokens import text_tokenizer
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def task(
         lemmatizer: nltk or pattern
         prompt: what is asked of every image
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.chair import scorer
 
     home = data if data.is_dir() else data.parent

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.prompt_views import text_tokenizer
 from truthkit.evaluation.running.asking import Asking
 from truthkit.factcheck.claims import Claim
 from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.explanations import explanations
 from truthkit.factcheck.verdicts import LEAD, as_verdicts
 from truthkit.likelihood.log_probabilities import log_probabilities
-from truthkit.text.tokens import encode_dialogue
+from truthkit.text.tokens import encode_dialogue, text_tokenizer
 
 TOKENS_PER_CLAIM = 128
 

@@ -11,7 +11,8 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.task import Task
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking, Item
+    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.task import Item
     from truthkit.statistics.intervals import Measure
     from truthkit.statistics.score import Score
 
@@ -33,7 +34,7 @@ def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_ev
         explain: ask for an explanation of each verdict too
         gold_evidence: show the gold explanation as evidence; it tells the verdict, so this is an upper bound
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.factcheck import scorer
     from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, read_claims
 

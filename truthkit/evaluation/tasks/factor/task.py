@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from truthkit.evaluation.running.task import Task
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking, Item
+    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.task import Item
     from truthkit.statistics.score import Score
 
 EXAMPLES = ("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",)
@@ -22,7 +23,7 @@ def task(data: Path, *, form: str = "official") -> Task:
         data: a CSV such as news_factor.csv or expert_factor.csv
         form: official compares means per token after truncated prefixes, dola sums, after full prefixes for news
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.factor import scorer
 
     questions = scorer.read_questions(data, form=form)
@@ -40,7 +41,7 @@ def task(data: Path, *, form: str = "official") -> Task:
 
 def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[str, Any]]:
     """The log-probability of every completion, and of how many tokens it is."""
-    from truthkit.decoding.engine.prompt_views import text_tokenizer
+    from truthkit.text.tokens import text_tokenizer
 
     tokenizer = text_tokenizer(asking.processor, "a completion")
 

@@ -41,7 +41,7 @@ def task(data: Path, *, images: Path | None = None) -> Task:
         images: folder of the images, with a folder per subtask; by default `images` beside the data, or the data's own
             folder
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.mme import scorer
 
     pairs: dict[tuple[str, str], list[scorer.Question]] = {}

@@ -13,7 +13,8 @@ from truthkit.evaluation.running.task import Ask, Task
 from truthkit.likelihood.scoring_model import ScoringModel
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking, Item
+    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.task import Item
     from truthkit.statistics.score import Score
 
 EXAMPLES = (
@@ -34,7 +35,7 @@ def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: 
         chat: put the prompts as chat messages instead of going on from them
         drop_last: count n-grams as the authors' script, which stops one short of the last
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.open_ended import scorer as open_ended
     from truthkit.files.reading import read_records, read_text
 

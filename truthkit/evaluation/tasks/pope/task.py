@@ -47,7 +47,7 @@ def task(data: Path, *, images: Path | None = None, parser: str = "official", su
         parser: how an answer is read: official, opera, vcd or strict
         suffix: put behind every question, as " Answer the question using a single word or phrase."
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.pope import scorer
 
     questions = scorer.read_questions(data)

@@ -40,7 +40,7 @@ def task(data: Path, *, protocol: str = "lm-eval") -> Task:
         data: mc_task.json, TruthfulQA.csv or the folder that holds them; or hub
         protocol: lm-eval, authors or dola
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.truthfulqa import choices as scorer
 
     questions = scorer.read_questions(data, protocol=protocol)

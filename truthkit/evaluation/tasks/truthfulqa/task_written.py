@@ -12,7 +12,8 @@ from truthkit.evaluation.tasks.truthfulqa import task as truthfulqa
 from truthkit.likelihood.scoring_model import ScoringModel
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking, Item
+    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.task import Item
     from truthkit.statistics.score import Score
 
 HUB = truthfulqa.HUB
@@ -30,7 +31,7 @@ def task(data: Path, *, chat: bool = False, truth_judge: str | None = None, info
             allenai/truthfulqa-truth-judge-llama2-7B: hub id or folder
         info_judge: model that was trained to say whether an answer is informative
     """
-    from truthkit.evaluation.running.asking import Item
+    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.truthfulqa import choices as multiple_choice
     from truthkit.evaluation.tasks.truthfulqa import written as scorer
 

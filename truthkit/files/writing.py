@@ -1,0 +1,67 @@
+"""Writing so that nothing is lost: atomically, with errors that name the way out; checksums of content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from truthkit.errors import NotAvailableError
+
+
+def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
+    """Write JSON, or with `lines` one line per entry, so that the file is the old or the new one, never half of it.
+
+    Raises:
+        NotAvailableError: it can't be written, the disk is full for one.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                if lines:
+                    file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
+                else:
+                    json.dump(document, file, indent=2, ensure_ascii=False)
+                    file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the file system as one that names `path` and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise NotAvailableError(
+            f"{path} cannot be written: {error.strerror or error}. Once it can, run the same command again: what was "
+            "finished before is kept."
+        ) from error
+
+
+def content_key(*parts: Any) -> str:
+    """A key that depends on the content alone: the first 16 hexadecimal digits of a SHA-256 over the parts as JSON."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, or of all files of a folder with their names."""
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
