@@ -22,8 +22,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
-from truthkit.decoding.engine.controls import Control, model_alone
-from truthkit.decoding.engine.registry import register
+from truthkit.decoding.engine.described import Described
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.sites import text_decoder
@@ -92,8 +91,7 @@ def contrastive_search(
         return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
-@register
-class ContrastiveSearch:
+class ContrastiveSearch(Described):
     r"""Look one token ahead, and take what is probable and unlike everything said so far.
 
     Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included:
@@ -115,28 +113,21 @@ class ContrastiveSearch:
     """
 
     name: ClassVar[str] = "contrastive_search"
-    sees_images: ClassVar[bool] = False
 
     def __init__(self, model: Any, processor: Any = None, *, penalty_alpha: float = _ALPHA, top_k: int = _TOP_K):
         self.model = language_half(plain_model(model))
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._stack = ExitStack()
-
-    @classmethod
-    def controls(cls, **_options: Any) -> tuple[Control, ...]:
-        """What an honest table puts beside it: the model alone, by greedy search and by sampling."""
-        return model_alone()
 
     def __enter__(self) -> ContrastiveSearch:
         with ExitStack() as stack:
             stack.enter_context(sole_owner(self.model, type(self).__name__))
             stack.enter_context(replaced_method(self.model, "generate", self._generate))
-            self._stack = stack.pop_all()
+            vars(self)["_attached"] = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        vars(self).pop("_attached").close()
 
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)

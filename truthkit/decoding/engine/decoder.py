@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_beta
-from truthkit.decoding.engine.controls import Control, combined, model_alone
-from truthkit.decoding.engine.options import defaults, given_options, is_built, kept
-from truthkit.decoding.engine.registry import register
+from truthkit.decoding.engine.controls import Control, combined
+from truthkit.decoding.engine.described import Described
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup, check_same_vocabulary
-from truthkit.decoding.engine.written import shown, spec_text
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.wrapping import language_half, plain_model
 
@@ -29,11 +27,10 @@ if TYPE_CHECKING:
     from truthkit.hf.wrapping import GenerativeModel
 
 
-class Decoder(ABC):
+class Decoder(Described, ABC):
     """A decoding method for one model; `with decoder:` attaches it, as often as you like, one time after the other.
 
-    A subclass with a `name` in its body is known by it to command lines. It does not change once it is built: what
-    arises while decoding belongs to the session.
+    It does not change once it is built: what arises while decoding belongs to the session.
 
     Args:
         model: the model whose `generate` (or forward) is to be changed; PEFT and `torch.compile` wrappers are looked
@@ -54,13 +51,6 @@ class Decoder(ABC):
         ArgumentError, ModelError, NotAvailableError: see the methods' own docstrings.
     """
 
-    name: ClassVar[str] = ""
-    """What command lines and records call it; "" for none."""
-
-    sees_images: ClassVar[bool] = False
-    """Whether it compares images, and so needs one."""
-
-    @kept
     def __init__(
         self,
         model: Any,
@@ -92,37 +82,12 @@ class Decoder(ABC):
         layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
         return ViewGroup(language_half(other), [view], layers, norm=self.norm, vision=other)
 
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = kept(vars(cls)["__init__"])  # type: ignore[method-assign]
-        if "name" in vars(cls):
-            register(cls)
-
     @abstractmethod
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         """The method's scores, shape (batch, positions, vocabulary), before the plausibility constraint.
 
         Scores may differ from log-probabilities by a constant per row and position.
         """
-
-    @classmethod
-    def controls(cls, **options: Any) -> tuple[Control, ...]:
-        """What an honest table puts beside this decoder with these options; those left out are as by default.
-
-        That is the model alone: by greedy search, by sampling, and by sampling as cool as the method makes it (see
-        `cooler`) and under its plausibility constraint.
-        """
-        known = defaults(cls) | options
-        return model_alone(cls.cooler(**known), known.get("beta", 0.0))
-
-    @classmethod
-    def cooler(cls, **options: Any) -> float:
-        """What the scores multiply the model's logits by where the views add nothing of their own, given all options.
-
-        1 is right for methods that contrast log-probabilities.
-        """
-        return 1.0
 
     def __add__(self, other: Decoder) -> Decoder:
         """Both decoders at once; see `Together`."""
@@ -136,34 +101,6 @@ class Decoder(ABC):
 
     def __exit__(self, *_exception: object) -> None:
         self.__dict__.pop("_session").close()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if is_built(self):
-            raise AttributeError(
-                f"{name} of {type(self).__name__} cannot be set: a decoder does not change once it is built. Build "
-                "another one; what arises while decoding belongs to the session."
-            )
-        super().__setattr__(name, value)
-
-    def __repr__(self) -> str:
-        options = [f"{key}={shown(value)}" for key, value in self.options.items()]
-        return f"{type(self).__name__}({', '.join(['model', *options])})"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that it was built with, without those that are as by default or hold parts of the prompt."""
-        return given_options(self)
-
-    @property
-    def spec(self) -> str:
-        """The decoder as text, which `truthkit.decoding.spec.parse_spec` reads back.
-
-        Raises:
-            ArgumentError: it has no name, or an option that cannot be written, such as a function or a model.
-        """
-        if not self.name:
-            raise ArgumentError(f"{type(self).__name__} has no name, and cannot be written without one.")
-        return spec_text(self.name, self.options)
 
 
 class Together(Decoder):

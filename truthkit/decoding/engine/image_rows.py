@@ -178,6 +178,7 @@ def _joined(parts: Sequence[ImageInputs]) -> ImageInputs:
     return {
         name: torch.cat([part[name].to(value) for part in parts]) if isinstance(value, torch.Tensor) else value
         for name, value in parts[0].items()
+        if all(name in part for part in parts)  # a processor may say more than the model asks for
     }
 
 
