@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +32,6 @@ class ForwardPair:
 
     def __init__(self, loop: Loop, observers: Sequence[Observer]):
         self._loop, self._observers = loop, observers
-        self._positional = list(inspect.signature(loop.model.forward).parameters)
         self._call: dict[str, Any] = {}
         self._short: ShortViews | None = None
 
@@ -44,7 +42,7 @@ class ForwardPair:
         loop, main = self._loop, self._loop.main
         if loop.inert:
             return None
-        kwargs = {**dict(zip(self._positional, args, strict=False)), **kwargs}
+        kwargs = {**dict(zip(main.group.parameters, args, strict=False)), **kwargs}
         if kwargs.get("labels") is not None:
             raise ArgumentError(f"labels cannot be given under {loop.name}: its logits are for decoding, not loss.")
         if "past_key_values" in kwargs:

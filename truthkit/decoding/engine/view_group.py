@@ -37,25 +37,25 @@ class ViewGroup:
     def __init__(
         self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True, vision: Any = None
     ):
-        self.model, self.views, self.norm = model, tuple(views), norm
+        self.model, self.views = model, tuple(views)
         self.vision = model if vision is None else vision
         self.exit_views = tuple(i for i, view in enumerate(views) if view.exits and layers)
         self.layers = tuple(layers) if self.exit_views else ()
         self.same_prompt = all(view.prompt is None for view in views)
-        parameters = inspect.signature(model.forward).parameters
-        self.takes_positions = "position_ids" in parameters
-        self.takes_logits_to_keep = "logits_to_keep" in parameters
+        self.parameters = tuple(inspect.signature(model.forward).parameters)
+        self.takes_positions = "position_ids" in self.parameters
+        self.takes_logits_to_keep = "logits_to_keep" in self.parameters
         self.image_rows()
         self.adapters = tuple((i, Adapter(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter)
         for _, adapter in self.adapters:
             self._check_sees_alike(adapter)
-        exits = self.exits()
+        self._exits = EarlyExits(model, self.layers, norm=norm) if self.layers else None
         if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
             raise ModelError(
                 f"{type(model).__name__} takes no position_ids, so views whose prompts differ in length cannot be "
                 "lined up; use views with the same prompt (an adapter, early exits)."
             )
-        if exits and any(exits.head in adapter.modules for _, adapter in self.adapters):
+        if self._exits and any(self._exits.head in adapter.modules for _, adapter in self.adapters):
             raise ModelError(
                 "the amateur's adapter changes the output head, through which early exits of all views pass; use "
                 "omega=0 in LOL, or an adapter that leaves the head alone."
@@ -67,7 +67,7 @@ class ViewGroup:
 
     def exits(self) -> EarlyExits | None:
         """For the early exits of a session, where there are some."""
-        return EarlyExits(self.model, self.layers, norm=self.norm) if self.layers else None
+        return None if self._exits is None else self._exits.anew()
 
     @property
     def takes_trees(self) -> bool:
