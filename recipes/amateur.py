@@ -48,9 +48,9 @@ def answer_log_probs(
 ) -> list[tuple[float, int]]:
     """Each answer's log-probability and number of tokens."""
     rows = [encode(tokenizer, example, 1024) for example in examples]
-    with decoder or nullcontext(), tqdm(total=len(rows), desc=label) as bar:
+    with decoder or nullcontext() as session, tqdm(total=len(rows), desc=label) as bar:
         scores = log_probabilities(
-            model, [row.ids for row in rows], [row.start for row in rows], decoder, on_rows=bar.update
+            model, [row.ids for row in rows], [row.start for row in rows], session, on_rows=bar.update
         )
     return [(score, len(row.ids) - row.start) for score, row in zip(scores, rows, strict=True)]
 

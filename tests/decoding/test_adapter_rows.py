@@ -26,7 +26,7 @@ def amateur_logits(model: Any, amateur: str, **inputs: Any) -> tuple[torch.Tenso
     seen: list[Any] = []
     with tk.ICD(model, amateur=amateur) as decoder, torch.no_grad():
         decoder.observers.append(lambda views, _combined: seen.extend(view.logits for view in views))
-        decoder.model(**(inputs or BATCH))
+        model(**(inputs or BATCH))
     return seen[0], seen[1]
 
 

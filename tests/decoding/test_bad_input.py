@@ -161,12 +161,12 @@ class TestWhileDecoding:
             bench.model.lm_head.weight[7, 3] = float("nan")
         ids = bench.rows(1)["input_ids"]
         with (
-            CASES[name].attached(bench, 1) as decoder,
+            CASES[name].attached(bench, 1),
             pytest.raises(
                 tk.ModelError, match=r"met NaN logits from LlamaForCausalLM in torch\.float32.*another dtype"
             ),
         ):
-            decoder.model.generate(ids, max_new_tokens=4)
+            bench.model.generate(ids, max_new_tokens=4)
         assert not bench.model._forward_hooks
 
     def test_nan_of_the_amateur(self, bench: Bench) -> None:

@@ -304,14 +304,14 @@ class TestGenerate:
 
         for name in ("ritual", "ritual-plus", "m3id", "ritual+vcd"):
             decoder = CASES[name].attached(bench, 3)
-            with decoder:
+            with decoder as session:
                 block = bench.model.get_decoder().layers[1]
                 handle = block.register_forward_pre_hook(stop)
                 with pytest.raises(KeyboardInterrupt):
                     decode(bench.model, bench.inputs(3))
                 handle.remove()
-                assert not decoder._main.images.ready
-                assert not decoder._main.laid_out
+                assert not session._loop.main.images.ready
+                assert not session._loop.main.laid_out
                 decode(bench.model, bench.inputs(3), max_new_tokens=1)
             assert snapshot(bench) == before
 

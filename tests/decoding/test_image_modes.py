@@ -17,6 +17,7 @@ from tests.decoding.image_cases import CASES, LIE, MODES, Bench, Row, choice, fo
 from tests.decoding.test_image_decoders import assert_same, decode, want
 from tests.tiny_vlm import FAMILIES, picture, tiny_vlm
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.source import Source
 from truthkit.images.transforms import content_seed, transformed
 
 _BENCHES: dict[str, Bench] = {}
@@ -56,8 +57,8 @@ class TestNothingAdded:
         """One prompt: batches of one shape round alike."""
         seen: list[Any] = []
         decoder = tk.RITUAL(bench.model, bench.tiny.processor, images=bench.images(1), alpha=0, beta=0)
-        decoder.observers.append(lambda views, combined: seen.append((views[0].logits, combined)))
-        with decoder:
+        with decoder as session:
+            session.observers.append(lambda views, combined: seen.append((views[0].logits, combined)))
             decode(bench.model, bench.inputs(1))
         assert all(torch.equal(main, combined) for main, combined in seen)
 
@@ -216,7 +217,8 @@ class TestRitualPlus:
         inputs = bench.made(rows)
         with tk.RITUALPlus(bench.model, processor, images=bench.images(3)) as decoder:
             got = decode(bench.model, inputs)
-        assert decoder._with_question([5, *decoder._ending])[-len(decoder._ending) :] == decoder._ending
+        method = decoder.decoder
+        assert method._with_question([5, *method._ending])[-len(method._ending) :] == method._ending
         for i, (names, row) in enumerate(zip(decoder.chosen, rows, strict=True)):
             alone = {"images": [list(row.images)], "transform": "random" if decoder.fell_back[i] else names[0]}
             with tk.RITUAL(bench.twin, bench.tiny.processor, **alone):
@@ -255,9 +257,10 @@ class TestRitualPlus:
     @on("llava")
     def test_falls_back_on_a_draw(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """For the prompts whose reply names none, as RITUAL draws."""
-        decoder = tk.RITUALPlus(bench.model, bench.tiny.processor, images=bench.images(3))
-        monkeypatch.setattr(decoder, "_ask", lambda _source: ["5", "no idea", "crop, please"])
-        with decoder:
+        said = ["5", "no idea", "crop, please"]
+        monkeypatch.setattr(Source, "ask", lambda *_args: [[0], [1], [2]])
+        monkeypatch.setattr(bench.tiny.processor.tokenizer, "decode", lambda ids, **_options: said[ids[0]])
+        with tk.RITUALPlus(bench.model, bench.tiny.processor, images=bench.images(3)) as decoder:
             decode(bench.model, bench.inputs(3), max_new_tokens=1)
         with tk.RITUAL(bench.model, bench.tiny.processor, images=bench.images(3)) as drawn:
             decode(bench.model, bench.inputs(3), max_new_tokens=1)
@@ -282,7 +285,8 @@ class TestBatches:
         """In both forms."""
         rows = (Row("what is it then", (), "then"), Row("where", (), "he"))
         text = replace(bench, rows=rows, _of_prompt={}, _oracles={})
-        with CASES[name].attached(text, 2) as decoder:
+        decoder = CASES[name].attached(text, 2)
+        with decoder:
             got = decode(bench.model, text.inputs(2))
         assert_same(got, want(text, name, 2, got.sequences))
         processor = DecoderLogitsProcessor.__new__(DecoderLogitsProcessor)

@@ -44,7 +44,7 @@ def test_same_as_in_one_forward(
 
     torch.manual_seed(0)
     apart, shapes = generate(model, decoder(), inputs, output_logits=True, output_hidden_states=True, **mode)
-    monkeypatch.setattr("truthkit.decoding.engine.decoder.read_short", lambda _group, wide, _cache, _run: (wide, None))
+    monkeypatch.setattr("truthkit.decoding.engine.forward.read_short", lambda _group, wide, _cache, _run: (wide, None))
     torch.manual_seed(0)
     together, shapes_together = generate(
         model, decoder(), inputs, output_logits=True, output_hidden_states=True, **mode

@@ -15,6 +15,7 @@ import torch
 
 import truthkit as tk
 from truthkit.cli import build_parser
+from truthkit.decoding.engine.registry import DECODERS
 from truthkit.decoding.spec import parse_spec
 from truthkit.steering.spec import parse_steer
 
@@ -76,10 +77,13 @@ def test_quoted_errors_are_in_the_source() -> None:
         assert any(re.search(pattern, message, re.DOTALL) for message in messages), heading
 
 
-def test_the_decoder_of_add_a_decoder(smollm2: Any) -> None:
+def test_the_decoder_of_add_a_decoder(
+    smollm2: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The oracle: with alpha = 1 and no constraint the instructed prompt's own greedy answer."""
     model, tokenizer = smollm2
-    code, use = blocks(ROOT / "docs" / "develop" / "add-a-decoder.md", "python")
+    monkeypatch.setattr("truthkit.decoding.engine.registry.DECODERS", known := dict(DECODERS))
+    code, use, look = blocks(ROOT / "docs" / "develop" / "add-a-decoder.md", "python")
     names: dict[str, Any] = {}
     exec(compile(code, "add-a-decoder.md", "exec"), names)
 
@@ -97,7 +101,13 @@ def test_the_decoder_of_add_a_decoder(smollm2: Any) -> None:
     lengths = [len(given["input_ids"][0]) for given in (inputs, instructed)]
     assert torch.equal(output[0, lengths[0] :], expected[0, lengths[1] :])
 
-    exec(use.replace("20", "2"), names | {"model": model, "tokenizer": tokenizer, "inputs": inputs})
+    names |= {"model": model, "tokenizer": tokenizer, "inputs": inputs}
+    exec(use.replace("20", "2"), names)
+    exec(look, names)
+    assert capsys.readouterr().out.count("torch.Size([1, 1, ") == 3
+    assert known["instructed"] is names["Instructed"]
+    built = names["Instructed"](model, tokenizer, instruction="Answer in French.")
+    assert built.spec == "instructed:instruction=Answer in French."
 
 
 def test_the_task_of_add_a_task(smollm2: Any, tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def alone(model: Any, row: list[int], start: int) -> float:
 
 
 def check(model: Any, decoder: Any = None, *, rows: Any = ROWS, starts: Any = STARTS, **options: Any) -> None:
-    with decoder or nullcontext():
-        found = log_probabilities(model, rows, starts, decoder, **{"batch_tokens": 40} | options)
+    with decoder or nullcontext() as session:
+        found = log_probabilities(model, rows, starts, session, **{"batch_tokens": 40} | options)
         assert found == pytest.approx([alone(model, *each) for each in zip(rows, starts, strict=True)], abs=2e-4)
 
 
@@ -112,7 +112,8 @@ def test_positions_on_several_axes(prompt: str) -> None:
     """Qwen2-VL's are counted along the row where a view has another prompt."""
     model = tiny_vlm("qwen2_vl").model
     decoder = tk.ICD(model, ToyTokenizer(), amateur_prompt=prompt, beta=0.0) if prompt else tk.APC(model, beta=0.0)
-    assert decoder.takes_trees == (not prompt)
+    with decoder as session:
+        assert session.takes_trees == (not prompt)
     check(model, decoder)
 
 

@@ -19,7 +19,6 @@ import truthkit
 from truthkit.app.events import Emit, Event, Gone, projections_event, token_event, transforms_event
 from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, Card, RunRequest
 from truthkit.decoding.catalog import catalog
-from truthkit.decoding.methods.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
 from truthkit.generation.answers import Answer, Settings, answer, parts_at
@@ -204,8 +203,8 @@ class Engine:
             )
             emit(_answer_event(index, one, first))
             self._project(index, inputs, one, steerings, emit)
-        if (ritual := ritual_in(decoder)) is not None:
-            sheets = transforms_event(index, ritual, request.images, self._cancelled.is_set)
+        if "chosen" in one.notes:
+            sheets = transforms_event(index, one.notes, request.images, self._cancelled.is_set)
             if sheets is not None:
                 emit(sheets)
         return one

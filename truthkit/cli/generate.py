@@ -145,14 +145,9 @@ def run(args: argparse.Namespace) -> int:
             for steer in steers:
                 steering.enter_context(steer.build(model, processor))
             shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
-            shown = [
-                one._replace(label=_label(one.label, decoder)) for one, decoder in zip(shown, decoders, strict=True)
-            ]
+            shown = [one._replace(label=_label(one)) for one in shown]
         if args.json:
-            answers = [
-                _answer_record(spec, entry) | _transforms(decoder)
-                for spec, entry, decoder in zip(specs, shown, decoders, strict=True)
-            ]
+            answers = [_answer_record(spec, entry) for spec, entry in zip(specs, shown, strict=True)]
             documents.append({"prompt": prompt, "answers": answers})
             continue
         if number == 1:
@@ -211,21 +206,10 @@ def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
     return passage + prompt if spec.takes("context") else prompt
 
 
-def _transforms(decoder: Any) -> dict[str, Any]:
-    """The transforms that RITUAL drew or the model chose for the last prompt, for the record; {} without RITUAL."""
-    from truthkit.decoding import RITUALPlus
-    from truthkit.decoding.methods.ritual import ritual_in
-
-    if (part := ritual_in(decoder)) is None:
-        return {}
-    asked = {"reply": part.replies[0], "fell_back": part.fell_back[0]} if isinstance(part, RITUALPlus) else {}
-    return {"transforms": part.chosen[0]} | asked
-
-
-def _label(label: str, decoder: Any) -> str:
+def _label(shown: Shown) -> str:
     """The decoder's name, and with RITUAL the transforms of the last prompt."""
-    names = _transforms(decoder).get("transforms", [])
-    return f"{label} ({', '.join(name.replace('_', ' ') for name in names)})" if names else label
+    names = shown.answer.notes.get("chosen", [[]])[0]
+    return f"{shown.label} ({', '.join(name.replace('_', ' ') for name in names)})" if names else shown.label
 
 
 def _headline(args: argparse.Namespace, model: Any, specs: Sequence[DecoderSpec]) -> str:
@@ -265,4 +249,5 @@ def _answer_record(spec: DecoderSpec, shown: Shown) -> dict[str, Any]:
     }
     if answer.trace is not None:
         record["explain"] = [asdict(step) for step in answer.trace]
-    return record
+    noted = {"transforms": "chosen", "reply": "replies", "fell_back": "fell_back"}
+    return record | {name: answer.notes[note][0] for name, note in noted.items() if note in answer.notes}

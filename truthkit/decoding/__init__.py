@@ -1,6 +1,6 @@
 """Decoding methods: each compares the model with other *views* of the same text.
 
-One file per method; `decoder.py` is the engine they share, `views.py` says what a view may change.
+One file per method in `methods`; `engine` is what they share.
 """
 
 from truthkit.decoding.contrastive_search.search import (
@@ -10,6 +10,8 @@ from truthkit.decoding.contrastive_search.search import (
 )
 from truthkit.decoding.engine.decoder import Decoder, Together
 from truthkit.decoding.engine.processor import TogetherLogitsProcessor
+from truthkit.decoding.engine.registry import DECODERS
+from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.methods.apc import APC, APCLogitsProcessor
 from truthkit.decoding.methods.cad import CAD, CADLogitsProcessor
@@ -22,20 +24,6 @@ from truthkit.decoding.methods.ritual_plus import RITUALPlus, RITUALPlusLogitsPr
 from truthkit.decoding.methods.vcd import VCD, VCDLogitsProcessor
 from truthkit.hf.fast import fast_decoding
 from truthkit.hf.growing_cache import GrowingCache
-
-DECODERS = {
-    "icd": ICD,
-    "lol": LOL,
-    "dola": DoLa,
-    "cad": CAD,
-    "ritual": RITUAL,
-    "ritual_plus": RITUALPlus,
-    "vcd": VCD,
-    "m3id": M3ID,
-    "apc": APC,
-    "contrastive_search": ContrastiveSearch,
-}
-"""Decoder names of the command line; a new decoder is one file and one entry here."""
 
 __all__ = [
     "APC",
@@ -60,6 +48,7 @@ __all__ = [
     "RITUALLogitsProcessor",
     "RITUALPlus",
     "RITUALPlusLogitsProcessor",
+    "Session",
     "Together",
     "TogetherLogitsProcessor",
     "VCDLogitsProcessor",

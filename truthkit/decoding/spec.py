@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
 from truthkit.decoding import DECODERS, Decoder, Together
+from truthkit.decoding.engine.registry import FROM_PROMPT
 from truthkit.errors import ArgumentError, did_you_mean
 
 PLAIN = ("greedy", "sample")
 """The model alone: its most probable token each time, or one drawn from its distribution."""
 
-_FROM_PROMPT = {"context", "images"}  # they are in the prompt, so whoever builds the prompt passes them
-_SEES_IMAGES = {"ritual", "ritual_plus", "vcd", "m3id"}
 _NEXT_OPTION = re.compile(r",(?=\s*\w+\s*=)")  # a comma inside a value, as in an instruction, stays in it
 
 
@@ -50,7 +49,7 @@ class DecoderSpec:
     @property
     def needs_image(self) -> bool:
         """Whether the decoder, or one of its parts, compares images."""
-        return any(part.name in _SEES_IMAGES for part in self.parts or (self,))
+        return any(getattr(DECODERS.get(part.name), "sees_images", False) for part in self.parts or (self,))
 
     def draws(self, sample: bool) -> bool:
         """Whether tokens are drawn: by "sample" always, by "greedy" never, by the others where `sample` asks for it."""
@@ -106,7 +105,7 @@ def spec_of(name: str, options: Mapping[str, str]) -> DecoderSpec:
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
     """The options that may be written for a decoder."""
-    return {key: parameter for key, parameter in parameters(name).items() if key not in _FROM_PROMPT}
+    return {key: parameter for key, parameter in parameters(name).items() if key not in FROM_PROMPT}
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:

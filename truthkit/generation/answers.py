@@ -6,14 +6,15 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import StoppingCriteria
 
 from truthkit.decoding.contrastive_search.search import ContrastiveSearch
-from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.session import Session
+from truthkit.decoding.engine.source import Notes
 from truthkit.errors import ArgumentError
 from truthkit.generation.explain import Step, Trace, TraceProcessor
 from truthkit.text.tokens import text_tokenizer
@@ -73,6 +74,7 @@ class Answer:
         finished: whether the model ended by itself, below `max_new_tokens`.
         step_seconds: the time of every decoding step after the first, which belongs to the prompt.
         trace: one entry per token, where an explanation was asked for.
+        notes: what the method noted about the prompt: RITUAL the transforms that it chose.
     """
 
     text: str
@@ -80,6 +82,7 @@ class Answer:
     finished: bool
     step_seconds: tuple[float, ...]
     trace: list[Step] | None = None
+    notes: Notes = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -117,14 +120,13 @@ def answer(
         raise ArgumentError("an explanation follows one row, and beams change rows; leave out one of the two.")
     _check_room(model, inputs["input_ids"].shape[1], settings.max_new_tokens)
     tokenizer = text_tokenizer(processor, "an answer")
-    trace = _trace(tokenizer, decoder, settings) if explain else None
-    watch = _Watch(trace, on_token, stop)
     options = settings.for_generate()
     with ExitStack() as stack:
-        stack.enter_context(decoder)
-        if trace and isinstance(decoder, Decoder):
-            decoder.observers.append(trace.observe)
-            stack.callback(decoder.observers.remove, trace.observe)
+        session = stack.enter_context(decoder)
+        trace = _trace(tokenizer, session, settings) if explain else None
+        watch = _Watch(trace, on_token, stop)
+        if trace and isinstance(session, Session):
+            session.observers.append(trace.observe)
         elif trace:
             options["logits_processor"] = [TraceProcessor(trace)]
         if settings.sample:
@@ -143,6 +145,7 @@ def answer(
         finished=end_at is not None,
         step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
         trace=trace.steps[: len(ids)] if trace else None,
+        notes=session.notes if isinstance(session, Session) else {},
     )
 
 
@@ -172,11 +175,11 @@ class _Watch(StoppingCriteria):
         return torch.full((len(input_ids),), self._stop(), device=input_ids.device)
 
 
-def _trace(tokenizer: Any, decoder: AbstractContextManager[Any], settings: Settings) -> Trace:
+def _trace(tokenizer: Any, session: Any, settings: Settings) -> Trace:
     otherwise = "sampling" if settings.sample else "logits processors"
-    if isinstance(decoder, ContrastiveSearch):
+    if isinstance(session, ContrastiveSearch):
         otherwise = "degeneration penalty"
-    return Trace(tokenizer.decode, decoder if isinstance(decoder, Decoder) else None, otherwise=otherwise)
+    return Trace(tokenizer.decode, session.decoder if isinstance(session, Session) else None, otherwise=otherwise)
 
 
 def _check_room(model: Any, length: int, new_tokens: int) -> None:

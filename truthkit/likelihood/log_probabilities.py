@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from truthkit.activations.hooks import Hooked
-from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import shared_width
+from truthkit.decoding.engine.session import Session
 from truthkit.errors import ArgumentError
 from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import GrowingCache
@@ -42,7 +42,7 @@ def log_probabilities(
     model: Any,
     rows: Sequence[Sequence[int]],
     starts: Sequence[int],
-    decoder: Decoder | None = None,
+    session: Session | None = None,
     *,
     batch_tokens: int = 512,
     share_prefix: bool = True,
@@ -53,10 +53,10 @@ def log_probabilities(
     """The log-probability of each row from its start on: the sum over its tokens, natural logarithm.
 
     Args:
-        model: a causal language model; under `decoder` its logits are the decoder's.
+        model: a causal language model; under a decoder its logits are the decoder's.
         rows: token ids.
         starts: for each row the first position that counts, at least 1.
-        decoder: attached to `model` by the caller, or None.
+        session: of the decoder that the caller has attached to `model`, or None.
         batch_tokens: how many tokens, padding and shared ones aside, are read at a time.
         share_prefix: read the rows' common beginning once, and what rows have in common before their starts.
         on_rows: called with the number of rows that were just done.
@@ -76,11 +76,11 @@ def log_probabilities(
         )
     choosy = [steering for steering in steerings if steering.positions != "all"]
     lengths = starts if prompt_lengths is None else prompt_lengths
-    reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows, choosy, lengths)
+    reader = _Reader(model, rows, starts, session, batch_tokens, on_rows, choosy, lengths)
     plain = plain_model(model)
     try:
-        if decoder is not None:
-            reader.read(share_prefix and not choosy and decoder.takes_branches, decoder.takes_trees)
+        if session is not None:
+            reader.read(share_prefix and not choosy and session.takes_branches, session.takes_trees)
         else:
             with packed_attention(text_decoder(plain)):
                 reader.read(share_prefix and not choosy and takes_branches(plain), takes_trees(plain))
@@ -98,13 +98,13 @@ class _Reader:
         model: Any,
         rows: Sequence[Sequence[int]],
         starts: Sequence[int],
-        decoder: Decoder | None,
+        session: Session | None,
         batch_tokens: int,
         on_rows: Callable[[int], None],
         steerings: Sequence[Hooked],
         prompt_lengths: Sequence[int],
     ):
-        self.model, self.decoder = model, decoder
+        self.model, self.session = model, session
         self.rows, self.starts = rows, starts
         self.tokens, self.on_rows = batch_tokens, on_rows
         self.steerings, self.prompt_lengths = steerings, prompt_lengths
@@ -129,7 +129,7 @@ class _Reader:
         self._read_whole(alone)
 
     def _can_cut(self, which: list[int], shared: int) -> bool:
-        views = () if self.decoder is None else self.decoder.views
+        views = () if self.session is None else self.session.decoder.views
         rewrites = [view.prompt for view in views if view.prompt is not None]
         return shared_width(rewrites, [self.rows[i] for i in which], [shared] * len(which)) is not None
 
@@ -236,10 +236,10 @@ class _Reader:
 
     @contextmanager
     def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
-        if self.decoder is None:
+        if self.session is None:
             yield BranchedCache(cache, index, keep=keep)
         else:
-            with self.decoder.branched(cache, index, keep=keep) as branches:
+            with self.session.branched(cache, index, keep=keep) as branches:
                 yield branches
 
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
+from truthkit.decoding.engine.described import Described
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.sites import text_decoder
@@ -90,7 +91,7 @@ def contrastive_search(
         return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
-class ContrastiveSearch:
+class ContrastiveSearch(Described):
     r"""Look one token ahead, and take what is probable and unlike everything said so far.
 
     Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included:
@@ -111,21 +112,22 @@ class ContrastiveSearch:
         AttachError: on entry, if another decoder is attached to the model.
     """
 
+    name: ClassVar[str] = "contrastive_search"
+
     def __init__(self, model: Any, processor: Any = None, *, penalty_alpha: float = _ALPHA, top_k: int = _TOP_K):
         self.model = language_half(plain_model(model))
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._stack = ExitStack()
 
     def __enter__(self) -> ContrastiveSearch:
         with ExitStack() as stack:
             stack.enter_context(sole_owner(self.model, type(self).__name__))
             stack.enter_context(replaced_method(self.model, "generate", self._generate))
-            self._stack = stack.pop_all()
+            vars(self)["_attached"] = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        vars(self).pop("_attached").close()
 
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)

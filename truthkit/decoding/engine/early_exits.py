@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -36,6 +37,12 @@ class EarlyExits:
         self._rows: list[slice] = []
         self._keep: int | torch.Tensor = 0
         self._taken: dict[int, torch.Tensor] = {}
+
+    def anew(self) -> EarlyExits:
+        """The same taps, which have read nothing yet."""
+        other = copy(self)
+        other._checked, other._rows, other._keep, other._taken = False, [], 0, {}
+        return other
 
     @contextmanager
     def reading(self, rows: list[slice], keep: int | torch.Tensor) -> Iterator[None]:

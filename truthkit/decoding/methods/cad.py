@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -34,6 +34,8 @@ class CAD(Decoder):
         ...     model.generate(**tokenizer(f"{passage}\n\n{question}", return_tensors="pt"), max_new_tokens=64)
     """
 
+    name: ClassVar[str] = "cad"
+
     def __init__(
         self, model: Any, processor: Any, *, context: str | Sequence[str], alpha: float = 0.5, beta: float = 0.0
     ):
@@ -43,6 +45,10 @@ class CAD(Decoder):
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         (without,) = views
         return (1.0 + self.alpha) * main.logits - self.alpha * without.logits
+
+    @classmethod
+    def cooler(cls, **options: Any) -> float:
+        return 1.0 + float(options["alpha"])
 
 
 class CADLogitsProcessor(DecoderLogitsProcessor, decoder=CAD):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -41,6 +41,8 @@ class DoLa(Decoder):
         >>> with tk.DoLa(model, layers="high"):
         ...     model.generate(**inputs, max_new_tokens=64, repetition_penalty=1.2)
     """
+
+    name: ClassVar[str] = "dola"
 
     def __init__(
         self,

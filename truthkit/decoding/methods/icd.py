@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,6 +32,8 @@ class ICD(Decoder):
         >>> with tk.ICD(model, tokenizer, amateur="path/to/adapter"):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
+
+    name: ClassVar[str] = "icd"
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -50,6 +50,8 @@ class LOL(Decoder):
         >>> with tk.LOL(model, tokenizer, amateur="path/to/adapter", layers=[14, 18, 22], refocus=True):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
+
+    name: ClassVar[str] = "lol"
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import torch
 
 from truthkit.activations.hooks import Hooked
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError
@@ -148,8 +149,8 @@ class Asking:
             trunk = encode_prompts(
                 self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
             )
-            with sharing:
-                new = generate_behind_images(sharing, rows, places, trunk, **options)
+            with sharing as session:
+                new = generate_behind_images(session, rows, places, trunk, **options)
         else:
             moved = {k: value.to(self.model.device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}
             with decoder:
@@ -171,12 +172,12 @@ class Asking:
                 rows.append(tokenizer(item.prompt + choice).input_ids)
                 starts.append(start)
         decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
-        with decoder:
+        with decoder as session:
             scores = log_probabilities(
                 self.model,
                 rows,
                 starts,
-                decoder if isinstance(decoder, Decoder) else None,
+                session if isinstance(session, Session) else None,
                 batch_tokens=_TOKENS_PER_ITEM * self.size,
                 share_prefix=self.share_prefix,
                 steerings=self.steerings,
