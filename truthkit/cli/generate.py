@@ -213,8 +213,8 @@ def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
 
 def _transforms(decoder: Any) -> dict[str, Any]:
     """The transforms that RITUAL drew or the model chose for the last prompt, for the record; {} without RITUAL."""
-    from truthkit.decoding import RITUALPlus
     from truthkit.decoding.methods.ritual import ritual_in
+    from truthkit.decoding.methods.ritual_plus import RITUALPlus
 
     if (part := ritual_in(decoder)) is None:
         return {}
