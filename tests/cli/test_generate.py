@@ -153,7 +153,7 @@ def test_a_separate_model_as_amateur(generate: Any, smollm2: Any, monkeypatch: p
         (["Hi", "--raw", "--system", "x"], "a system message needs a chat template"),
         (["Hi", "--explain", "--num-beams", "2"], "beams change rows"),
         (["word " * 8200], "room for 8192"),
-        (["Hi", "--max-new-tokens", "many"], "invalid int value"),
+        (["Hi", "--max-new-tokens", "many"], "--max-new-tokens is 'many'; expected an integer"),
     ],
 )
 def test_bad_input_exits_with_2(generate: Any, argv: list[str], message: str) -> None:

@@ -16,9 +16,9 @@ from tests.test_package import imported_after
 from truthkit.decoding.catalog import DecoderInfo, catalog
 from truthkit.decoding.described import Described, described, described_class
 from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
+from truthkit.decoding.source import submodules
 from truthkit.decoding.spec import kinds, spec_of
 from truthkit.errors import ArgumentError
-from truthkit.source import submodules
 
 
 def test_every_decoder_is_there() -> None:

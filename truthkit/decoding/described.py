@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any, Literal, get_args, get_origin
 
+from truthkit.decoding.source import Found, Source, read_source
 from truthkit.errors import ArgumentError
-from truthkit.source import Found, Source, read_source
 
 _ENTRY = re.compile(r"^ {4}([\w, ]+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 _BASE = ("truthkit.decoding.engine.decoder", "Decoder")

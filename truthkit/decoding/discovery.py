@@ -14,8 +14,8 @@ from typing import Any
 from truthkit import plugins
 from truthkit.decoding.described import Described, classes_with_a_name, described, described_class
 from truthkit.decoding.engine.registry import DECODERS
+from truthkit.decoding.source import submodules
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.source import submodules
 
 GROUP = "truthkit.decoders"
 """The entry-point group; a value is `package.module:Class`."""
