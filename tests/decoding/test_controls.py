@@ -8,7 +8,7 @@ import pytest
 
 import truthkit as tk
 from tests.tiny_vlm import picture, tiny_vlm
-from truthkit.decoding import DECODERS
+from truthkit.decoding.discovery import decoder_class
 from truthkit.decoding.engine.controls import Control, combined
 from truthkit.decoding.spec import parse_spec
 
@@ -47,7 +47,7 @@ def constraint(beta: float) -> Control:
 )
 def test_of_one(spec: str, more: list[Control]) -> None:
     known = parse_spec(spec)
-    decoder: Any = DECODERS[known.name]
+    decoder: Any = decoder_class(known.name)
     assert decoder.controls(**known.options) == (GREEDY, SAMPLING, *more)
     for control in decoder.controls(**known.options):
         parse_spec(control.decoder)

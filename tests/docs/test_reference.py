@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import truthkit as tk
+from tests.conftest import ROOT
 
-REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+REFERENCE = ROOT / "docs" / "reference"
+sys.path.insert(0, str(ROOT / "docs" / "tools"))  # as mkdocs does for its hooks
+decoders = import_module("decoders")
 SHOWN = [
     name
     for page in sorted(REFERENCE.glob("*.md"))
-    for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    for name in re.findall(r"^::: (\S+)$", decoders.with_references(page.read_text(encoding="utf-8")), re.MULTILINE)
 ]
 PACKAGES = (
     "truthkit",
     "truthkit.models",
-    "truthkit.decoding",
     "truthkit.steering",
     "truthkit.evaluation",
     "truthkit.evaluation.report",

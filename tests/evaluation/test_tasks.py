@@ -334,9 +334,9 @@ def test_more_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = ["--out", str(tmp_path / "run")]
     for argv, message in (
         (["factcheck", "--labels", "4"], "--labels is 4; expected 6, 3 or 2"),
-        (["factcheck", "--labels", "four"], "invalid int value: 'four'"),
+        (["factcheck", "--labels", "four"], "--labels is 'four'; expected an integer"),
         (["factor", "--form", "sum"], "form is 'sum'"),
-        (["vqa"], "invalid choice: 'vqa'"),
+        (["vqa"], "TASK is 'vqa'"),
     ):
         assert cli.main(["eval", *argv, "--data", str(data), *out]) == 2
         assert message in capsys.readouterr().err

@@ -22,7 +22,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
-from truthkit.decoding.engine.described import Described
+from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.sites import text_decoder
@@ -91,7 +91,7 @@ def contrastive_search(
         return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
-class ContrastiveSearch(Described):
+class ContrastiveSearch(DecodingMethod):
     r"""Look one token ahead, and take what is probable and unlike everything said so far.
 
     Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included:

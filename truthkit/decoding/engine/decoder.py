@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from truthkit.decoding.engine.arithmetic import check_beta
 from truthkit.decoding.engine.controls import Control, combined
-from truthkit.decoding.engine.described import Described
+from truthkit.decoding.engine.method import DecodingMethod
+from truthkit.decoding.engine.options import check_beta
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup, check_same_vocabulary
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from truthkit.hf.wrapping import GenerativeModel
 
 
-class Decoder(Described, ABC):
+class Decoder(DecodingMethod, ABC):
     """A decoding method for one model; `with decoder:` attaches it, as often as you like, one time after the other.
 
     It does not change once it is built: what arises while decoding belongs to the session.

@@ -8,6 +8,7 @@ from typing import Any
 
 from truthkit.decoding.engine.registry import DECODERS
 from truthkit.errors import ArgumentError
+from truthkit.written import join_options
 
 _ANOTHER_KIND = re.compile(r"none|true|false|[-+]?[\d.]+(e[-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 """Texts that would be read as something else."""
@@ -19,8 +20,7 @@ def spec_text(name: str, options: Mapping[str, Any]) -> str:
     Raises:
         ArgumentError: an option's value cannot be written.
     """
-    written = [f"{key}={_written(name, key, value)}" for key, value in options.items()]
-    return f"{name}:{','.join(written)}" if written else name
+    return join_options(name, {key: _written(name, key, value) for key, value in options.items()}, DECODERS)
 
 
 def shown(value: Any) -> str:
@@ -37,12 +37,12 @@ def _written(name: str, key: str, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, str) and not _misread(value):
+    if isinstance(value, str) and _is_text(value):
         return value
     if isinstance(value, Sequence) and value and not isinstance(value, str):
         if all(isinstance(one, int) and not isinstance(one, bool) for one in value):
             return "+".join(map(str, value))
-        if len(value) > 1 and all(isinstance(one, str) and "+" not in one and not _misread(one) for one in value):
+        if len(value) > 1 and all(isinstance(one, str) and "+" not in one and _is_text(one) for one in value):
             return "+".join(value)
     raise ArgumentError(
         f"option {key!r} of decoder {name!r} is {shown(value)}, which cannot be written so that it is read back; "
@@ -50,8 +50,6 @@ def _written(name: str, key: str, value: Any) -> str:
     )
 
 
-def _misread(text: str) -> bool:
-    """Whether a text within a spec would be read as something else, or as the end of its option."""
-    names = "|".join(map(re.escape, DECODERS))
-    another = rf",\s*\w+\s*=|\+(greedy|sample|{names})\b"
-    return not text.strip() or text != text.strip() or bool(_ANOTHER_KIND.fullmatch(text) or re.search(another, text))
+def _is_text(value: str) -> bool:
+    """Whether it is read back as text, and as this text."""
+    return bool(value.strip()) and value == value.strip() and not _ANOTHER_KIND.fullmatch(value)

@@ -8,6 +8,7 @@ import torch
 
 from truthkit.decoding.engine.controls import Control, model_alone
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 
@@ -32,7 +33,7 @@ class APC(Decoder):
 
     name: ClassVar[str] = "apc"
 
-    def __init__(self, model: Any, processor: Any = None, *, beta: float = 0.1):
+    def __init__(self, model: Any, processor: Any = None, *, beta: Beta = 0.1):
         super().__init__(model, beta=beta)
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:

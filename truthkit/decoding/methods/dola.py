@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.early_exits import named_layers
+from truthkit.decoding.engine.options import Beta, Layers
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.hf.wrapping import plain_model
@@ -49,8 +49,8 @@ class DoLa(Decoder):
         model: Any,
         processor: Any = None,
         *,
-        layers: str | Sequence[int] = "high",
-        beta: float = 0.1,
+        layers: Layers = "high",
+        beta: Beta = 0.1,
         norm: bool = True,
     ):
         super().__init__(model, layers=named_layers(plain_model(model), layers), beta=beta, norm=norm)

@@ -8,6 +8,7 @@ import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.amateur import amateur_view
@@ -43,7 +44,7 @@ class ICD(Decoder):
         amateur: Any = None,
         amateur_prompt: str | None = None,
         lam: float = 1.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
     ):
         self.lam = check_finite("lam", lam)
         super().__init__(model, [amateur_view(model, processor, amateur, amateur_prompt)], beta=beta)

@@ -9,6 +9,7 @@ import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import without_images
 from truthkit.decoding.engine.source import no_images
@@ -41,7 +42,7 @@ class M3ID(Decoder):
     name: ClassVar[str] = "m3id"
     sees_images: ClassVar[bool] = True
 
-    def __init__(self, model: Any, processor: Any = None, *, decay: float = 0.02, beta: float = 0.1):
+    def __init__(self, model: Any, processor: Any = None, *, decay: float = 0.02, beta: Beta = 0.1):
         self.decay = check_finite("decay", decay)
         view = View("no image", prompt=without_images(plain_model(model), processor), images=no_images)
         super().__init__(model, [view], beta=beta)

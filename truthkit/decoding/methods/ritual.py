@@ -12,6 +12,7 @@ from PIL import Image
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_inputs import ImageInputs
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.pictures import Pictures
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.source import Source
@@ -63,7 +64,7 @@ class RITUAL(Decoder):
         images: ImageSource | Sequence[Any],
         transform: TransformChoice = "random",
         alpha: float = 3.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         seed: int = 0,
     ):
         self.alpha, self.seed = check_finite("alpha", alpha), seed

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.source import Source
 from truthkit.decoding.methods.ritual import RITUAL
@@ -40,7 +41,7 @@ class RITUALPlus(RITUAL):
 
     Args:
         model, processor, images, alpha, beta, seed: as in `RITUAL`.
-        transform: the names to choose from, "random" for all six.
+        transform: the names to choose from (`truthkit.images.transforms.TRANSFORMS`), "random" for all six.
         choice_prompt: another wording; `{options}` stands for the numbered list. It is put behind the question, before
             what the chat template ends the user's turn with.
 
@@ -61,7 +62,7 @@ class RITUALPlus(RITUAL):
         images: ImageSource | Sequence[Any],
         transform: str | Sequence[str] = "random",
         alpha: float = 3.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         seed: int = 0,
         choice_prompt: str = CHOICE_PROMPT,
     ):

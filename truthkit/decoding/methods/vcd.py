@@ -10,6 +10,7 @@ import torch
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_inputs import ImageInputs
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.source import Source
 from truthkit.decoding.engine.view import View, ViewLogits
@@ -48,7 +49,7 @@ class VCD(Decoder):
         processor: Any = None,
         *,
         alpha: float = 1.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         noise_step: int = 500,
         seed: int = 0,
     ):

@@ -13,7 +13,7 @@ from truthkit.decoding.engine.written import shown, spec_text
 from truthkit.errors import ArgumentError
 
 
-class Described:
+class DecodingMethod:
     """What all decoding methods have; a subclass with a `name` in its body is known by it to command lines."""
 
     name: ClassVar[str] = ""
@@ -83,7 +83,7 @@ def _kept(init: Callable[..., None]) -> Callable[..., None]:
     """A constructor that keeps the options it is given; with them a decoder is built."""
 
     @functools.wraps(init)
-    def build(self: Described, *args: Any, **kwargs: Any) -> None:
+    def build(self: DecodingMethod, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         if type(self).__init__ is build:  # else a subclass goes on building
             given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
