@@ -62,8 +62,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the question files and name them."""
     from truthkit.evaluation.tasks.pope.sampler import read_objects, sample_questions
-    from truthkit.files.writing import write_atomically
+    from truthkit.files.writing import check_folder, write_atomically
 
+    check_folder(args.out)
     for name in ("objects_per_image", "images"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ArgumentError(f"--{name.replace('_', '-')} is {value}; expected at least 1.")

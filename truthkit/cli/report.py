@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from truthkit.errors import ArgumentError
+
 _EPILOG = """\
 DIR is the folder of a run of `truthkit eval`, or one with runs below it. Runs of one task on the same data are put side
 by side: metrics with intervals, paired tests against the baseline, quality against cost, yes ratios, categories, and
@@ -55,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.evaluation.report.words import counted
     from truthkit.evaluation.report.writing import check_path
 
+    if args.flips < 0:
+        raise ArgumentError(f"--flips is {args.flips}; expected 0 or more.")
     for path in args.out:
         check_path(path)
     with working("comparing the runs"):

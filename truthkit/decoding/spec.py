@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
 from truthkit.decoding import DECODERS, Decoder, Together
+from truthkit.decoding.engine.controls import Control, combined, model_alone
 from truthkit.errors import ArgumentError, did_you_mean
 
 PLAIN = ("greedy", "sample")
@@ -55,6 +56,15 @@ class DecoderSpec:
     def draws(self, sample: bool) -> bool:
         """Whether tokens are drawn: by "sample" always, by "greedy" never, by the others where `sample` asks for it."""
         return self.name == "sample" or (sample and self.name != "greedy")
+
+    def controls(self) -> list[Control]:
+        """The decoders and sampling settings that an honest table puts beside it."""
+        if self.parts:
+            return list(combined(part.controls() for part in self.parts))
+        if self.name in PLAIN:
+            return [Control("greedy", "greedy")]
+        known = {key: parameter.default for key, parameter in parameters(self.name).items()} | self.options
+        return list(model_alone(1 + known["alpha"] if self.takes("transform") else 1.0, known.get("beta") or 0.0))
 
     def build(self, model: Any, processor: Any, **supplied: Any) -> AbstractContextManager[Any]:
         """The decoder for `model`, to be entered around `generate`; one of `PLAIN` changes nothing.
