@@ -90,11 +90,11 @@ class _Run(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its scores, and name the folder."""
-    from truthkit.decoding.spec import parse_spec
-
     benchmark = benchmarks()[args.task]
     options = given_options(benchmark, args)
     _check(args)
+    from truthkit.decoding.spec import parse_spec
+
     spec = parse_spec(args.decoder)
     if args.amateur and not spec.takes("amateur"):
         raise ArgumentError("--amateur is for decoders that contrast with one; use --decoder icd or --decoder lol.")

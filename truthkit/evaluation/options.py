@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from truthkit.errors import ArgumentError, did_you_mean
 
@@ -115,7 +115,8 @@ def _kind(function: Callable[..., Any], parameter: inspect.Parameter) -> tuple[t
         raise ArgumentError(f"{where} has no default; give it one.")
     alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     hint = get_type_hints(alone, globalns=function.__globals__)[parameter.name]
-    if get_origin(hint) is not Literal and (several := [one for one in get_args(hint) if one is not type(None)]):
+    if get_origin(hint) in (Union, UnionType):
+        several = [one for one in get_args(hint) if one is not type(None)]
         hint = several[0] if len(several) == 1 else hint
     if get_origin(hint) is Literal and all(isinstance(one, str) for one in get_args(hint)):
         return str, get_args(hint)

@@ -119,7 +119,7 @@ FACTCHECK = Benchmark(
         Metric("unparsed", "claims without verdict", better=-1),
         Metric("f1_*", "F1 of *"),
         Metric("verdict_share_*", "share of verdict *", better=0),
-        Metric("explanation_words", "words of an explanation", better=0, share=False, unit="words"),
+        Metric("explanation_words", "length of explanations", better=0, share=False, unit="words"),
         Metric("rouge_l", "ROUGE-L"),
         Metric("consistency", "explanation agrees with verdict"),
     ),
