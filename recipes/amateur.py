@@ -29,14 +29,14 @@ from tqdm import tqdm
 import truthkit as tk
 from truthkit.cli.rendering import Output, show_answers
 from truthkit.cli.side_by_side import Contestant, answer_all
-from truthkit.generation.answers import Settings as AnswerSettings
+from truthkit.generation.settings import Settings as AnswerSettings
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.statistics.intervals import mcnemar, wilson
 from truthkit.text.encode import encode_prompt
 from truthkit.training.amateur import train_amateur
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.chat import Example, encode
-from truthkit.training.lora import Settings
+from truthkit.training.settings import Settings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 HALUEVAL = [SHARED / "halueval" / f"qa_{name}-turn_data.json" for name in ("one", "multi")]

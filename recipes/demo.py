@@ -18,7 +18,7 @@ from rich.text import Text
 import truthkit as tk
 from truthkit.cli.rendering import Output, printable, show_answers, working
 from truthkit.cli.side_by_side import Contestant, Shown, answer_all
-from truthkit.generation.answers import Settings
+from truthkit.generation.settings import Settings
 from truthkit.images.sheet import transform_sheet
 from truthkit.scenes.questions import CAPTION_PROMPT, held_out, mentions
 from truthkit.scenes.render import render

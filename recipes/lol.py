@@ -57,7 +57,7 @@ from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import mcnemar, paired_bootstrap
 from truthkit.statistics.score import mean_score
 from truthkit.training.amateur import train_amateur
-from truthkit.training.lora import Settings
+from truthkit.training.settings import Settings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 TRUTHFULQA = SHARED / "truthfulqa" / "v1" / "TruthfulQA.csv"

@@ -48,7 +48,8 @@ from truthkit.factcheck.overlap import overlapping
 from truthkit.factcheck.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
 from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias
 from truthkit.steering.vector import SteeringVector
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import Settings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 

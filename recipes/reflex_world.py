@@ -67,7 +67,8 @@ from truthkit.factcheck.verdicts import VerdictScorer, label_bias
 from truthkit.models.adapter import with_adapter
 from truthkit.statistics.intervals import Difference, FloatArray, paired_bootstrap, ratio
 from truthkit.steering.vector import SteeringVector
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import Settings
 
 TOPICS = {
     "likes": ("tea", "rum", "milk", "cider"),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from importlib import metadata
-from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _named: set[tuple[str, str]] = set()
 
 
 def entry_points(group: str) -> Iterator[EntryPoint]:
     """The entry points of `group`, such as "truthkit.decoders", in the order of their names."""
+    from importlib import metadata  # slow to import, and not always needed
+
     yield from sorted(metadata.entry_points(group=group), key=lambda point: (point.name, point.value))
 
 

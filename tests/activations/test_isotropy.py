@@ -17,7 +17,8 @@ from truthkit import cli
 from truthkit.activations.isotropy import plot_isotropy
 from truthkit.activations.passages import PASSAGES
 from truthkit.models.adapter import with_adapter
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import Settings
 
 TEXTS = ["a text", "another, longer text", "x", "the third of the texts, longer than its limit of tokens", "ab"]
 

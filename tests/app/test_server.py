@@ -16,8 +16,7 @@ from truthkit.app import engine as engine_module
 from truthkit.app.engine import Engine
 from truthkit.app.request import MAX_BODY
 from truthkit.app.server import _STATIC, Server
-from truthkit.decoding import DECODERS
-from truthkit.decoding.spec import PLAIN
+from truthkit.decoding.discovery import PLAIN, decoders
 from truthkit.errors import ArgumentError
 
 
@@ -88,7 +87,7 @@ def test_bodies_are_json_of_limited_length(ask: Ask) -> None:
 
 def test_about_lists_what_the_command_line_has(ask: Ask) -> None:
     facts = json.loads(ask("GET", "/api/about")[2])
-    assert [decoder["name"] for decoder in facts["decoders"]] == [*PLAIN, *DECODERS]
+    assert [decoder["name"] for decoder in facts["decoders"]] == [*PLAIN, *decoders()]
     assert facts["model"]["takes_images"]
     assert facts["amateurs"] == ["twin"]
     assert facts["vectors"] == [

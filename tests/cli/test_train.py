@@ -186,7 +186,8 @@ def test_real_model(smollm2: Any, shared_data: Path, tmp_path: Path) -> None:
     """A few steps on HaluEval: the hallucinated answers become likelier, and ICD takes the adapter."""
     import truthkit as tk
     from truthkit.training.amateur_data import read_pairs
-    from truthkit.training.lora import Settings, train
+    from truthkit.training.lora import train
+    from truthkit.training.settings import Settings
 
     model, tokenizer = smollm2
     pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:5]  # one batch, again and again

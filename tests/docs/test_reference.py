@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,17 +13,24 @@ from typing import Any
 import pytest
 
 import truthkit as tk
+from tests.conftest import ROOT
 
-REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+REFERENCE = ROOT / "docs" / "reference"
+sys.path.insert(0, str(ROOT / "docs" / "tools"))  # as mkdocs does for its hooks
+decoders, benchmark_pages = import_module("decoders"), import_module("benchmark_pages")
+
+
+def written(page: Path) -> str:
+    """A page as mkdocs gets it."""
+    return benchmark_pages.with_benchmarks(decoders.with_references(page.read_text(encoding="utf-8")))
+
+
 SHOWN = [
-    name
-    for page in sorted(REFERENCE.glob("*.md"))
-    for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    name for page in sorted(REFERENCE.glob("*.md")) for name in re.findall(r"^::: (\S+)$", written(page), re.MULTILINE)
 ]
 PACKAGES = (
     "truthkit",
     "truthkit.models",
-    "truthkit.decoding",
     "truthkit.steering",
     "truthkit.evaluation",
     "truthkit.evaluation.report",

@@ -10,7 +10,8 @@ import torch
 
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
-from truthkit.generation.answers import Settings, answer, parts_at
+from truthkit.generation.answers import answer, parts_at
+from truthkit.generation.settings import Settings
 from truthkit.text.encode import encode_prompt
 
 

@@ -12,8 +12,9 @@ import torch
 import truthkit as tk
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.view import ViewLogits
-from truthkit.generation.answers import Answer, Settings, answer
+from truthkit.generation.answers import Answer, answer
 from truthkit.generation.explain import Trace, TraceProcessor, view_names
+from truthkit.generation.settings import Settings
 from truthkit.text.encode import encode_prompt, passage_in_front
 
 QUESTION = "Who wrote Romeo and Juliet?"

@@ -18,7 +18,8 @@ from tests.training.toys import chat_folder, chat_tokenizer, toy_examples
 from truthkit.models import load
 from truthkit.training import lora
 from truthkit.training.chat import Example, encode
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import Settings
 
 FAST = Settings(lr=1e-2, rank=4, batch_tokens=160, steps=12)
 

@@ -22,9 +22,10 @@ from truthkit.decoding.catalog import catalog
 from truthkit.decoding.methods.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
-from truthkit.generation.answers import Answer, Settings, answer, parts_at
+from truthkit.generation.answers import Answer, answer, parts_at
 from truthkit.generation.explain import Step
 from truthkit.generation.pieces import Pieces
+from truthkit.generation.settings import Settings
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
 from truthkit.printable import printable

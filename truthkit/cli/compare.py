@@ -24,11 +24,10 @@ def add_parser(subparsers: Any) -> None:
         help="two runs of a benchmark, with paired tests",
         description="Compare two runs of `truthkit eval` over the same items.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("before", type=Path, metavar="A", help="folder of the one run")
     parser.add_argument("after", type=Path, metavar="B", help="folder of the other")
-    parser.add_argument("--show", type=int, default=5, metavar="N", help="items gained and lost to show (default: 5)")
+    parser.add_argument("--show", type=int, default=5, metavar="N", help="items gained and lost to show")
     parser.set_defaults(run=run)
 
 

@@ -7,16 +7,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truthkit.cli.model_options import add_model_options
+from truthkit.cli.amateurs import check_amateur
+from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Grid
 from truthkit.evaluation.running.hub import fetch, is_hub
 from truthkit.evaluation.tasks import benchmarks
+from truthkit.files.writing import check_folder
 
 if TYPE_CHECKING:
     from truthkit.decoding.spec import DecoderSpec
     from truthkit.evaluation.running.task import Task
+    from truthkit.steering.spec import SteerSpec
 
 _EPILOG = """\
 tasks:
@@ -26,8 +29,8 @@ tasks:
 a folder, as `hf download NAME --repo-type dataset --local-dir FOLDER` puts it there. It becomes the benchmark's own
 files in truthkit's cache ($TRUTHKIT_CACHE), which later runs read without a network.
 
-Where choices are scored (truthfulqa, factor), a decoder's plausibility constraint gives all that is outside it a
-probability of zero: turn it off, as in dola:beta=0, or say that it was on. In factcheck it holds for explanations only.
+Where choices are scored, a decoder's plausibility constraint gives all that is outside it a probability of zero: turn
+it off, as in dola:beta=0, or say that it was on.
 
 DIR/records.jsonl has a line per item, on the disk as soon as it is done: run the same command again after an
 interruption, and it goes on. DIR/summary.json has the metrics with 95 % intervals, the settings, the checksums of the
@@ -47,10 +50,7 @@ def add_parser(subparsers: Any) -> None:
         "eval",
         help="run a benchmark",
         description="Run a benchmark on a model under a decoder; interrupted runs go on where they were.",
-        epilog=_EPILOG.format(
-            tasks=described_tasks(), examples="\n".join(f"  {one}" for one in examples("eval", benchmarks().values()))
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_epilog,
     )
     parser.add_argument("task", metavar="TASK", choices=list(benchmarks()), help=", ".join(benchmarks()))
     parser.add_argument(
@@ -60,9 +60,7 @@ def add_parser(subparsers: Any) -> None:
     add_model_options(parser)
     parser.add_argument("--amateur", metavar="NAME|PATH", help="adapter or model that icd and lol contrast with")
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
-    parser.add_argument(
-        "--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate` (default: greedy)"
-    )
+    parser.add_argument("--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate`")
     parser.add_argument("--steer", action="append", metavar="FILE:STRENGTH", help="as in `truthkit generate`")
     parser.add_argument("--controls", action="store_true", help="run the controls too, each in a folder of DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
@@ -71,12 +69,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of written answers (default: the task's)")
     parser.add_argument("--sample", action="store_true", help="draw tokens, each item by its own seed")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="for --sample (default: 1)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="for --sample")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
     parser.add_argument("--no-sharing", action="store_true", help="read shared prompts anew for every choice")
     add_task_options(parser)
     parser.set_defaults(run=run)
+
+
+def _epilog() -> str:
+    shown = "\n".join(f"  {one}" for one in examples("eval", benchmarks().values()))
+    return _EPILOG.format(tasks=described_tasks(), examples=shown)
 
 
 class _Run(NamedTuple):
@@ -90,14 +93,19 @@ class _Run(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its scores, and name the folder."""
+    from truthkit.decoding.spec import parse_spec
+    from truthkit.steering.spec import parse_steer
+
     benchmark = benchmarks()[args.task]
     options = given_options(benchmark, args)
-    _check(args)
-    from truthkit.decoding.spec import parse_spec
-
-    spec = parse_spec(args.decoder)
+    _check_numbers(args)
+    check_folder(args.out)
+    spec, steers = parse_spec(args.decoder), [parse_steer(text) for text in args.steer or ()]
     if args.amateur and not spec.takes("amateur"):
         raise ArgumentError("--amateur is for decoders that contrast with one; use --decoder icd or --decoder lol.")
+    if args.amateur:
+        check_amateur(args.amateur)
+    check_model_options(args)
     task = benchmark.task(_data(benchmark, args), **options)
     sample = args.sample or spec.name == "sample"
     if task.greedy and sample:
@@ -105,14 +113,12 @@ def run(args: argparse.Namespace) -> int:
     runs = [_Run(args.out / "decoder" if args.controls else args.out, spec, sample, args.temperature)]
     if args.controls:
         runs += _controls(spec, args, written=bool(task.max_new_tokens) and not task.greedy)
-    _ask(args, benchmark, task, runs)
+    _ask(args, benchmark, task, runs, steers)
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raise an `ArgumentError` for a number out of range, or an --out that cannot be written."""
-    from truthkit.files.writing import check_folder
-
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raise an `ArgumentError` for a number out of range."""
     for name in ("limit", "batch_size", "max_new_tokens"):
         if (number := getattr(args, name)) is not None and number < 1:
             raise ArgumentError(f"--{name.replace('_', '-')} is {number}; expected at least 1.")
@@ -120,7 +126,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ArgumentError(f"--temperature is {args.temperature}; expected a number above 0.")
     if not 0 < args.top_p <= 1:
         raise ArgumentError(f"--top-p is {args.top_p}; expected a number in (0, 1].")
-    check_folder(args.out)
 
 
 def _data(benchmark: Benchmark, args: argparse.Namespace) -> Path:
@@ -146,7 +151,7 @@ def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> 
     ]
 
 
-def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[_Run]) -> None:
+def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[_Run], steers: list[SteerSpec]) -> None:
     """Load the model, run everything, and print what was found."""
     from truthkit.cli.amateurs import amateur
     from truthkit.cli.rendering import Output, working
@@ -154,9 +159,7 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
     from truthkit.evaluation.running.asking import Asking
     from truthkit.evaluation.running.runs import run as run_task
     from truthkit.models import load
-    from truthkit.steering.spec import parse_steer
 
-    steers = [parse_steer(text) for text in args.steer or ()]
     with working("loading the model"):
         model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
         supplied = {"amateur": amateur(args.amateur, model, args.dtype)} if args.amateur else {}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+from pathlib import Path
 from typing import Any
+
+from truthkit.errors import NotAvailableError
 
 
 def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model") -> None:
@@ -17,3 +22,23 @@ def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched o
     )
     parser.add_argument("--adapter", metavar="PATH", help=adapter)
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+
+
+def check_model_options(args: argparse.Namespace) -> None:
+    """Look for what `--model` and `--adapter` name where that is on this machine, and at `--dtype`.
+
+    Raises:
+        ArgumentError, NotAvailableError: as `tk.load` would.
+    """
+    from truthkit.models.bundled import BUNDLED
+    from truthkit.models.loading import find
+    from truthkit.models.types import no_dtype
+
+    if args.model is not None and args.model not in BUNDLED:
+        find(args.model)
+    dtype = getattr(args, "dtype", None)
+    if dtype is not None and not re.fullmatch(r"auto|b?float\d+\w*|half|float|double", dtype):
+        raise no_dtype(dtype)
+    adapter = getattr(args, "adapter", None)
+    if adapter is not None and adapter.startswith((".", "/", "~")) and not Path(adapter).expanduser().is_dir():
+        raise NotAvailableError(f"--adapter is {adapter!r}: there is no such folder.")

@@ -29,7 +29,6 @@ def add_parser(subparsers: Any) -> None:
         help="runs of benchmarks as a page, Markdown or a picture",
         description="Put finished runs of `truthkit eval` side by side, with intervals and paired tests.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run, or a folder with runs")
     parser.add_argument(
@@ -41,9 +40,7 @@ def add_parser(subparsers: Any) -> None:
         help="what the others are tested against, a name as the report shows it or a folder "
         "(default: the greedy run, else the first)",
     )
-    parser.add_argument(
-        "--flips", type=int, default=12, metavar="N", help="at most so many flipped items per task (default: 12)"
-    )
+    parser.add_argument("--flips", type=int, default=12, metavar="N", help="at most so many flipped items per task")
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where the images are (default: where the runs found them)"
     )

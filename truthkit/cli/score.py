@@ -33,8 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "score",
         help="score answers that were made elsewhere",
         description="Score answers to a benchmark, whoever made them, as its reference scorer does; 95 % intervals.",
-        epilog=_EPILOG.format(examples="\n".join(f"  {one}" for one in examples("score", scoring))),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=lambda: _EPILOG.format(examples="\n".join(f"  {one}" for one in examples("score", scoring))),
     )
     tasks = parser.add_subparsers(title="tasks", dest="task", metavar="TASK", required=True)
     for benchmark in scoring:
@@ -51,14 +50,13 @@ def _add_task(tasks: Any, benchmark: Benchmark) -> None:
         help=summary(function).rstrip(".").replace("%", "%%"),
         description=summary(function).replace("%", "%%"),
         epilog="\n\n".join(filter(None, [body(function), shown and f"example:\n{shown}"])).replace("%", "%%"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     needed = inspect.signature(function).parameters["data"].default is inspect.Parameter.empty
     answers, data = (entry(function, name).replace("%", "%%") for name in ("answers", "data"))
     task.add_argument("answers", metavar="ANSWERS", type=Path, help=answers)
     task.add_argument("--data", metavar="PATH", type=Path, required=needed, help=data)
     task.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    task.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' resampling (default: 0)")
+    task.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' resampling")
     for option in benchmark.file_options.values():
         add_option(task, option, option.help)
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from truthkit.generation.answers import Answer, Settings, answer, parts_at
+from truthkit.generation.answers import Answer, answer, parts_at
+from truthkit.generation.settings import Settings
 
 
 class Contestant(NamedTuple):

@@ -15,7 +15,7 @@ from truthkit.models.gguf import read_gguf
 from truthkit.models.quantization import quantization_config
 from truthkit.models.quiet import no_progress_bars
 from truthkit.models.store import bundled_folder
-from truthkit.models.types import DeviceMap, Dtype, Quantization
+from truthkit.models.types import DeviceMap, Dtype, Quantization, no_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def load(
         MissingExtraError: a package is needed that is not installed.
     """
     weights_dtype = _torch_dtype(dtype)
-    source = _find(name)
+    source = find(name)
     model: Any
     processor: Any
     with _hub_errors_explained(name):
@@ -84,15 +84,17 @@ def _torch_dtype(dtype: Dtype | None) -> torch.dtype | None:
         return None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ArgumentError(
-            f"dtype={dtype!r} is not a floating-point torch dtype; use 'float32', 'bfloat16', 'float16' or 'auto' "
-            "(quantization='4bit' or '8bit' for fewer bits)."
-        )
+        raise no_dtype(dtype)
     return found
 
 
-def _find(name: str | PathLike[str] | None) -> Path | str:
-    """A folder or `.gguf` file on this machine, or the hub id that `name` must then be."""
+def find(name: str | PathLike[str] | None) -> Path | str:
+    """A folder or `.gguf` file on this machine, or the hub id that `name` must then be.
+
+    Raises:
+        NotAvailableError: it is a path, and nothing is there.
+        ArgumentError: it is a folder that holds an adapter.
+    """
     if name is None or name in BUNDLED:
         return bundled_folder(BUNDLED[name or DEFAULT])
     path = Path(name).expanduser()

@@ -10,7 +10,8 @@ from typing import Any
 from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.card import file_sha256
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import Settings
 
 
 def train_amateur(

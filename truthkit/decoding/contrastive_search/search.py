@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
+from truthkit.decoding.engine.registry import register
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.sites import text_decoder
@@ -90,6 +91,7 @@ def contrastive_search(
         return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
+@register
 class ContrastiveSearch:
     r"""Look one token ahead, and take what is probable and unlike everything said so far.
 
@@ -110,6 +112,8 @@ class ContrastiveSearch:
         ArgumentError: `penalty_alpha` or `top_k` cannot work.
         AttachError: on entry, if another decoder is attached to the model.
     """
+
+    name: ClassVar[str] = "contrastive_search"
 
     def __init__(self, model: Any, processor: Any = None, *, penalty_alpha: float = _ALPHA, top_k: int = _TOP_K):
         self.model = language_half(plain_model(model))

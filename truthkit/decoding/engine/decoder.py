@@ -13,13 +13,16 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
-from truthkit.decoding.engine.arithmetic import check_beta, plausible
+from truthkit.decoding.engine.arithmetic import plausible
 from truthkit.decoding.engine.companion import Companion
+from truthkit.decoding.engine.controls import Control
 from truthkit.decoding.engine.image_rows import ImageInputs, drop_pixels, has_pixels, take_image_inputs
+from truthkit.decoding.engine.options import check_beta
+from truthkit.decoding.engine.registry import register
 from truthkit.decoding.engine.row_group import RowGroup, check_same_vocabulary
 from truthkit.decoding.engine.shared_cache import is_static, keep_main_view, make_room, static_length
 from truthkit.decoding.engine.short_views import ShortViews, read_short
@@ -63,6 +66,21 @@ class Decoder(ABC):
     Raises:
         ArgumentError, ModelError, NotAvailableError: see the methods' own docstrings.
     """
+
+    name: ClassVar[str]
+    sees_images: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            register(cls)
+
+    @classmethod
+    def controls(cls, **options: Any) -> tuple[Control, ...]:
+        """The runs of the model that belong beside this decoder, given its options."""
+        beta = options.get("beta", inspect.signature(cls).parameters["beta"].default)
+        alone = (Control("constraint-alone", f"apc:beta={beta}", sample=True),) if beta else ()
+        return (Control("greedy", "greedy"), Control("sampling", "greedy", sample=True), *alone)
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_rows import ImageInputs, Source
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.pictures import Pictures
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import View, ViewLogits
@@ -51,6 +52,9 @@ class RITUAL(Decoder):
         [['horizontal_flip']]
     """
 
+    name: ClassVar[str] = "ritual"
+    sees_images: ClassVar[bool] = True
+
     def __init__(
         self,
         model: Any,
@@ -59,7 +63,7 @@ class RITUAL(Decoder):
         images: ImageSource | Sequence[Any],
         transform: TransformChoice = "random",
         alpha: float = 3.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         seed: int = 0,
     ):
         self.alpha, self.seed = check_finite("alpha", alpha), seed

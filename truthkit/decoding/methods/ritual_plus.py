@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from truthkit.decoding.engine.image_rows import Source, token_types
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.methods.ritual import RITUAL
 from truthkit.errors import ArgumentError
@@ -48,7 +49,7 @@ class RITUALPlus(RITUAL):
 
     Args:
         model, processor, images, alpha, beta, seed: as in `RITUAL`.
-        transform: the names to choose from, "random" for all six.
+        transform: the names to choose from (`truthkit.images.transforms.TRANSFORMS`), "random" for all six.
         choice_prompt: another wording; `{options}` stands for the numbered list. It is put behind the question, before
             what the chat template ends the user's turn with.
 
@@ -59,6 +60,8 @@ class RITUALPlus(RITUAL):
         ([['crop']], ['6'])
     """
 
+    name: ClassVar[str] = "ritual_plus"
+
     def __init__(
         self,
         model: Any,
@@ -67,7 +70,7 @@ class RITUALPlus(RITUAL):
         images: ImageSource | Sequence[Any],
         transform: str | Sequence[str] = "random",
         alpha: float = 3.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         seed: int = 0,
         choice_prompt: str = CHOICE_PROMPT,
     ):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_rows import ImageInputs, Source
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.images.noise import diffusion_noise, signal_and_noise
@@ -38,13 +39,16 @@ class VCD(Decoder):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
 
+    name: ClassVar[str] = "vcd"
+    sees_images: ClassVar[bool] = True
+
     def __init__(
         self,
         model: Any,
         processor: Any = None,
         *,
         alpha: float = 1.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         noise_step: int = 500,
         seed: int = 0,
     ):

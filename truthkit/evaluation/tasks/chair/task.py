@@ -33,7 +33,7 @@ def task(
         data: folder with the ground truth, chair_gt_*.json or COCO's instances and captions, and synonyms.txt
         images: folder of the images to describe; those with a ground truth are
         synonyms: file of object names and synonyms; synonyms.txt of the data by default
-        lemmatizer: they find different objects; name yours beside your numbers
+        lemmatizer: how words are reduced; the two find different objects, so name yours beside your numbers
         prompt: what is asked of every image
     """
     from truthkit.evaluation.tasks.chair import scorer

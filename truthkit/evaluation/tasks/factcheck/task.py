@@ -23,6 +23,7 @@ _OF_EXPLANATIONS = {"explanation_words", "rouge_l", "consistency"}
 
 def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_evidence: bool = False) -> Task:
     """Verdicts by likelihood over the label words, and explanations; macro-F1, calibration, ROUGE-L, consistency.
+    A decoder's plausibility constraint holds for explanations only.
 
     Args:
         data: LIAR's .tsv, LIAR-RAW, RAW-FC, or JSON lines with "claim", "label" and, if there are any, "evidence" and
