@@ -44,9 +44,9 @@ from truthkit.cli.rendering import Output
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.report.compare import read_run
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.runs import run as run_task
-from truthkit.evaluation.running.task import Item
-from truthkit.evaluation.tasks import Task
+from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks.chair import scorer as chair
 from truthkit.evaluation.tasks.chair.task import task as chair_task
 from truthkit.evaluation.tasks.pope import scorer as pope

@@ -14,7 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import decoders  # beside this file
+import benchmark_pages  # beside this file
+import decoders
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
@@ -74,8 +75,8 @@ def _fenced(text: str, language: str) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the help of every command, and the decoders' references, where a page says so."""
-    markdown = decoders.with_references(markdown)
+    """Put the help of every command, and the references of decoders and benchmarks, where a page says so."""
+    markdown = benchmark_pages.with_benchmarks(decoders.with_references(markdown))
     return markdown.replace(COMMANDS_HERE, commands()) if COMMANDS_HERE in markdown else markdown
 
 

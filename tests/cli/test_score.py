@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from truthkit import cli
-from truthkit.cli import score
-from truthkit.evaluation import SCORERS, scorer
-from truthkit.evaluation.tasks.chair import lemmas
 from truthkit.evaluation.tasks.pope import scorer as pope
-from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
 
 def write(path: Path, *records: object) -> str:
@@ -30,14 +26,6 @@ def files(tmp_path: Path) -> list[str]:
     answers = [{"question_id": i, "text": "Yes" if i % 3 else "No, none.", "category": None} for i in range(1, 9)]
     data = write(tmp_path / "my_pope_popular.json", *questions)
     return ["score", "pope", write(tmp_path / "answers.jsonl", *answers), "--data", data]
-
-
-def test_options_are_those_of_the_scorers() -> None:
-    assert tuple(pope.PARSERS) == score.PARSERS
-    assert lemmas.LEMMATIZERS == score.LEMMATIZERS
-    assert tuple(truthfulqa.PROTOCOLS) == score.PROTOCOLS
-    for task in SCORERS:
-        assert scorer(task).score
 
 
 def test_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:

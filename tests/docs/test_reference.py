@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,11 +17,16 @@ from tests.conftest import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
 sys.path.insert(0, str(ROOT / "docs" / "tools"))  # as mkdocs does for its hooks
-decoders = import_module("decoders")
+decoders, benchmark_pages = import_module("decoders"), import_module("benchmark_pages")
+
+
+def written(page: Path) -> str:
+    """A page as mkdocs gets it."""
+    return benchmark_pages.with_benchmarks(decoders.with_references(page.read_text(encoding="utf-8")))
+
+
 SHOWN = [
-    name
-    for page in sorted(REFERENCE.glob("*.md"))
-    for name in re.findall(r"^::: (\S+)$", decoders.with_references(page.read_text(encoding="utf-8")), re.MULTILINE)
+    name for page in sorted(REFERENCE.glob("*.md")) for name in re.findall(r"^::: (\S+)$", written(page), re.MULTILINE)
 ]
 PACKAGES = (
     "truthkit",

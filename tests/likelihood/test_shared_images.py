@@ -13,8 +13,8 @@ from tests.decoding.cases import ToyTokenizer
 from tests.tiny_vlm import FAMILIES, picture, tiny_vlm
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
-from truthkit.evaluation.running.task import Item
 from truthkit.likelihood.shared_images import can_share, generate_behind_images
 from truthkit.scenes.questions import held_out, questions
 from truthkit.scenes.render import render

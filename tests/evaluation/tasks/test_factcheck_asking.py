@@ -12,7 +12,7 @@ from tests.factcheck.cases import ChatTokenizer
 from tests.tiny import tiny
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
-from truthkit.evaluation.running.task import Item
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.tasks.factcheck.asking import check
 from truthkit.factcheck.checker import FactChecker
 from truthkit.factcheck.claims import LABELS_3, Claim

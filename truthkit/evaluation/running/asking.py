@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -15,9 +15,9 @@ from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
-from truthkit.evaluation.running.task import Ask, Item
 from truthkit.files.writing import content_key
 from truthkit.images.reading import read_image
 from truthkit.likelihood.log_probabilities import log_probabilities
@@ -37,6 +37,9 @@ _SEEN_APART = ("all", "prompt", "generated", "answer", "image")
 
 OnBatch = Callable[[int], None]
 """Called with the number of items that were just done."""
+
+Ask: TypeAlias = "Callable[[Asking, Sequence[Item], Any], list[Any]]"
+"""The outputs of a batch, JSON values; takes what `Asking.write` and `Asking.choose` take."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from tqdm import tqdm
 import truthkit
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records
-from truthkit.evaluation.running.task import Item
-from truthkit.evaluation.tasks import Task
+from truthkit.evaluation.running.task import Task
 from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.statistics.score import Score
 
@@ -80,7 +80,7 @@ def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, s
         "headline": task.headline,
         "metrics": score.metrics,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
-        "config": config | score.config,
+        "config": config | score.config | {"task": task.name},
         "provenance": {
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},

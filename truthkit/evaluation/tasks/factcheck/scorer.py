@@ -29,7 +29,7 @@ _LENGTH, _ROUGE, _CONSISTENT = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTests:
     """Two runs over the same claims.
 
     Attributes:
@@ -190,9 +190,9 @@ def confusion(scored: Score) -> dict[str, dict[str, int]]:
     }
 
 
-def compare(
+def paired_tests(
     before: Score, after: Score, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Comparison:
+) -> PairedTests:
     """Paired bootstrap of every metric and McNemar's test of right verdicts.
 
     Raises:
@@ -205,9 +205,9 @@ def compare(
         before.counts, after.counts, before.measure, before.clusters, level=level, resamples=resamples, seed=seed
     )
     if "runs" in before.config or "runs" in after.config:
-        return Comparison(differences, None)
+        return PairedTests(differences, None)
     right = ([item["correct"] for item in scored.items] for scored in (before, after))
-    return Comparison(differences, mcnemar(*right))
+    return PairedTests(differences, mcnemar(*right))
 
 
 def rouge_l(text: str, reference: str) -> float:
