@@ -68,6 +68,10 @@ def farthest(final: torch.Tensor, exits: Sequence[torch.Tensor]) -> int:
     return max(range(len(exits)), key=lambda j: js_divergence(final, exits[j]))
 
 
+def cut_off(beta: float = 0.1) -> Formula:
+    return lambda main, _others: apc(main.logits, main.logits, beta)
+
+
 def icd(lam: float = 1.0, beta: float = 0.1) -> Formula:
     return lambda main, others: apc(log_p(main.logits) - lam * log_p(others[0].logits), main.logits, beta)
 
