@@ -255,8 +255,8 @@ KINDS = {
     "none": "apc",
     "all": "lol-adapter-refocus",
 }
-"""A case for each kind of view, and one that has views of several kinds. What the engine does depends on the kind alone,
-so architectures, modes and caches are crossed with these; the others differ in their formulas."""
+"""A case for each kind of view, and one that has views of several kinds. What the engine does depends on the kind, so
+architectures, modes and caches are crossed with these; the other cases differ in their formulas."""
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
