@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import peft
 import pytest
 import torch
 
@@ -327,6 +326,8 @@ class TestCalls:
     @pytest.mark.parametrize("name", ["ritual", "m3id"])
     @on("llava", "qwen2_vl", "instructblip")
     def test_wrapped_in_peft(self, bench: Bench, name: str) -> None:
+        import peft
+
         tiny = tiny_vlm(bench.tiny.family)
         targets = r".*language_model\..*q_proj"
         wrapped = peft.get_peft_model(tiny.model, peft.LoraConfig(target_modules=targets))  # starts as no change

@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 
@@ -153,6 +152,8 @@ def test_two_models_on_the_same_text() -> None:
     expected = torch.stack([states(tuned, ToyTokenizer()(t).input_ids, 1)[-1] for t, _ in texts]).double().mean(0)
     expected -= torch.stack([states(base, ToyTokenizer()(t).input_ids, 1)[-1] for t, _ in texts]).double().mean(0)
     assert distance(vector[1], expected) < 1e-5
+
+    import peft
 
     config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     wrapped = peft.get_peft_model(tiny("llama"), config, adapter_name="one")
