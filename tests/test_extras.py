@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,16 @@ def _imported(node: ast.AST) -> set[str]:
 def test_the_extra_brings_the_package(module: str, extra: str) -> None:
     names = [requirement.partition(">")[0] for requirement in PROJECT["optional-dependencies"][extra]]
     assert module.replace("_", "-") in names
+
+
+def test_everything_declared_is_pinned() -> None:
+    """In constraints.txt: what is installed for the tests is what a release was tested with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
+    declared = [*project["project"]["dependencies"], *chain(*extras.values()), *chain(*groups.values())]
+    names = {one.partition(">")[0].replace("_", "-") for one in declared if isinstance(one, str)}
+    pins = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert names - {pin.replace("_", "-") for pin in pins} == set()
 
 
 def _plot_isotropy(folder: Path) -> Any:

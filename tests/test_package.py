@@ -37,11 +37,8 @@ def test_the_check_above_can_fail() -> None:
     assert "numpy" in imported_after("import numpy")
 
 
-@pytest.mark.parametrize("name", tk.__all__)
-def test_public_names_resolve(name: str) -> None:
-    value = getattr(tk, name)
-    assert value is not None
-    assert name in dir(tk)
+def test_public_names_resolve() -> None:
+    assert [name for name in tk.__all__ if getattr(tk, name, None) is None or name not in dir(tk)] == []
 
 
 def test_star_import_gives_exactly_the_public_names() -> None:

@@ -22,7 +22,6 @@ from truthkit.app.server import Server
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render
 
-sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
@@ -31,6 +30,7 @@ EVIL = "<img src=x onerror=\"document.title='broken'\"><b>bold</b>"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-import peft
 import torch
 
 from tests.activations.oracle import block_list
@@ -59,6 +58,8 @@ def toy_claims(count: int = 12, seed: int = 0, labels: tuple[str, ...] = LABELS_
 
 def tuned(family: str = "llama", seed: int = 0, scale: float = 1.0) -> Any:
     """A tiny model with a random adapter that changes its verdicts."""
+    import peft
+
     config = peft.LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], r=4, lora_alpha=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -21,11 +21,10 @@ from truthkit.evaluation.tasks.mme import scorer as mme
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
-datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
     monkeypatch.setenv("TRUTHKIT_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
     return tmp_path / "cache" / "data"
@@ -39,6 +38,8 @@ def picture(seed: int, form: str = "JPEG") -> bytes:
 
 
 def parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    import datasets
+
     path.parent.mkdir(parents=True, exist_ok=True)
     table = datasets.Dataset.from_list(rows)
     if "image" in rows[0]:
