@@ -12,11 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 _API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)(/revision/(?P<revision>.+))?")
+_LIST = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)/(tree|paths-info)/(?P<revision>[^/]+)(/.*)?")
 _FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -53,6 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append(f"{self.command} {path}")
         self.fault = self.server.fault(self.server.asked[-1])
@@ -64,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(self.fault, b"{}")
         elif asked := _API.fullmatch(path) or _FILE.fullmatch(path):
             self.repository(**asked.groupdict())
+        elif asked := _LIST.fullmatch(path):
+            paths = parse_qs(body.decode()).get("paths") or json.loads(body or b"{}").get("paths")
+            self.listing(**asked.groupdict(), below=(asked[5] or "").strip("/"), paths=paths)
         else:
             self.answer(404, b"{}")
 
@@ -87,6 +92,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(404, **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         body = (folder / file).read_bytes()
         return self.answer(200, body, **{"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'})
+
+    def listing(self, kind: str, name: str, revision: str, below: str, paths: Any) -> None:
+        """The files below a folder, or those that are asked for, and the folders above them."""
+        folder = self.server.find(kind, name, revision)
+        assert folder is not None
+        found = []
+        for path in sorted(folder.rglob("*")):
+            name = str(path.relative_to(folder))
+            if (name in paths) if paths else name.startswith(below):
+                about = {"type": "directory", "size": 0, "oid": "0" * 40}
+                if path.is_file():
+                    about = {"type": "file", "size": path.stat().st_size, "oid": "0" * 40}
+                found.append({"path": name} | about)
+        self.answer(200, json.dumps(found).encode())
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)

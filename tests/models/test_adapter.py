@@ -57,13 +57,13 @@ def test_added_tokens(tmp_path: Path, how: str, tied: bool) -> None:
         options = {"modules_to_save": ["embed_tokens", "lm_head"]}
     elif how == "token indices":
         options = {"trainable_token_indices": list(range(VOCAB, VOCAB + 3))}
-    trained = wrapped(base, **options).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trained.save_pretrained(tmp_path / "lora", save_embedding_layers=how != "token indices")
     tokenizer.save_pretrained(tmp_path / "lora")
-    model, loaded = tk.load(tmp_path / "base", adapter=tmp_path / "lora")
-    text = "ab<new0>c<new2>"
+    with warnings.catch_warnings():  # of PEFT's, about tied weights
+        warnings.simplefilter("ignore")
+        trained = wrapped(base, **options).eval()
+        trained.save_pretrained(tmp_path / "lora", save_embedding_layers=how != "token indices")
+        model, loaded = tk.load(tmp_path / "base", adapter=tmp_path / "lora")
+    text = f"ab<new0>c{tokenizer.decode([VOCAB + 1])}d"
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert max(loaded(text)["input_ids"]) >= VOCAB
     assert loaded.padding_side == "left"
@@ -125,6 +125,14 @@ def mutate(folder: Path, chance: random.Random) -> None:
     file.write_bytes(bytes(content))
 
 
+def refusal(model: Any, folder: Path) -> str | None:
+    try:
+        with_adapter(model, folder)
+    except tk.TruthkitError as error:
+        return str(error)
+    return None
+
+
 def test_mutated_adapter_folders(folder: Path, tmp_path: Path) -> None:
     """One line each, or an adapter; and the model is clean where it was refused."""
     wrapped(tiny("llama")).save_pretrained(tmp_path)
@@ -137,12 +145,11 @@ def test_mutated_adapter_folders(folder: Path, tmp_path: Path) -> None:
         names = [(name, type(module)) for name, module in model.named_modules()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                with_adapter(model, tmp_path)
-            except tk.TruthkitError as error:
-                refusals += 1
-                assert "\n" not in str(error)
-                assert [(name, type(module)) for name, module in model.named_modules()] == names
+            said = refusal(model, tmp_path)
+        if said is not None:
+            refusals += 1
+            assert "\n" not in said
+            assert [(name, type(module)) for name, module in model.named_modules()] == names
         for name, content in whole.items():
             (tmp_path / name).write_bytes(content)
     assert refusals > 20

@@ -33,14 +33,16 @@ def with_adapter(model: PreTrainedModel, adapter: str | PathLike[str] | Source) 
     """
     source = adapter if isinstance(adapter, Source) else adapter_source(adapter)
     settings = adapter_settings(source)
-    _check_rank(source, settings, _shapes(source))
-    _grow_vocabulary(model, source, _shapes(source))
+    shapes = _shapes(source)
+    _check_rank(source, settings, shapes)
+    _grow_vocabulary(model, source, shapes)
     from peft import PeftModel
 
     try:
         with no_peft_rename(), warnings.catch_warnings():
             warnings.filterwarnings("error", "(?s).*missing adapter keys")
             wrapped = PeftModel.from_pretrained(model, str(source.path))
+        _check_all_used(shapes, wrapped)
     except Exception as error:  # a mutated folder makes PEFT, safetensors and torch raise whatever they like
         _take_off(model)
         raise _explanation(model, source, settings, error) from error
@@ -131,6 +133,15 @@ def _check_rank(source: Source, settings: dict[str, Any], shapes: dict[str, tupl
         raise ModelError(
             f"adapter_config.json of {source.name!r} has lora_alpha {alpha!r}; expected a number. Save it again."
         )
+
+
+def _check_all_used(shapes: dict[str, tuple[int, ...]], wrapped: PeftModel) -> None:
+    """PEFT passes over weights for layers that the configuration does not name."""
+    from peft import get_peft_model_state_dict
+
+    used = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    if unused := [name for name in shapes if ".lora_" in name and name not in used]:
+        raise ModelError(f"its adapter_config.json does not name the layer of {unused[0]}")
 
 
 def _grow_vocabulary(model: PreTrainedModel, source: Source, shapes: dict[str, tuple[int, ...]]) -> None:

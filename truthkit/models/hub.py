@@ -82,7 +82,7 @@ class Repository:
                     endpoint=constants.ENDPOINT,
                 )
             except Exception as error:  # the hub's own errors, those of whatever client it uses, the file system's
-                raise _refusal(error, self.name, self.kind, self.revision) or _cut_off(error, self, file) from error
+                raise refusal(error, self) or _cut_off(error, self, file) from error
 
     def remember(self) -> None:
         """Note that the revision was this commit, for when the hub cannot be asked; call it when all files are here."""
@@ -118,8 +118,8 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
         files = tuple(entry.rfilename for entry in found.siblings or ())
         return Repository(bare, kind, str(found.sha), files, wanted)
     except Exception as error:  # as above; which client raises what changes with the hub's releases
-        if refusal := _refusal(error, bare, kind, wanted):
-            raise refusal from error
+        if no := refusal(error, Repository(bare, kind, "", None, wanted)):
+            raise no from error
         why = said(error)
         if (cached := _cached(bare, kind, wanted)) is None:
             raise _not_cached(bare, kind, wanted, f"the hub cannot be asked ({why})") from error
@@ -151,9 +151,12 @@ def _cache(name: str, kind: str) -> Path:
 
 
 def _cached(name: str, kind: str, revision: str) -> Repository | None:
-    """What the cache has of a revision."""
+    """What the cache has of a revision; of the newest, which `datasets` does not note, what was fetched last."""
     commit = revision
     with suppress(OSError, ValueError):
+        snapshots = (_cache(name, kind) / "snapshots").glob("*")
+        if revision == "main" and (fetched := sorted(snapshots, key=lambda folder: folder.stat().st_mtime)):
+            commit = fetched[-1].name
         commit = (_cache(name, kind) / "refs" / revision).read_text(encoding="utf-8").strip()
     found = Repository(name, kind, commit, None, revision)
     return found if _COMMIT.fullmatch(commit) and found.folder.is_dir() else None
@@ -180,7 +183,7 @@ def _within(seconds: float, work: Callable[[], _T]) -> _T:
     return results[0]
 
 
-def _refusal(error: Exception, name: str, kind: str, revision: str) -> TruthkitError | None:
+def refusal(error: Exception, repository: Repository) -> TruthkitError | None:
     """The error for a hub that answers no; None where it did not answer, or not to the question."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -190,9 +193,10 @@ def _refusal(error: Exception, name: str, kind: str, revision: str) -> TruthkitE
         RevisionNotFoundError,
     )
 
+    name, kind, revision = repository.name, repository.kind, repository.revision
     what = "data set" if kind == "dataset" else kind
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, GatedRepoError) or "is a gated dataset" in str(error):  # the words of `datasets`
         return NotAvailableError(
             f"the {what} {name!r} is gated: accept its licence or ask for access at {page(name, kind)}, then log in "
             "with `hf auth login` or set HF_TOKEN."
@@ -215,10 +219,11 @@ def _refusal(error: Exception, name: str, kind: str, revision: str) -> TruthkitE
 def _not_cached(name: str, kind: str, revision: str, why: str) -> NotAvailableError:
     what = "data set" if kind == "dataset" else kind
     revised = "" if revision == "main" else f" at revision {revision!r}"
+    use = "pass --data hub:FOLDER, or pass the benchmark's own files" if kind == "dataset" else "name that folder"
     download = f"hf download {name}" + (" --repo-type dataset" if kind == "dataset" else "")
     return NotAvailableError(
         f"the {what} {name!r}{revised} is neither here nor in the hub cache, and {why}. Where there is a network, run "
-        f"`{download} --local-dir FOLDER`, copy the folder here and name it."
+        f"`{download} --local-dir FOLDER`, copy the folder here and {use}."
     )
 
 
