@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     vectors = {name: _guide(text) for name in ("style", "substance") if (text := getattr(args, name))}
     with rendering.working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
     checker = FactChecker(
         model,
         processor,

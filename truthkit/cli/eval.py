@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     if task.greedy and args.sample:
         raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")
     with working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
+        )
         supplied = {"amateur": amateur(args.amateur, model, args.dtype)} if args.amateur else {}
 
     console, name = Output(), args.model or "bundled model"

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{source}: {bad}", file=sys.stderr)
     if not file.pairs:
         raise ArgumentError(f"{source} holds no usable pair.")
-    model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+    model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
     against = args.against
     if against is not None and against != "base":
         against, _ = load(against, dtype=args.dtype)

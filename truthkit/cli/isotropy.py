@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     texts = _read(args.texts)[: args.limit] if args.texts else None
     layers = parse_layers(args.layers) if args.layers else None
     with working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
+        )
     score = isotropy(
         model,
         processor,

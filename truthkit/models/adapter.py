@@ -16,6 +16,7 @@ from truthkit.models.hub import said
 from truthkit.models.quiet import no_peft_rename
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -65,6 +66,22 @@ def adapter_settings(source: Source) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
         raise ModelError(f"{file} is no PEFT configuration: it names no peft_type. Save the adapter again.")
     return settings
+
+
+def adapter_tensors(source: Source) -> dict[str, torch.Tensor]:
+    """All tensors of `adapter_model.safetensors`, by name.
+
+    Raises:
+        NotAvailableError: it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = source.path / _WEIGHTS
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(source, file, said(error)) from error
 
 
 def adapters_processor(source: Source, processor: Any) -> Any:
@@ -150,8 +167,9 @@ def _grow_vocabulary(model: PreTrainedModel, source: Source, shapes: dict[str, t
     Raises:
         ModelError: the adapter's tokenizer has more tokens than there are rows, and the new ones were not saved.
     """
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    heads = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
+    heads = {id(embeddings), id(model.get_output_embeddings())}
     names = [name for name, module in model.named_modules() if id(module) in heads]
     saved = [
         shape[0]

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,7 +73,7 @@ class Repository:
                 continue
             url = hf_hub_url(self.name, file, repo_type=self.kind, revision=self.commit)
             try:
-                _within(PATIENCE, lambda url=url: get_hf_file_metadata(url, timeout=PATIENCE))
+                _within(PATIENCE, partial(get_hf_file_metadata, url, timeout=PATIENCE))
                 hf_hub_download(
                     self.name,
                     file,
@@ -96,6 +97,10 @@ class Repository:
             part.replace(ref)
 
 
+_KNOWN: dict[Path, Repository] = {}
+"""What was resolved, by folder: a commit never changes."""
+
+
 def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> Repository:
     """The repository `name`, or `name@revision`, at the commit that its revision is now.
 
@@ -109,6 +114,8 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
     if inner and revision and inner != revision:
         raise ArgumentError(f"revision={revision!r}, but {name!r} names a revision too; give one of them.")
     wanted = revision or inner or "main"
+    if known := _KNOWN.get(Repository(bare, kind, wanted, None).folder):
+        return known
     if constants.HF_HUB_OFFLINE:
         return _cached(bare, kind, wanted) or _raise(_not_cached(bare, kind, wanted, "HF_HUB_OFFLINE=1 forbids asking"))
     api = HfApi(endpoint=constants.ENDPOINT)
@@ -116,7 +123,7 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
     try:
         found = _within(PATIENCE, lambda: ask(bare, revision=wanted, timeout=PATIENCE))
         files = tuple(entry.rfilename for entry in found.siblings or ())
-        return Repository(bare, kind, str(found.sha), files, wanted)
+        return _know(Repository(bare, kind, str(found.sha), files, wanted))
     except Exception as error:  # as above; which client raises what changes with the hub's releases
         if no := refusal(error, Repository(bare, kind, "", None, wanted)):
             raise no from error
@@ -128,7 +135,7 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
             "HF_HUB_OFFLINE=1 does so at once.",
             stacklevel=2,
         )
-        return cached
+        return _know(cached)
 
 
 def page(name: str, kind: str = "model") -> str:
@@ -148,6 +155,10 @@ def _cache(name: str, kind: str) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
+
+
+def _know(repository: Repository) -> Repository:
+    return _KNOWN.setdefault(repository.folder, repository)
 
 
 def _cached(name: str, kind: str, revision: str) -> Repository | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from truthkit.hf.wrapping import plain_model
+from truthkit.models.checkpoint import adapter_source
 
 _SAMPLE = 64
 
@@ -54,6 +55,19 @@ def identity(model: Any, processor: Any = None) -> dict[str, Any]:
         found["tokenizer_sha256"] = _text_sha256(_vocabulary(tokenizer))
         found["template_sha256"] = _text_sha256(template) if template else None
     return found
+
+
+def adapter_sha256(adapter: str) -> str:
+    """Of what decides what an adapter in a folder or on the hub does: its settings and its weights.
+
+    Raises:
+        NotAvailableError, ArgumentError: as `truthkit.models.checkpoint.adapter_source`.
+    """
+    folder = adapter_source(adapter).path
+    digest = hashlib.sha256()
+    for file in sorted([folder / "adapter_config.json", *folder.glob("adapter_model.*")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _adapters(model: Any, plain: Any) -> dict[str, set[str]]:

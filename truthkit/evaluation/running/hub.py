@@ -12,14 +12,17 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError, TruthkitError
-from truthkit.files.writing import content_key
+from truthkit.files.reading import read_json
+from truthkit.files.writing import content_key, write_atomically
 from truthkit.models.hub import Repository, refusal, resolve, said
 
 Row = dict[str, Any]
@@ -75,9 +78,18 @@ def fetch(text: str, data: HubData) -> Path:
 
     name = text.partition(":")[2] or data.name
     local = Path(name).is_dir()
-    repository = None if local else resolve(name, kind="dataset")
-    state = _state(Path(name)) if repository is None else repository.commit
-    folder = cache_root() / "data" / _folder_name(name.partition("@")[0], data, state)
+    root = cache_root() / "data"
+    repository = None
+    try:
+        repository = None if local else resolve(name, kind="dataset")
+        state = _state(Path(name)) if repository is None else repository.commit[:16]
+        folder = root / _folder_name(name, data, state)
+    except NotAvailableError as error:
+        made = sorted(root.glob(_folder_name(name, data, "?" * 16)), key=lambda path: path.stat().st_mtime)
+        if not made or "@" in name:
+            raise
+        folder = made[-1]
+        warnings.warn(f"{error} What was fetched before is read: {folder}.", stacklevel=2)
     if not folder.is_dir():
         try:
             _make(folder, name, data, repository)
@@ -102,6 +114,8 @@ def _make(folder: Path, name: str, data: HubData, repository: Repository | None)
             _write(part / file, _records(rows, layout, part / "images", place))
         if repository is not None:
             repository.remember()
+            about = {"repository": repository.name, "commit": repository.commit}
+            write_atomically(_beside(folder), about)
         part.chmod(0o755)
         if not folder.is_dir():  # else another process was faster
             part.rename(folder)
@@ -112,7 +126,20 @@ def _make(folder: Path, name: str, data: HubData, repository: Repository | None)
 def _folder_name(name: str, data: HubData, state: str) -> str:
     """One for each benchmark's layout of a repository at a commit."""
     layout = content_key(data.split, [[file, made.config] for file, made in data.files.items()])[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', name.strip('./'))}-{layout}-{state[:16]}"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', name.partition('@')[0].strip('./'))}-{layout}-{state}"
+
+
+def source_of(path: Path) -> dict[str, str] | None:
+    """The repository and the commit that a path from `fetch` is of; None for other files."""
+    for folder in (path, path.parent):
+        with suppress(NotAvailableError, ArgumentError):
+            found: dict[str, str] = read_json(_beside(folder))
+            return found
+    return None
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.source")
 
 
 def _state(folder: Path) -> str:
@@ -146,9 +173,8 @@ def _explanation(
     name: str, config: str | None, data: HubData, repository: Repository | None, error: Exception
 ) -> NotAvailableError:
     """The cause, and the file to delete where one is damaged."""
-    if repository is not None:
-        if refused := refusal(error, repository):
-            return NotAvailableError(str(refused))
+    if repository is not None and (refused := refusal(error, repository)):
+        return NotAvailableError(str(refused))
     folder = Path(name) if repository is None else repository.folder
     for file in sorted(folder.rglob("*.parquet")):
         if not _is_parquet(file):
