@@ -12,7 +12,7 @@ import pytest
 import truthkit as tk
 from tests.evaluation.test_hub import parquet, pope_rows
 from tests.models.hub import Hub, serving
-from truthkit.evaluation.running.hub import fetch
+from truthkit.evaluation.running.hub import fetch, source_of
 from truthkit.evaluation.tasks import TASKS
 from truthkit.evaluation.tasks.mme import scorer as mme
 from truthkit.evaluation.tasks.pope import scorer as pope
@@ -48,6 +48,8 @@ def test_fetched_once_and_again_when_main_moves(hub: Hub) -> None:
     first = fetch("hub:org/pope", TASKS["pope"].HUB)
     commit = hub.commit("org/pope", kind="datasets")
     assert first.parent.name.endswith(commit[:16])
+    assert source_of(first) == {"repository": "org/pope", "commit": commit}
+    assert source_of(main(hub)) is None
     hub.asked.clear()
     assert fetch("hub:org/pope", TASKS["pope"].HUB) == first
     assert hub.asked == ["GET /api/datasets/org/pope/revision/main"]
