@@ -158,7 +158,8 @@ def _cache(name: str, kind: str) -> Path:
 
 
 def _know(repository: Repository) -> Repository:
-    return _KNOWN.setdefault(repository.folder, repository)
+    _KNOWN[repository.folder] = repository
+    return repository
 
 
 def _cached(name: str, kind: str, revision: str) -> Repository | None:
