@@ -232,3 +232,51 @@ def test_another_revision_of_a_conversion_gets_another_folder(model: Any) -> Non
     before = model.folder_name
     object.__setattr__(model, "revision", 2)
     assert model.folder_name != before
+
+
+def test_a_changed_byte_with_the_old_time_and_size(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file's beginning the next load finds it; further on `verify` does."""
+    monkeypatch.setattr(store, "_HEAD", 8)
+    folder = store.ensure_converted(model)
+    file = next(path for path in folder.iterdir() if path.name != store.MANIFEST and path.stat().st_size > 9)
+    content, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+
+    def change(place: int) -> None:
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        os.utime(file, ns=times)
+
+    change(len(content) - 1)
+    assert store.is_complete(folder)
+    assert not store.is_complete(folder, verify=True)
+    change(0)
+    assert not store.is_complete(folder)
+    assert (store.ensure_converted(model) / file.name).read_bytes() == content
+
+
+def test_a_manifest_of_an_older_truthkit_is_completed(model: Any) -> None:
+    folder = store.ensure_converted(model)
+    manifest = json.loads((folder / store.MANIFEST).read_text())
+    for seen in manifest["files"].values():
+        del seen["head_sha256"]
+    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+    assert store.is_complete(folder)
+    assert all("head_sha256" in seen for seen in json.loads((folder / store.MANIFEST).read_text())["files"].values())
+
+
+def test_verify_on_the_command_line(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hub's cache: a large file is called by its SHA-256, a small one by git's SHA-1 of it."""
+    from truthkit import cli
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    blobs = tmp_path / "hub" / "models--org--m" / "blobs"
+    blobs.mkdir(parents=True)
+    git = hashlib.sha1(b"blob 3\0abc").hexdigest()
+    for name in (hashlib.sha256(b"abc").hexdigest(), git, "etag"):
+        (blobs / name).write_bytes(b"abc")
+    assert cli.main(["models", "--verify"]) == 0
+    assert "All files are as they were" in capsys.readouterr().out
+    (blobs / git).write_bytes(b"abd")
+    assert cli.main(["models", "--verify"]) == 1
+    assert f"damaged: {blobs / git}: delete it" in capsys.readouterr().out

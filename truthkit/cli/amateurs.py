@@ -21,25 +21,21 @@ def check_amateur(name: str) -> None:
 
 
 def amateur(name: str, model: Any, dtype: str | None) -> Any:
-    """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model."""
+    """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model.
+
+    A hub id is resolved here, once: what is returned of it, or loaded, is of that commit.
+    """
     from truthkit.models import load
     from truthkit.models.bundled import BUNDLED
+    from truthkit.models.hub import resolve
 
     if name in getattr(model, "peft_config", {}):
         return name
-    if name not in BUNDLED and not name.endswith(".gguf") and _is_adapter(name):
-        return name
+    path = Path(name).expanduser()
     try:
-        return load(name, dtype=dtype)
+        if name in BUNDLED or path.exists() or name.startswith((".", "/", "~")) or path.suffix == ".gguf":
+            return name if (path / "adapter_config.json").is_file() else load(name, dtype=dtype)
+        repository = resolve(name)
+        return repository.pinned if repository.has("adapter_config.json") else load(repository.pinned, dtype=dtype)
     except NotAvailableError as error:
         raise NotAvailableError(f"the amateur {name!r} is no adapter within reach, and no model: {error}") from error
-
-
-def _is_adapter(name: str) -> bool:
-    """Whether the folder or hub repository `name` holds a PEFT adapter."""
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    try:
-        return find_adapter_config_file(name) is not None
-    except OSError:  # neither a folder here nor a possible hub id
-        return False

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     server = Server(args.host, args.port)  # a port in use is no news to wait for
     with rendering.working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
         amateurs = {name: amateur(name, model, args.dtype) for name in args.amateur or ()}
         engine = Engine(model, processor, args.model or DEFAULT, amateurs=amateurs, steers=steers)
     print(f"truthkit app: {server.url}", flush=True)

@@ -161,7 +161,9 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
     from truthkit.models import load
 
     with working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
+        )
         supplied = {"amateur": amateur(args.amateur, model, args.dtype)} if args.amateur else {}
 
     console, name = Output(), args.model or "bundled model"

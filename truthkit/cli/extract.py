@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.parallel import Shards
     from truthkit.steering import extract
 
-    model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+    model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
     against = args.against
     if against is not None and against != "base":
         against, _ = load(against, dtype=args.dtype)

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
     passage = passage_in_front(args.context) if args.context else ""
     with rendering.working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter)
+        model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
         if images and not hasattr(processor, "image_processor"):
             raise ArgumentError("--image needs an image-text model, and this is a text model; name one with --model.")
         decoders = [_build(spec, args, model, processor, passage, images) for spec in specs]

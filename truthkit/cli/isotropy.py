@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.models import load
 
     with working("loading the model"):
-        model, processor = load(args.model, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map)
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
+        )
     score = isotropy(
         model,
         processor,

@@ -11,7 +11,7 @@ from truthkit.errors import NotAvailableError
 
 
 def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model") -> None:
-    """Add `--model`, `--adapter` and `--dtype`.
+    """Add `--model`, `--revision`, `--adapter` and `--dtype`.
 
     Args:
         parser: a parser, or a group of one.
@@ -20,7 +20,8 @@ def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched o
     parser.add_argument(
         "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
     )
-    parser.add_argument("--adapter", metavar="PATH", help=adapter)
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
+    parser.add_argument("--adapter", metavar="PATH", help=f"{adapter}: folder or hub id, as org/name@revision too")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
 
 
@@ -31,11 +32,11 @@ def check_model_options(args: argparse.Namespace) -> None:
         ArgumentError, NotAvailableError: as `tk.load` would.
     """
     from truthkit.models.bundled import BUNDLED
-    from truthkit.models.loading import find
+    from truthkit.models.checkpoint import local_model
     from truthkit.models.types import no_dtype
 
     if args.model is not None and args.model not in BUNDLED:
-        find(args.model)
+        local_model(args.model, args.revision)
     dtype = getattr(args, "dtype", None)
     if dtype is not None and not re.fullmatch(r"auto|b?float\d+\w*|half|float|double", dtype):
         raise no_dtype(dtype)

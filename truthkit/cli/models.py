@@ -9,6 +9,7 @@ from typing import Any
 _EPILOG = """\
 example:
   truthkit models --json
+  truthkit models --verify
 """
 
 
@@ -21,11 +22,14 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--verify", action="store_true", help="read all files and compare them with their checksums")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the list; always succeeds."""
+    """Print the list; fails where `--verify` finds damage."""
+    if args.verify:
+        return _verify(as_json=args.json)
     bundled, hub = _bundled(), _hub_cache()
     if args.json:
         print(json.dumps({"bundled": bundled, "hub_cache": hub}, indent=2))
@@ -46,6 +50,24 @@ def run(args: argparse.Namespace) -> int:
     print('  tk.load("model.gguf")     a GGUF file (pip install "truthkit[gguf]")')
     print("  tk.load(..., adapter=A)   with a PEFT adapter, a folder or a hub id")
     return 0
+
+
+def _verify(*, as_json: bool) -> int:
+    """Read everything that is here: 0 where it is as it was written or fetched, 1 with the paths to delete."""
+    from truthkit.models.bundled import BUNDLED, BundledModel
+    from truthkit.models.store import converted_folder, damaged_blobs, is_complete
+
+    folders = [converted_folder(model) for model in BUNDLED.values() if isinstance(model, BundledModel)]
+    damaged = [folder for folder in folders if folder.is_dir() and not is_complete(folder, verify=True)]
+    damaged += damaged_blobs()
+    if as_json:
+        print(json.dumps({"damaged": [str(path) for path in damaged]}, indent=2))
+    else:
+        for path in damaged:
+            print(f"damaged: {path}: delete it; the next load makes or fetches it anew")
+        if not damaged:
+            print("All files are as they were written or fetched.")
+    return 1 if damaged else 0
 
 
 def _bundled() -> list[dict[str, Any]]:

@@ -87,6 +87,7 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
     parser.add_argument("data", metavar="DATA", nargs="+", help="files to train on")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the adapter")
     parser.add_argument("--model", metavar="M", help="hub id, folder or bundled name (default: the bundled model)")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help="train this adapter on, instead of a new one")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     parser.add_argument("--quantization", choices=("4bit", "8bit"), help="of the frozen weights (QLoRA)")
@@ -217,7 +218,11 @@ def _train(
     out = Path(args.out)
     files = [{"path": str(file), "sha256": file_sha256(file)} for file in args.data]
     model, processor = load(
-        args.model, dtype=args.dtype, quantization=args.quantization, device_map=args.device_map or _own_gpu()
+        args.model,
+        revision=args.revision,
+        dtype=args.dtype,
+        quantization=args.quantization,
+        device_map=args.device_map or _own_gpu(),
     )
     report = train(
         model,

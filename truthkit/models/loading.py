@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import warnings
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit.errors import ArgumentError, MissingExtraError, ModelError, NotAvailableError, TruthkitError, did_you_mean
-from truthkit.models.adapter import first_line, with_adapter
+from truthkit.errors import ArgumentError, ModelError
+from truthkit.models.adapter import adapters_processor, with_adapter
 from truthkit.models.bundled import BUNDLED, DEFAULT
+from truthkit.models.checkpoint import Source, adapter_source, model_source
+from truthkit.models.explaining import explained
 from truthkit.models.gguf import read_gguf
+from truthkit.models.hub import said
 from truthkit.models.quantization import quantization_config
-from truthkit.models.quiet import no_progress_bars
+from truthkit.models.quiet import no_progress_bars, only_errors
 from truthkit.models.store import bundled_folder
 from truthkit.models.types import DeviceMap, Dtype, Quantization, no_dtype
 
@@ -35,14 +36,17 @@ def load(
     """A model in eval mode and its processor, ready for `generate`.
 
     Args:
-        name: Hub id, local folder, path of a `.gguf` file, or a bundled model: "smollm2", or "scene-vlm", a tiny
-            image-text test model. None is the bundled default, SmolLM2-135M-Instruct in float32.
+        name: Hub id (also as "org/name@revision"), local folder, path of a `.gguf` file, or a bundled model:
+            "smollm2", or "scene-vlm", a tiny image-text test model. None is the bundled default,
+            SmolLM2-135M-Instruct in float32.
         dtype: Of the weights; a torch dtype or its name. None keeps what the checkpoint holds (float32 for GGUF).
         device_map: As in `from_pretrained`: "auto" spreads the model over what the machine has.
         quantization: "4bit" (NF4) or "8bit" (LLM.int8), by bitsandbytes.
-        adapter: Folder or hub id of a PEFT adapter. The model is then a `PeftModel` with it active.
+        adapter: Folder or hub id of a PEFT adapter (also as "org/name@revision"). The model is then a `PeftModel` with
+            it active. Tokens that it added are added; a tokenizer or template in its folder replaces the model's.
         trust_remote_code: Whether code from the repository may run. Read that code first.
-        revision: Branch, tag or commit on the hub, of the model (not of the adapter).
+        revision: Branch, tag or commit on the hub, of the model (not of the adapter). It is resolved to one commit,
+            of which all files are; `truthkit.models.identity` says which.
 
     Returns:
         `(model, processor)`. The processor is the tokenizer of a text model and the whole processor of an image-text
@@ -55,24 +59,25 @@ def load(
         MissingExtraError: a package is needed that is not installed.
     """
     weights_dtype = _torch_dtype(dtype)
-    source = find(name)
+    source = _find(name, revision, code=trust_remote_code)
     model: Any
     processor: Any
-    with _hub_errors_explained(name):
-        if isinstance(source, Path) and source.suffix == ".gguf":
-            if quantization is not None:
-                raise ArgumentError(
-                    f"quantization={quantization!r} cannot be combined with the GGUF file {source}: its weights are "
-                    "quantised already and get expanded. Leave quantization out, or load the original checkpoint."
-                )
-            model, processor = read_gguf(source, dtype=weights_dtype, device_map=device_map)
-        else:
-            model, processor = _from_pretrained(
-                source, weights_dtype, device_map, quantization, trust_remote_code, revision
+    if source.path.suffix == ".gguf":
+        if quantization is not None:
+            raise ArgumentError(
+                f"quantization={quantization!r} cannot be combined with the GGUF file {source.path}: its weights are "
+                "quantised already and get expanded. Leave quantization out, or load the original checkpoint."
             )
-    _prepare_padding(model, getattr(processor, "tokenizer", processor))
+        with explained(source, "the file"):
+            model, processor = read_gguf(source.path, dtype=weights_dtype, device_map=device_map)
+    else:
+        model, processor = _from_pretrained(source, weights_dtype, device_map, quantization, trust_remote_code)
+    _name(model, processor, source)
+    plain = model
     if adapter is not None:
-        model = with_adapter(model, adapter)
+        files = adapter_source(adapter)
+        model, processor = with_adapter(model, files), adapters_processor(files, processor)
+    _prepare_padding(plain, getattr(processor, "tokenizer", processor))
     return model.eval(), processor
 
 
@@ -88,62 +93,93 @@ def _torch_dtype(dtype: Dtype | None) -> torch.dtype | None:
     return found
 
 
-def find(name: str | PathLike[str] | None) -> Path | str:
-    """A folder or `.gguf` file on this machine, or the hub id that `name` must then be.
-
-    Raises:
-        NotAvailableError: it is a path, and nothing is there.
-        ArgumentError: it is a folder that holds an adapter.
-    """
-    if name is None or name in BUNDLED:
-        return bundled_folder(BUNDLED[name or DEFAULT])
-    path = Path(name).expanduser()
-    if path.is_dir():
-        _check_model_folder(path)
-        return path
-    if path.suffix == ".gguf" and path.is_file():
-        return path
-    if path.suffix == ".gguf" or isinstance(name, PathLike) or name.startswith((".", "/", "~")):
-        raise NotAvailableError(f"name={str(name)!r} is a path, and there is nothing at {path.absolute()}.")
-    return name
-
-
-def _check_model_folder(folder: Path) -> None:
-    if (folder / "config.json").is_file():
-        return
-    if (folder / "adapter_config.json").is_file():
-        raise ArgumentError(
-            f"name={str(folder)!r} holds a PEFT adapter, not a model: pass it as adapter=, and as name the model that "
-            "it was trained on (base_model_name_or_path in its adapter_config.json)."
-        )
-    raise NotAvailableError(
-        f"name={str(folder)!r} is a folder without config.json, so it holds no model. Name the folder that "
-        "`save_pretrained` wrote, or a .gguf file in it by its whole path."
-    )
+def _find(name: str | PathLike[str] | None, revision: str | None, *, code: bool) -> Source:
+    if name is not None and name not in BUNDLED:
+        return model_source(name, revision, code=code)
+    if revision is not None:
+        raise ArgumentError(f"revision={revision!r} is of a model on the hub, not of a bundled one; leave it out.")
+    bundled = BUNDLED[str(name or DEFAULT)]
+    return Source(bundled_folder(bundled), bundled.name)
 
 
 def _from_pretrained(
-    source: Path | str,
+    source: Source,
     dtype: torch.dtype | None,
     device_map: DeviceMap | None,
     quantization: Quantization | None,
     trust_remote_code: bool,
-    revision: str | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]:
-    """Model and processor of a Hugging Face folder or hub id, of the kind that its config says."""
+    """Model and processor of a Hugging Face folder, of the kind that its config says."""
     import torch
     from transformers import AutoConfig
 
-    where: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main"}
-    config = AutoConfig.from_pretrained(source, **where)
+    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    with explained(source, "the configuration"):
+        config = AutoConfig.from_pretrained(source.path, **where)
+    _check_generates(source, config)
     options: dict[str, Any] = {"dtype": dtype or "auto", "device_map": device_map}
     if quantization is not None:
         compute_dtype = dtype or getattr(config, "dtype", None) or torch.float32
         options["quantization_config"] = quantization_config(quantization, compute_dtype)
-    model_class, processor_class = _auto_classes(config)
-    with no_progress_bars() if isinstance(source, Path) else nullcontext():
-        processor = processor_class.from_pretrained(source, **where)
-        return model_class.from_pretrained(source, config=config, **where, **options), processor
+    with no_progress_bars():
+        with explained(source, "the tokenizer"):
+            model_class, processor_class = _auto_classes(config)
+            processor = processor_class.from_pretrained(source.path, **where)
+        with explained(source, "the weights"):
+            generation = _generation_config(source, config)
+            model, found = model_class.from_pretrained(
+                source.path, config=config, **generation, **where, **options, output_loading_info=True
+            )
+    if (missing := sorted(found.get("missing_keys", ()))) and not trust_remote_code:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ModelError(
+            f"{source.name!r} has no weights for {missing[0]}{more}, which {type(model).__name__} needs: they would be "
+            "random. Use a checkpoint of a model that generates text."
+        )
+    return model, processor
+
+
+def _check_generates(source: Source, config: PreTrainedConfig) -> None:
+    """Refuse encoders and models with another head, to which transformers would give a new, random one."""
+    named = list(config.architectures or ())
+    writes = ("forcausallm", "lmheadmodel", "forconditionalgeneration", "doubleheadsmodel")
+    if _is_image_text(config) or getattr(config, "auto_map", None) or not named:
+        return
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if not any(name in known or name.lower().endswith(writes) for name in named):
+        raise ModelError(
+            f"{source.name!r} is a {named[0]}, which is no text or image-text model that generates: it has no head "
+            "over the vocabulary, or reads in both directions. Name a causal language model."
+        )
+
+
+def _generation_config(source: Source, config: PreTrainedConfig) -> dict[str, Any]:
+    """An argument for `from_pretrained` where the folder's own generation config cannot be read, with a warning."""
+    if not (source.path / "generation_config.json").is_file():
+        return {}
+    from transformers import GenerationConfig
+
+    try:
+        with only_errors():
+            GenerationConfig.from_pretrained(source.path)
+    except Exception as error:  # what it holds may be of any type
+        warnings.warn(
+            f"generation_config.json of {source.name!r} cannot be read ({said(error)}): the model generates with the "
+            f"defaults instead. Mend or delete {(source.path / 'generation_config.json').resolve()}.",
+            stacklevel=4,
+        )
+        return {"generation_config": GenerationConfig.from_model_config(config)}
+    return {}
+
+
+def _name(model: Any, processor: Any, source: Source) -> None:
+    """Let the model and its tokenizer be called what the user called them, and the commit be known."""
+    if source.commit is not None:
+        model.config._name_or_path = model.name_or_path = source.name
+        model.config._commit_hash = source.commit
+        getattr(processor, "tokenizer", processor).name_or_path = source.name
 
 
 def _auto_classes(config: PreTrainedConfig) -> tuple[Any, Any]:
@@ -174,44 +210,3 @@ def _prepare_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
     if model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-@contextmanager
-def _hub_errors_explained(name: str | PathLike[str] | None) -> Iterator[None]:
-    """Errors of transformers and the hub as truthkit's, with the way out."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except TruthkitError:
-        raise
-    except OSError as error:
-        raise NotAvailableError(
-            f"name={str(name)!r} could not be loaded: {first_line(error)}. It is neither a bundled model "
-            f"({', '.join(BUNDLED)}){did_you_mean(str(name), BUNDLED)}, nor a complete model folder here, nor a hub "
-            "repository that can be reached or lies in the hub cache. Without internet use tk.load() (bundled), a "
-            "folder or a .gguf file, and set HF_HUB_OFFLINE=1 to fail at once; for a gated repository log in with "
-            "`hf auth login`."
-        ) from error
-    except ImportError as error:
-        if "torchvision" in str(error).lower():
-            raise MissingExtraError(
-                f"The processor of {str(name)!r} needs torchvision (for video), which is not installed. Install the "
-                "torchvision build that belongs to this torch, or load AutoImageProcessor and AutoTokenizer apart."
-            ) from error
-        raise MissingExtraError(
-            f"Loading {str(name)!r} needs a package that is missing: {first_line(error)}."
-        ) from error
-    except SafetensorError as error:
-        raise NotAvailableError(
-            f"The weights of {str(name)!r} are damaged: {first_line(error)}. Delete the file and download it again."
-        ) from error
-    except ValueError as error:
-        if "trust_remote_code" in str(error):
-            raise ArgumentError(
-                f"{str(name)!r} brings its own code, which does not run unless you say so: read it, then pass "
-                "trust_remote_code=True."
-            ) from error
-        raise ModelError(
-            f"{str(name)!r} could not be loaded as a text or image-text model that generates: {first_line(error)}."
-        ) from error

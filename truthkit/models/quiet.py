@@ -22,6 +22,19 @@ def no_progress_bars() -> Iterator[None]:
 
 
 @contextmanager
+def only_errors() -> Iterator[None]:
+    """Let transformers log errors alone inside the block: for a look at what it will read, and speak of, once more."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
 def no_peft_rename() -> Iterator[None]:
     """Hide that peft 0.21 reads a name that transformers 5.24 has renamed."""
     with warnings.catch_warnings():

@@ -2,8 +2,8 @@
 
 A converted folder appears under its name by one `os.replace`, complete with a manifest: a reader sees it whole or not
 at all, and two processes that start at once convert once. The manifest holds each file's size, modification time and
-SHA-256. A folder whose sizes and times agree is used as it is; one whose times differ is read and checked; one with a
-missing or damaged file is made anew.
+SHA-256, of the whole and of its beginning. A folder whose sizes, times and beginnings agree is used as it is; one whose
+times differ is read and checked; one with a missing or damaged file is made anew. `truthkit models --verify` reads all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -22,6 +23,8 @@ from truthkit.errors import NotAvailableError
 from truthkit.models.bundled import BundledModel, ShippedModel
 
 MANIFEST = "truthkit-manifest.json"
+
+_HEAD = 4 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +41,11 @@ def converted_folder(model: BundledModel) -> Path:
     return cache_root() / "models" / model.folder_name
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether `folder` holds every file of its manifest, undamaged as far as sizes and times can tell.
+def is_complete(folder: Path, *, verify: bool = False) -> bool:
+    """Whether `folder` holds every file of its manifest, undamaged as far as sizes, times and beginnings can tell.
 
-    Files whose modification time changed (a restored or copied cache) are hashed instead, and if they are right their
-    new times are noted.
+    Files whose modification time changed (a restored or copied cache), and all with `verify`, are read as a whole, and
+    if they are right their new times are noted.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -52,10 +55,14 @@ def is_complete(folder: Path) -> bool:
             stat = (folder / name).stat()
             if stat.st_size != seen["bytes"]:
                 return False
-            if stat.st_mtime_ns != seen["mtime_ns"]:
+            if verify or stat.st_mtime_ns != seen["mtime_ns"] or "head_sha256" not in seen:
                 if sha256_of(folder / name) != seen["sha256"]:
                     return False
-                seen["mtime_ns"], touched = stat.st_mtime_ns, True
+                known = {"mtime_ns": stat.st_mtime_ns, "head_sha256": _head_sha256(folder / name)}
+                touched |= not known.items() <= seen.items()
+                seen |= known
+            elif _head_sha256(folder / name) != seen["head_sha256"]:
+                return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if touched:
@@ -112,6 +119,29 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def damaged_blobs() -> list[Path]:
+    """The files in the hub's cache that are not what their names, which are checksums, say; each is read."""
+    from huggingface_hub import constants
+
+    return [file for file in sorted(Path(constants.HF_HUB_CACHE).glob("*/blobs/*")) if not _is_its_name(file)]
+
+
+def _is_its_name(blob: Path) -> bool:
+    """SHA-256 of a large file, SHA-1 of another as git takes it; what has other names has not been told by the hub."""
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return sha256_of(blob) == blob.name
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name):
+        content = blob.read_bytes()
+        return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == blob.name
+    return True
+
+
+def _head_sha256(file: Path) -> str:
+    """Of the beginning: the whole header of safetensors, and small files whole."""
+    with file.open("rb") as stream:
+        return hashlib.sha256(stream.read(_HEAD)).hexdigest()
+
+
 def _convert(model: BundledModel, source: Path, folder: Path) -> None:
     """Convert beside `folder`, then swap it in. The caller holds the lock, so that any leftover here is a dead one."""
     found = sha256_of(source)
@@ -139,7 +169,12 @@ def _manifest(model: BundledModel, folder: Path) -> dict[str, Any]:
     files = {}
     for path in sorted(folder.iterdir()):
         stat = path.stat()
-        files[path.name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of(path)}
+        files[path.name] = {
+            "bytes": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "sha256": sha256_of(path),
+            "head_sha256": _head_sha256(path),
+        }
     source = {"requirement": model.requirement, "file": model.file, "sha256": model.sha256}
     return {"name": model.name, "revision": model.revision, "source": source, "files": files}
 

@@ -80,6 +80,11 @@ class Steering(Hooked):
         self._ready.clear()
         self._rows = None
 
+    @property
+    def vectors(self) -> Mapping[int, torch.Tensor]:
+        """What is added, by layer."""
+        return self._vectors
+
     def _check_widths(self, width: int) -> int | None:
         """How many items the per-item values are for; None where there is none."""
         wanted = width if self.features is None else len(range(width)[self.features])

@@ -12,6 +12,7 @@ from typing import Any
 
 import truthkit
 from truthkit.errors import ArgumentError
+from truthkit.models.identities import identity
 from truthkit.training.chat import Encoded
 
 _RECORD = "training.json"
@@ -29,17 +30,12 @@ def tokens_sha256(encoded: Sequence[Encoded]) -> str:
 
 
 def model_identity(model: Any) -> dict[str, Any]:
-    """Which model it is: name, type, size, and a hash over some weights of every tensor."""
-    some = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        some.update(name.encode())
-        some.update(parameter.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    """Which model it is: `truthkit.models.identity`, type and size."""
     return {
-        "id": str(getattr(model.config, "_name_or_path", "") or ""),
+        **identity(model),
         "type": model.config.model_type,
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "sha256": some.hexdigest(),
     }
 
 
@@ -88,8 +84,11 @@ def write(folder: Path, report: dict[str, Any]) -> None:
 def _card(report: dict[str, Any]) -> str:
     model, data, losses = report["model"], report["data"], report["losses"]
     few = max(1, min(20, len(losses) // 4))
+    commit = f" at commit `{model['commit']}`" if model["commit"] else ""
     rows = {
-        "base model": f"`{model['id']}` ({model['type']}, {model['parameters']:,} parameters, {model['dtype']})",
+        "base model": f"`{model['id']}`{commit} ({model['type']}, {model['parameters']:,} parameters, "
+        f"{model['dtype']})",
+        "base model's weights": f"sha256 of `truthkit.models.identity`: `{model['weights_sha256']}`",
         "task": report.get("task", "fine-tuning"),
         "examples": f"{data['examples']} ({data['answer_tokens']} answer tokens; {data['cut']} prompts cut, "
         f"{data['skipped']} examples left out)",

@@ -85,7 +85,7 @@ def train(
         steps=settings.steps,
         epochs=settings.epochs,
     )
-    identity = {
+    made_of = {
         "settings": asdict(settings) | {"max_length": limit},
         "model": card.model_identity(model),
         "data": {
@@ -99,7 +99,7 @@ def train(
         "start": card.adapter_identity(start) if start else None,
         **about,
     }
-    key, work = digest(identity), out.with_name(f"{out.name}.partial")
+    key, work = digest(made_of), out.with_name(f"{out.name}.partial")
     place = Peers()
     if (done := card.finished(out, key)) is not None:
         if place.index == 0:
@@ -110,7 +110,7 @@ def train(
         trainer = _Trainer(peft, tokenizer, encoded, steps, settings, place)
         losses = trainer.run(checkpoint, progress=progress)
         report = {
-            **identity,
+            **made_of,
             "steps": len(steps),
             "epochs": sum(map(len, steps)) / len(encoded),
             "losses": losses,

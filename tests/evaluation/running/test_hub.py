@@ -169,7 +169,7 @@ def test_a_download_that_was_cut_off(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "hub" / "data" / "test-00000-of-00001.parquet"
     parquet(pope_rows(), path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(tk.NotAvailableError, match=r"split 'test', cannot be read: .* delete what is there"):
+    with pytest.raises(tk.NotAvailableError, match=rf"is damaged, cut off perhaps: delete {path} and"):
         fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["pope"].hub)
     assert list(cache.iterdir()) == []
 
@@ -213,7 +213,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_offline_by_wish_and_never_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(tk.NotAvailableError, match=r"'nobody/nothing' can't be had .* --data hub:FOLDER"):
+    with pytest.raises(tk.NotAvailableError, match=r"'nobody/nothing' is neither here .* --data hub:FOLDER"):
         fetch("hub:nobody/nothing", benchmarks()["pope"].hub)
 
 

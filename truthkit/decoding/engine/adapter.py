@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from truthkit.errors import ModelError, NotAvailableError
+from truthkit.models.adapter import adapter_settings, adapter_tensors
+from truthkit.models.checkpoint import adapter_source
 
 _LORA_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
 WAY_OUT = "Load it as a model of its own, amateur=tk.load(..., adapter=...), which costs a second forward."
@@ -116,26 +116,6 @@ def _features(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _adapter_folder(adapter: str) -> Path:
-    if (Path(adapter) / "adapter_config.json").is_file():
-        return Path(adapter)
-    if Path(adapter).exists():
-        raise NotAvailableError(f"amateur={adapter!r} is no PEFT adapter: it has no adapter_config.json.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(adapter, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
-    except (OSError, HFValidationError, ValueError) as error:
-        raise NotAvailableError(
-            f"amateur={adapter!r} is neither an adapter loaded in this model, nor a PEFT folder, nor a hub id that "
-            "can be "
-            f"reached ({type(error).__name__}). Pass a folder with adapter_config.json and "
-            "adapter_model.safetensors, or "
-            "leave amateur out for the prompt-only amateur."
-        ) from error
-
-
 def _matching(pattern_table: dict[str, Any], module: str, default: Any) -> Any:
     for pattern, value in pattern_table.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
@@ -144,17 +124,15 @@ def _matching(pattern_table: dict[str, Any], module: str, default: Any) -> Any:
 
 
 def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
-    from safetensors.torch import load_file
-
-    folder = _adapter_folder(adapter)
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    source = adapter_source(adapter, "amateur")
+    folder, config = source.path, adapter_settings(source)
     _check_plain_lora(config, adapter)
     if not (folder / "adapter_model.safetensors").is_file():
         raise NotAvailableError(
             f"adapter {adapter!r} has no adapter_model.safetensors; save it again with safetensors."
         )
     sides: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(folder / "adapter_model.safetensors").items():
+    for key, tensor in adapter_tensors(source).items():
         if not (match := _LORA_KEY.match(key)):
             raise ModelError(f"adapter {adapter!r} trains {key!r}, which is not a LoRA weight. {WAY_OUT}")
         sides.setdefault(match["module"], {})[match["side"]] = tensor

@@ -12,17 +12,18 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError, TruthkitError
-from truthkit.files.writing import content_key
-
-_PATIENCE = 5.0
-"""Seconds to wait for the hub's first word: `datasets` itself would try for half a minute."""
+from truthkit.files.reading import read_json
+from truthkit.files.writing import content_key, write_atomically
+from truthkit.models.hub import Repository, refusal, resolve, said
 
 Row = dict[str, Any]
 
@@ -65,23 +66,33 @@ def is_hub(text: str) -> bool:
 def fetch(text: str, data: HubData) -> Path:
     """The data that `hub` or `hub:NAME` stands for: its file in the cache, or its folder where it is several files.
 
-    NAME is a repository of the same layout, or a folder that one was downloaded to.
+    NAME is a repository of the same layout, `NAME@REVISION` one at a branch, tag or commit, or a folder that one was
+    downloaded to. The name of the folder in the cache ends in the repository's commit.
 
     Raises:
         NotAvailableError: the hub can't be reached, has no such data set, or it is damaged.
-        ArgumentError: it has other columns.
+        ArgumentError: it has other columns, or no such revision.
         MissingExtraError: `datasets` is not installed.
     """
     from truthkit.models.store import cache_root
 
     name = text.partition(":")[2] or data.name
     local = Path(name).is_dir()
-    folder = cache_root() / "data" / (_folder_name(name, _state(Path(name)) if local else None))
+    root = cache_root() / "data"
+    repository = None
+    try:
+        repository = None if local else resolve(name, kind="dataset")
+        state = _state(Path(name)) if repository is None else repository.commit[:16]
+        folder = root / _folder_name(name, data, state)
+    except NotAvailableError as error:
+        made = sorted(root.glob(_folder_name(name, data, "?" * 16)), key=lambda path: path.stat().st_mtime)
+        if not made or "@" in name:
+            raise
+        folder = made[-1]
+        warnings.warn(f"{error} What was fetched before is read: {folder}.", stacklevel=2)
     if not folder.is_dir():
-        if not local:
-            _check_within_reach(name, data)
         try:
-            _make(folder, name, data, local=local)
+            _make(folder, name, data, repository)
         except TruthkitError:
             raise
         except OSError as error:
@@ -92,15 +103,19 @@ def fetch(text: str, data: HubData) -> Path:
     return folder / next(iter(data.files)) if len(data.files) == 1 else folder
 
 
-def _make(folder: Path, name: str, data: HubData, *, local: bool) -> None:
+def _make(folder: Path, name: str, data: HubData, repository: Repository | None) -> None:
     """Write all files beside `folder`, then move them there: it is whole or not there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         for file, layout in data.files.items():
-            rows = _rows(name, layout.config, data, local=local)
+            rows = _rows(name, layout.config, data, repository)
             place = f"{name}, {layout.config + ' ' if layout.config else ''}row"
             _write(part / file, _records(rows, layout, part / "images", place))
+        if repository is not None:
+            repository.remember()
+            about = {"repository": repository.name, "commit": repository.commit}
+            write_atomically(_beside(folder), about)
         part.chmod(0o755)
         if not folder.is_dir():  # else another process was faster
             part.rename(folder)
@@ -108,8 +123,23 @@ def _make(folder: Path, name: str, data: HubData, *, local: bool) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _folder_name(name: str, state: str | None) -> str:
-    return re.sub(r"[^\w.-]+", "--", name.strip("./")) + (f"-{state}" if state else "")
+def _folder_name(name: str, data: HubData, state: str) -> str:
+    """One for each benchmark's layout of a repository at a commit."""
+    layout = content_key(data.split, [[file, made.config] for file, made in data.files.items()])[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', name.partition('@')[0].strip('./'))}-{layout}-{state}"
+
+
+def source_of(path: Path) -> dict[str, str] | None:
+    """The repository and the commit that a path from `fetch` is of; None for other files."""
+    for folder in (path, path.parent):
+        with suppress(NotAvailableError, ArgumentError):
+            found: dict[str, str] = read_json(_beside(folder))
+            return found
+    return None
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.source")
 
 
 def _state(folder: Path) -> str:
@@ -118,53 +148,59 @@ def _state(folder: Path) -> str:
     return content_key(str(folder.absolute()), stats)
 
 
-def _check_within_reach(name: str, data: HubData) -> None:
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        HfApi().dataset_info(name, timeout=_PATIENCE)
-    except GatedRepoError:
-        raise NotAvailableError(
-            f"the data set {name!r} is gated: ask for access at {constants.ENDPOINT}/datasets/{name} and log in with "
-            "`hf auth login`."
-        ) from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise NotAvailableError(f"the hub has no data set {name!r}; --data hub is {data.name}.") from None
-    except Exception as error:  # whatever the client in use raises: requests' errors, httpx's, OSError
-        raise _unreachable(name, data, error) from error
-
-
-def _unreachable(name: str, data: HubData, error: Exception) -> NotAvailableError:
-    return NotAvailableError(
-        f"the data set {name!r} can't be had from the hub ({_first_line(error)}). Where there is a network, run `hf "
-        f"download {name} --repo-type dataset --local-dir FOLDER`, copy the folder here and pass --data hub:FOLDER; or "
-        "pass the benchmark's own files. HF_HUB_OFFLINE=1 takes what `datasets` has kept."
-    )
-
-
-def _rows(name: str, config: str | None, data: HubData, *, local: bool) -> Iterator[Row]:
+def _rows(name: str, config: str | None, data: HubData, repository: Repository | None) -> Iterator[Row]:
     """The rows of a split, images as the bytes of their files."""
     try:
         from datasets import Image, load_dataset
     except ImportError:
         raise MissingExtraError("data from the hub needs datasets: pip install 'truthkit[eval]'.") from None
-    where = f"the data set {name!r}" + (f", configuration {config!r}" if config else "")
+    where: dict[str, Any] = {"path": name, "streaming": True}
+    if repository is not None and repository.files is None:
+        where["path"] = str(repository.folder)  # no more questions to a hub that did not answer
+    elif repository is not None:
+        where = {"path": repository.name, "revision": repository.commit}
     try:
-        rows = load_dataset(name, config, split=data.split, streaming=local)
+        rows = load_dataset(name=config, split=data.split, **where)
         pictures = [column for column, kind in (rows.features or {}).items() if isinstance(kind, Image)]
         for column in pictures:
             rows = rows.cast_column(column, Image(decode=False))
         yield from rows
-    except ConnectionError as error:
-        raise _unreachable(name, data, error) from error
     except Exception as error:  # `datasets` lets through what pyarrow, fsspec and the hub's client raise
-        raise NotAvailableError(
-            f"{where}, split {data.split!r}, cannot be read: {_first_line(error)}. If a download was cut "
-            "off, delete what is there and download it again."
-        ) from error
+        raise _explanation(name, config, data, repository, error) from error
+
+
+def _explanation(
+    name: str, config: str | None, data: HubData, repository: Repository | None, error: Exception
+) -> NotAvailableError:
+    """The cause, and the file to delete where one is damaged."""
+    if repository is not None and (refused := refusal(error, repository)):
+        return NotAvailableError(str(refused))
+    folder = Path(name) if repository is None else repository.folder
+    for file in sorted(folder.rglob("*.parquet")):
+        if not _is_parquet(file):
+            again = "download it again" if repository is None else "run the same again: it is fetched anew"
+            return NotAvailableError(
+                f"{file.name} of the data set {name!r} is damaged, cut off perhaps: delete {file.resolve()} and "
+                f"{again}."
+            )
+    part = f"configuration {config!r}, split {data.split!r}" if config else f"split {data.split!r}"
+    return NotAvailableError(
+        f"the data set {name!r}, {part}, cannot be read: {said(error)}. Where there is a network, run `hf download "
+        f"{name} --repo-type dataset --local-dir FOLDER`, and pass --data hub:FOLDER, or pass the benchmark's own "
+        "files."
+    )
+
+
+def _is_parquet(file: Path) -> bool:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches():
+            batch.validate()
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return True
 
 
 def _records(rows: Iterable[Row], layout: HubFile, images: Path, place: str) -> Iterator[Row]:
@@ -211,7 +247,3 @@ def _write(path: Path, records: Iterator[Row]) -> None:
             writer.writerows(chain([first], records))
         else:
             json.dump(list(chain([first], records)), file, ensure_ascii=False, indent=0)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

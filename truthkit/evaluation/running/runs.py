@@ -18,6 +18,8 @@ from tqdm import tqdm
 import truthkit
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.contents import contents
+from truthkit.evaluation.running.hub import source_of
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records
 from truthkit.evaluation.running.task import Task
@@ -84,6 +86,7 @@ def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, s
         "provenance": {
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},
+            "data_from": {path.name: source for path in task.data if (source := source_of(path))},
             "first_prompt": first["prompt"],
             "first_output": first["output"],
             "versions": {"truthkit": truthkit.__version__, "python": platform.python_version()} | _versions(),
@@ -118,7 +121,7 @@ def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> d
     return {
         "task": task.name,
         "model": model_name,
-        "revision": getattr(asking.model.config, "_commit_hash", None),
+        **contents(asking),
         "dtype": str(asking.model.dtype).removeprefix("torch."),
         "decoder": asking.decoder.text,
         "seed": asking.seed,

@@ -28,6 +28,7 @@ from truthkit.activations.spool import Spool
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
 from truthkit.hf.wrapping import plain_model
+from truthkit.models.identities import identity
 from truthkit.parallel import Shards
 from truthkit.steering.extraction.encoding import EncodedPairs, encode_pairs
 from truthkit.steering.extraction.held_out import held_out_scores, split_groups
@@ -110,11 +111,10 @@ def extract(
     )
     plan = {
         "model": {
+            **identity(model, processor),
             "id": model_id(plain),
-            "revision": getattr(plain.config, "_commit_hash", None),
             "type": plain.config.get_text_config(decoder=True).model_type,
             "dtype": str(plain.dtype).removeprefix("torch."),
-            "adapters": sorted(getattr(model, "peft_config", {}) or {}),
         },
         "layers": list(wanted),
         "positions": describe_positions(positions),
