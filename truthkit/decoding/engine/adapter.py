@@ -128,11 +128,9 @@ def _adapter_folder(adapter: str) -> Path:
         return Path(snapshot_download(adapter, allow_patterns=["adapter_config.json", "adapter_model.safetensors"]))
     except (OSError, HFValidationError, ValueError) as error:
         raise NotAvailableError(
-            f"amateur={adapter!r} is neither an adapter loaded in this model, nor a PEFT folder, nor a hub id that "
-            "can be "
-            f"reached ({type(error).__name__}). Pass a folder with adapter_config.json and "
-            "adapter_model.safetensors, or "
-            "leave amateur out for the prompt-only amateur."
+            f"amateur={adapter!r} is neither an adapter loaded in this model, nor a PEFT folder, nor a hub id that can "
+            f"be reached ({type(error).__name__}). Pass a folder with adapter_config.json and "
+            "adapter_model.safetensors, or leave amateur out for the prompt-only amateur."
         ) from error
 
 
@@ -170,8 +168,7 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
         if (found := (pair["A"].shape[1], pair["B"].shape[0])) != features:
             raise ModelError(
                 f"adapter {adapter!r} was trained for another model: {name!r} maps {found[0]} to {found[1]} features "
-                "there, "
-                f"{features[0]} to {features[1]} here."
+                f"there, {features[0]} to {features[1]} here."
             )
         rank = pair["A"].shape[0]
         alpha = _matching(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
