@@ -148,8 +148,7 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
         if (found := (pair["A"].shape[1], pair["B"].shape[0])) != features:
             raise ModelError(
                 f"adapter {adapter!r} was trained for another model: {name!r} maps {found[0]} to {found[1]} features "
-                "there, "
-                f"{features[0]} to {features[1]} here."
+                f"there, {features[0]} to {features[1]} here."
             )
         rank = pair["A"].shape[0]
         alpha = _matching(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
