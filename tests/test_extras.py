@@ -72,7 +72,7 @@ def test_only_declared_packages_are_imported() -> None:
             top = node in tree.body
             for name in _imported(node):
                 allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA
-                assert name in allowed, f"{path.relative_to(ROOT)}, line {node.lineno}: {name}"
+                assert name in allowed, f"{path.relative_to(ROOT)}: {ast.unparse(node)}"
 
 
 def _type_checking(tree: ast.Module) -> list[ast.If]:

@@ -104,7 +104,8 @@ def check_captured(tiny: TinyVLM, positions: str) -> None:
     with Capture(tiny.model, [LAYER], positions=positions) as capture:
         tokens = generated(tiny, made(tiny, (0, 1)))
     for row in (0, 1):
-        inputs, seen = made(tiny, (row,)), []
+        inputs = made(tiny, (row,))
+        seen: list[torch.Tensor] = []
 
         def look(_module: Any, _args: Any, output: Any, seen: list[torch.Tensor] = seen) -> None:
             seen.append((output[0] if isinstance(output, tuple) else output)[0])

@@ -90,7 +90,7 @@ def test_steering_changes_the_answer_and_its_projections(engine: Engine) -> None
 def test_the_sheet_shows_what_was_drawn(engine: Engine, decoder: str) -> None:
     """Oracle: the pixels that the decoder's second view was given."""
     seen: list[torch.Tensor] = []
-    options = None if ":" in decoder else {}
+    options: dict[str, str] | None = None if ":" in decoder else {}
     processor = engine.processor
     tower = engine.model.base_model.vision_tower
     handle = tower.register_forward_pre_hook(

@@ -474,7 +474,7 @@ def test_peft_and_compile_wrappers() -> None:
 
     model, inputs = tiny("llama"), padded_batch(9, 5)
     tokens = by_formula(model, inputs, 8)
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
+    wrapped: Any = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
     for outer in (wrapped, torch.compile(model, backend="eager")):
         with tk.ContrastiveSearch(outer):
             assert torch.equal(outer.generate(**inputs, max_new_tokens=8, do_sample=False)[:, 9:], tokens)

@@ -83,7 +83,8 @@ def test_an_adapter_from_its_folder(tmp_path: Path) -> None:
 def test_bad_input() -> None:
     model, tokenizer = tuned(), ChatTokenizer()
     checker = tk.FactChecker(model, tokenizer)
-    for claims in ([], "a claim"):
+    wrong: tuple[Any, ...] = ([], "a claim")
+    for claims in wrong:
         with pytest.raises(tk.ArgumentError, match="a list of at least one claim"):
             checker.check_all(claims)
     with pytest.raises(tk.ArgumentError, match=r"claims\[1\] is empty"):

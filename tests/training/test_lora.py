@@ -18,6 +18,7 @@ from tests.training.toys import chat_folder, chat_tokenizer, toy_examples
 from truthkit.models import load
 from truthkit.training import lora
 from truthkit.training.chat import Example, encode
+from truthkit.training.checkpoint import Checkpoint
 from truthkit.training.lora import train
 from truthkit.training.settings import Settings
 
@@ -163,18 +164,18 @@ class TestResume:
         class Killed(BaseException):
             pass
 
-        original = lora.Checkpoint.save
+        original = Checkpoint.save
 
         def save(self: Any, weights: Any, optimizer: Any, losses: list[float]) -> None:
             original(self, weights, optimizer, losses)
             if len(losses) == stopped_after:
                 raise Killed
 
-        monkeypatch.setattr(lora.Checkpoint, "save", save)
+        monkeypatch.setattr(Checkpoint, "save", save)
         with pytest.raises(Killed):
             train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "a", settings=settings, save_every=0)
         assert not (tmp_path / "a").exists()
-        monkeypatch.setattr(lora.Checkpoint, "save", original)
+        monkeypatch.setattr(Checkpoint, "save", original)
         report = train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "a", settings=settings)
         assert same(tmp_path / "a", tmp_path / "whole")
         assert report["losses"] == json.loads((tmp_path / "whole" / "training.json").read_text())["losses"]

@@ -103,7 +103,7 @@ def test_the_constraint_is_for_explanations_only(toy: Any) -> None:
     for one, other in zip(plain, constrained, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
         assert one["explanation"] == other["explanation"]
-    built = parse_spec("dola:beta=0.1,layers=1+2").build(*toy)
+    built: Any = parse_spec("dola:beta=0.1,layers=1+2").build(*toy)
     check(ask(toy, "dola:beta=0.1,layers=1+2"), CLAIMS, LABELS_3, explain=False, fixed=built)
     assert built.beta == 0.1
 
