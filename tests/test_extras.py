@@ -22,10 +22,13 @@ OPTIONAL = {
     "bitsandbytes": "quantization",
     "datasets": "eval",
     "gguf": "gguf",
+    "h11": "app",
     "matplotlib": "plots",
     "nltk": "eval",
     "rouge_score": "eval",
     "sacrebleu": "eval",
+    "starlette": "app",
+    "uvicorn": "app",
 }
 """Modules of optional packages, and the extra that brings each."""
 
@@ -112,6 +115,10 @@ def _similarity(_folder: Path) -> Any:
     return similarity()
 
 
+def _page(_folder: Path) -> Any:
+    return import_module("truthkit.app.server").Server(port=0)
+
+
 USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "figures": ("matplotlib", _plot_isotropy),
     "models in GGUF": ("gguf", _read_gguf),
@@ -121,6 +128,8 @@ USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
         "nltk",
         lambda _folder: import_module("truthkit.evaluation.tasks.chair.lemmas").lemmatizer("nltk", ["cat"]),
     ),
+    "the page": ("starlette", _page),
+    "its server": ("uvicorn", _page),
     "BLEU": ("sacrebleu", _similarity),
     "ROUGE": ("rouge_score", _similarity),
 }

@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import shutil
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,31 +66,25 @@ class Scripted:
     def __init__(self, facts: dict[str, Any], events: list[dict[str, Any]]):
         self._facts, self._events = facts, events
         self.asked: list[RunRequest] = []
-        self.cancelled = threading.Event()
         self.waits = False
 
     def about(self) -> dict[str, Any]:
         return self._facts
 
-    def run(self, request: RunRequest, emit: Emit) -> None:
+    def run(self, request: RunRequest, emit: Emit, stop: Callable[[], bool]) -> None:
         self.asked.append(request)
         for event in self._events:
             emit(event)
-        if self.waits:
-            assert self.cancelled.wait(20)
-        emit({"event": "end", "cancelled": self.cancelled.is_set(), "seconds": 0.1})
-
-    def cancel(self, run: str) -> bool:
-        self.cancelled.set()
-        return run == self.asked[-1].run
+        give_up = time.monotonic() + 20
+        while self.waits and not stop():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        emit({"event": "end", "cancelled": stop(), "seconds": 0.1})
 
     def scene(self) -> bytes:
         stream = io.BytesIO()
         Image.new("RGB", (8, 8), "blue").save(stream, "PNG")
         return stream.getvalue()
-
-    def close(self) -> None:
-        self.cancelled.set()
 
 
 def token(text: str, pushed_by: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -188,7 +182,6 @@ def test_tokens_are_walked_by_keyboard(scripted_page: Any) -> None:
 def test_escape_and_the_button_cancel(scripted_page: Any, scripted: Scripted) -> None:
     page, scripted.waits = scripted_page, True
     for cancel in (lambda: page.keyboard.press("Escape"), lambda: page.click("#cancel")):
-        scripted.cancelled.clear()
         run(page)
         page.get_by_text("it failed").wait_for()
         assert page.locator("#cancel").is_visible()
@@ -278,7 +271,7 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
     file = tmp_path / "scene.png"
     render(held_out(1, seed=1)[0]).save(file)
     (tmp_path / "no image.png").write_bytes(b"<svg/>")
-    with serving(engine_again(engine)) as server:
+    with serving(engine) as server:
         page = open_page(server, width=360)
         page.locator(".card select").first.select_option("ritual")
         page.fill("#max_new_tokens", "8")
@@ -301,8 +294,3 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
         box = page.locator("#detail").bounding_box()
         assert box["x"] == 0
         assert round(box["y"] + box["height"]) == 800
-
-
-def engine_again(engine: Engine) -> Engine:
-    """A new engine on the same model: a server ends its engine for good."""
-    return Engine(engine.model, engine.processor, engine.name, steers=[loaded.spec for loaded in engine._vectors])

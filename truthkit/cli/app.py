@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from truthkit.cli.model_options import add_model_options
+from truthkit.errors import ArgumentError
 
 _EPILOG = """\
 The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
@@ -47,6 +48,13 @@ def add_parser(subparsers: Any) -> None:
     page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
     page.add_argument("--port", type=int, default=7860, metavar="N", help="0 takes a free one (default: 7860)")
     page.add_argument(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="for which one request may have the model (default: 600)",
+    )
+    page.add_argument(
         "--open",
         action="store_true",
         help="open the page in the browser, whose arguments other users of the machine may see",
@@ -64,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.models.bundled import DEFAULT
     from truthkit.steering.spec import parse_steer
 
+    if not args.time_limit > 0:
+        raise ArgumentError(f"--time-limit is {args.time_limit:g}; expected a number of seconds above 0.")
     steers = [parse_steer(text) for text in args.steer or ()]
     server = Server(args.host, args.port)  # a port in use is no news to wait for
     with rendering.working("loading the model"):
@@ -78,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
         webbrowser.open(server.url)
     try:
-        server.serve(engine)
+        server.serve(engine, args.time_limit)
     except KeyboardInterrupt:
         print("truthkit app: stopped", file=sys.stderr)
     return 0

@@ -128,6 +128,9 @@ async function cancel() {
 function receive(event) {
   const card = running.cards[event.index];
   switch (event.event) {
+    case "waiting":
+      say(event.ahead === 1 ? "Waiting: one run is before yours …" : `Waiting: ${event.ahead} runs are before yours …`);
+      break;
     case "answering":
       say(`${card.label} answers (${event.index + 1} of ${running.cards.length}) …`);
       card.begin();
@@ -156,7 +159,7 @@ function receive(event) {
       break;
     case "end": {
       const failed = running.cards.filter((one) => one.answer.querySelector(".error")).length;
-      const outcome = event.cancelled ? "Cancelled" : failed ? `${failed} of ${running.cards.length} failed` : "Done";
+      const outcome = event.limit ? "Stopped, for a run's time is over," : event.cancelled ? "Cancelled" : failed ? `${failed} of ${running.cards.length} failed` : "Done";
       say(`${outcome} after ${event.seconds.toFixed(1)} s.`);
     }
   }
