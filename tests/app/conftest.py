@@ -39,10 +39,10 @@ def engine(scene_vlm: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory)
 
 
 @contextmanager
-def serving(engine: Any) -> Iterator[Server]:
+def serving(engine: Any, seconds: float = 600.0) -> Iterator[Server]:
     """A server for `engine` in a thread of its own."""
     server = Server(port=0)
-    thread = threading.Thread(target=server.serve, args=(engine,))
+    thread = threading.Thread(target=server.serve, args=(engine, seconds))
     thread.start()
     try:
         yield server

@@ -192,6 +192,36 @@ def test_escape_and_the_button_cancel(scripted_page: Any, scripted: Scripted) ->
     assert len(scripted.asked) == 2
 
 
+def test_the_place_in_the_line_is_shown(scripted: Scripted, open_page: OpenPage) -> None:
+    scripted.waits = True
+    with serving(scripted) as server:
+        pages = [open_page(server) for _ in range(3)]
+        for page, place in zip(pages, ("answers", "one run is before", "2 runs are before"), strict=True):
+            page.locator(".card").first.wait_for()
+            run(page)
+            page.locator("#status").filter(has_text=re.compile(f"{place}|failed")).wait_for()
+        assert "answers" in pages[0].locator("#status").inner_text()
+        pages[1].click("#cancel")  # leaves the line
+        pages[1].get_by_text("Cancelled.").wait_for()
+        pages[2].get_by_text("one run is before").wait_for()
+        pages[0].keyboard.press("Escape")
+        pages[0].get_by_text("Cancelled after").wait_for()
+        pages[2].locator("#status").filter(has_text="answers").wait_for()
+        pages[2].click("#cancel")
+        pages[2].get_by_text("Cancelled after").wait_for()
+    assert len(scripted.asked) == 2
+
+
+def test_a_run_whose_time_is_over_says_so(scripted: Scripted, open_page: OpenPage) -> None:
+    scripted.waits = True
+    with serving(scripted, seconds=0.5) as server:
+        page = open_page(server)
+        page.locator(".card").first.wait_for()
+        run(page)
+        page.get_by_text("Stopped after").wait_for()
+        assert "for 0.5 s are the most" in page.locator("#status").inner_text()
+
+
 def test_cards_say_what_they_are(scripted_page: Any, scripted: Scripted) -> None:
     page = scripted_page
     page.select_option("#add", "lol")

@@ -23,7 +23,7 @@ def connection_class(*, head: float = 15.0, write: float = 30.0, most: int = MOS
         write: seconds for which what was sent may lie unread.
         most: connections at once.
     """
-    from h11 import IDLE, SEND_RESPONSE
+    import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     idle: dict[Any, None] = {}  # connections without a request, the oldest first
@@ -84,7 +84,7 @@ def connection_class(*, head: float = 15.0, write: float = 30.0, most: int = MOS
 
         def _watch(self) -> None:
             """Note whether a request is here or awaited, and for the first how long it takes."""
-            if self.conn.their_state is not IDLE or self._over:
+            if self.conn.their_state is not h11.IDLE or self._over:
                 idle.pop(self, None)
                 if self._head is not None:
                     self._head.cancel()
@@ -103,7 +103,7 @@ def connection_class(*, head: float = 15.0, write: float = 30.0, most: int = MOS
             self._watch()
             if self.transport.is_closing():
                 return
-            if self.conn.our_state in (IDLE, SEND_RESPONSE) and not self._kept_alive:
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self._kept_alive:
                 body = json.dumps({"error": message})
                 self.transport.write(
                     f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"

@@ -36,6 +36,7 @@ class Job:
     name: str = ""
     weight: int = 0
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False)
+    _ahead: int = field(default=0, init=False)
     _until: float = field(default=float("inf"), init=False)
 
     @property
@@ -119,7 +120,8 @@ class Line:
     def _tell(self) -> None:
         """Tell everybody who waits how many are before, the one that runs included."""
         for ahead, job in enumerate(self._waiting, start=int(self._running is not None)):
-            if ahead:
+            if ahead and ahead != job._ahead:
+                job._ahead = ahead
                 _quietly(job.moved, ahead)
 
     def _serve(self) -> None:

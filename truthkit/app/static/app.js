@@ -159,8 +159,9 @@ function receive(event) {
       break;
     case "end": {
       const failed = running.cards.filter((one) => one.answer.querySelector(".error")).length;
-      const outcome = event.limit ? "Stopped, for a run's time is over," : event.cancelled ? "Cancelled" : failed ? `${failed} of ${running.cards.length} failed` : "Done";
-      say(`${outcome} after ${event.seconds.toFixed(1)} s.`);
+      const outcome = event.limit ? "Stopped" : event.cancelled ? "Cancelled" : failed ? `${failed} of ${running.cards.length} failed` : "Done";
+      const reason = event.limit ? `, for ${event.limit} s are the most that one run may take` : "";
+      say(`${outcome} after ${event.seconds.toFixed(1)} s${reason}.`);
     }
   }
 }
