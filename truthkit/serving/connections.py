@@ -15,7 +15,7 @@ MOST = 512
 """Connections at once, or half of what the operating system lets this process open."""
 
 
-def connection_class(*, head: float = 15.0, write: float = 30.0, most: int = MOST) -> type[Any]:
+def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOST) -> type[Any]:
     """The protocol for uvicorn's `http`, for one server.
 
     Args:

@@ -13,6 +13,8 @@ from truthkit.errors import ArgumentError, MissingExtraError
 from truthkit.serving.asgi import App, Receive, Scope, Send
 from truthkit.serving.connections import connection_class
 
+_UNREAD = 2**16  # bytes per connection that the system keeps for a client; of one that reads no more, few pile up
+
 
 class Listener:
     """Listens on `host` and `port`, 0 for a free one.
@@ -106,6 +108,7 @@ def _taken(host: str, port: int) -> socket.socket:
         try:
             if os.name == "posix":
                 taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
             taken.bind(address)
             taken.listen(256)
         except BaseException:

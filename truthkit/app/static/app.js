@@ -128,9 +128,12 @@ async function cancel() {
 function receive(event) {
   const card = running.cards[event.index];
   switch (event.event) {
-    case "waiting":
-      say(event.ahead === 1 ? "Waiting: one run is before yours …" : `Waiting: ${event.ahead} runs are before yours …`);
+    case "waiting": {
+      const place = `Waiting: ${event.ahead === 1 ? "one run is" : `${event.ahead} runs are`} before yours …`;
+      say(place);
+      running.cards.forEach((one) => one.clear(place));
       break;
+    }
     case "answering":
       say(`${card.label} answers (${event.index + 1} of ${running.cards.length}) …`);
       card.begin();
