@@ -74,6 +74,23 @@ def test_a_full_house_says_so(serve: Serve) -> None:
         assert received.endswith(b'{"error": "there are too many connections; try again."}')
 
 
+def test_who_reads_slowly_is_not(serve: Serve) -> None:
+    async def large(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"x" * 2**23})
+
+    port = serve(large, write=0.5)
+    with connect(port) as client:
+        client.sendall(GET)
+        received = 0
+        began = time.monotonic()
+        while chunk := client.recv(2**16):
+            received += len(chunk)
+            time.sleep(0.01)
+        assert received > 2**23
+        assert time.monotonic() - began > 1
+
+
 def test_who_does_not_read_is_dropped(serve: Serve) -> None:
     ended = []
 
@@ -95,4 +112,3 @@ def test_who_does_not_read_is_dropped(serve: Serve) -> None:
         while not ended and time.monotonic() < until:
             time.sleep(0.02)
         assert ended == ["http.disconnect"]
-    assert talk(serve(hello), GET[:-2] + b"Connection: close\r\n\r\n").endswith(b"hello")

@@ -87,7 +87,7 @@ BAD = {
 
 @pytest.fixture
 def port(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(answers, "_LINGER", 0.5)
+    monkeypatch.setattr(answers, "_SILENCE", 0.3)
     return serve(echo())
 
 

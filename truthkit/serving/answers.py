@@ -18,7 +18,8 @@ Endpoint = Callable[[Scope, Receive], Awaitable[App]]
 Describe = Callable[[HTTPStatus, str], Any]
 """What an error looks like, as a JSON value."""
 
-_LINGER = 2.0  # seconds in which the rest of a refused body is thrown away, so that its sender gets to the answer
+_LINGER = 15.0  # seconds in which the rest of a refused body is thrown away, so that its sender gets to the answer
+_SILENCE = 1.0  # of them without a byte, which end it
 
 
 def routed(routes: Mapping[str, Mapping[str, Endpoint]]) -> App:
@@ -110,7 +111,9 @@ async def _throw_away(receive: Receive) -> None:
     """Read what is left of a body for a moment: closing on it would reset the connection before the error is read."""
     try:
         async with asyncio.timeout(_LINGER):
-            while (await receive()).get("more_body", False):
-                pass
+            more = True
+            while more:
+                async with asyncio.timeout(_SILENCE):
+                    more = (await receive()).get("more_body", False)
     except TimeoutError:
         pass

@@ -20,7 +20,7 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
 
     Args:
         head: seconds in which a request's head must have come.
-        write: seconds for which what was sent may lie unread.
+        write: seconds for which a client may read nothing of what was sent.
         most: connections at once.
     """
     import h11
@@ -66,7 +66,7 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
         def pause_writing(self) -> None:
             super().pause_writing()
             if self._write is None:
-                self._write = self.loop.call_later(write, self.transport.abort)
+                self._await_reader()
 
         def resume_writing(self) -> None:
             super().resume_writing()
@@ -93,6 +93,16 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
             idle[self] = None
             if self._head is None and not self._kept_alive:
                 self._head = self.loop.call_later(head, self._too_late)
+
+        def _await_reader(self) -> None:
+            unsent = self.transport.get_write_buffer_size()
+            self._write = self.loop.call_later(write, self._drop_unless_read, unsent)
+
+        def _drop_unless_read(self, unsent: int) -> None:
+            if self.transport.get_write_buffer_size() < unsent:
+                self._await_reader()
+            else:
+                self.transport.abort()
 
         def _too_late(self) -> None:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not come to its end in time.")

@@ -19,7 +19,7 @@ class Outbox:
         most: bytes that may wait; a client that lets more pile up is taken for gone.
     """
 
-    def __init__(self, most: int = 4 * 2**20):
+    def __init__(self, most: int = 32 * 2**20):
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
