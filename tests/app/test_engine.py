@@ -139,6 +139,12 @@ def test_an_error_stays_on_its_card(engine: Engine, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
+def test_steering_is_for_every_vector_or_none(engine: Engine) -> None:
+    card = {"decoder": "greedy", "options": {}, "steering": [{"strength": 1}] * 2}
+    (error,) = of(events_of(engine, asking(card)), "error")
+    assert error["message"] == "steering has 2 entries; expected one for each vector, of which the app has 1."
+
+
 def test_a_fault_is_told_with_its_type(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,7 +173,7 @@ def close(connection: http.client.HTTPConnection, response: http.client.HTTPResp
     connection.close()
 
 
-def test_who_waits_is_told_the_place_and_who_leaves_is_forgotten() -> None:
+def test_who_waits_is_told_the_place_and_who_leaves_is_forgotten(capfd: pytest.CaptureFixture[str]) -> None:
     engine = Paced()
     with serving(engine) as server:
         streams = [stream(server, lasting("a"))]
@@ -191,6 +191,7 @@ def test_who_waits_is_told_the_place_and_who_leaves_is_forgotten() -> None:
         assert engine.log == [(what, run) for run in "acd" for what in ("begin", "end")]
         for one in streams[2:]:
             close(*one)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_run_has_its_time() -> None:

@@ -206,6 +206,11 @@ class Engine:
 
     def _steerings(self, card: Card) -> list[Steering]:
         """A steering for each loaded vector that the card uses."""
+        if card.steering and len(card.steering) != len(self._vectors):
+            raise ArgumentError(
+                f"steering has {len(card.steering)} entries; expected one for each vector, of which the app has "
+                f"{len(self._vectors)}."
+            )
         steerings = []
         for (spec, vector), use in zip(self._vectors, card.steering, strict=False):
             if use.strength:

@@ -11,10 +11,8 @@ import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from truthkit.app.engine import Engine
-from truthkit.app.events import Event
 from truthkit.app.request import MAX_BODY, read_request
 from truthkit.serving.answers import Endpoint, routed, with_errors, with_headers
 from truthkit.serving.asgi import App, Receive, Refused, Scope, Send, header
@@ -23,6 +21,10 @@ from truthkit.serving.guards import for_hosts, own_host, with_token
 from truthkit.serving.line import Full, Job, Line
 from truthkit.serving.listening import Listener
 from truthkit.serving.outbox import Outbox
+
+if TYPE_CHECKING:
+    from truthkit.app.engine import Engine
+    from truthkit.app.events import Event
 
 _STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 from truthkit.cli.model_options import add_model_options
-from truthkit.errors import ArgumentError
 
 _EPILOG = """\
 The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
@@ -49,10 +48,10 @@ def add_parser(subparsers: Any) -> None:
     page.add_argument("--port", type=int, default=7860, metavar="N", help="0 takes a free one (default: 7860)")
     page.add_argument(
         "--time-limit",
-        type=float,
+        type=_seconds,
         default=600.0,
-        metavar="SECONDS",
-        help="for which one request may have the model (default: 600)",
+        metavar="S",
+        help="seconds for which one run may have the model (default: 600)",
     )
     page.add_argument(
         "--open",
@@ -72,8 +71,6 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.models.bundled import DEFAULT
     from truthkit.steering.spec import parse_steer
 
-    if not args.time_limit > 0:
-        raise ArgumentError(f"--time-limit is {args.time_limit:g}; expected a number of seconds above 0.")
     steers = [parse_steer(text) for text in args.steer or ()]
     server = Server(args.host, args.port)  # a port in use is no news to wait for
     with rendering.working("loading the model"):
@@ -92,6 +89,16 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("truthkit app: stopped", file=sys.stderr)
     return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a number of seconds above 0.")
+    return seconds
 
 
 def _is_loopback(host: str) -> bool:

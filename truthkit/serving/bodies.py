@@ -65,7 +65,7 @@ def limited(app: App, most: int, *, silent: float = 15.0, whole: float = 120.0) 
 
 
 class Documents:
-    """Reads JSON bodies, few large ones at once, and one after the other once they are there.
+    """Reads JSON bodies, few large ones at once, and one after the other once they are there; behind `limited`.
 
     A document is parsed and checked in a thread, so that the others are answered meanwhile.
     """
