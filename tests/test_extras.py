@@ -28,11 +28,16 @@ OPTIONAL = {
     "nltk": "eval",
     "rouge_score": "eval",
     "sacrebleu": "eval",
+    "starlette": "app",
+    "uvicorn": "app",
 }
 """Modules of optional packages, and the extra that brings each."""
 
 WITHOUT_EXTRA = {"mauve"}
 """Optional too, but too heavy for an extra; its message names the package itself."""
+
+BROUGHT = {"h11"}
+"""By uvicorn, which speaks HTTP with it."""
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -71,8 +76,8 @@ def test_only_declared_packages_are_imported() -> None:
                 continue
             top = node in tree.body
             for name in _imported(node):
-                allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA
-                assert name in allowed, f"{path.relative_to(ROOT)}: {ast.unparse(node)}"
+                allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA | BROUGHT
+                assert name in allowed, f"{path.relative_to(ROOT)}, line {getattr(node, 'lineno', 0)}: {name}"
 
 
 def _type_checking(tree: ast.Module) -> list[ast.If]:
@@ -124,6 +129,10 @@ def _similarity(_folder: Path) -> Any:
     return similarity()
 
 
+def _page(_folder: Path) -> Any:
+    return import_module("truthkit.app.server").Server(port=0)
+
+
 USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "figures": ("matplotlib", _plot_isotropy),
     "models in GGUF": ("gguf", _read_gguf),
@@ -133,6 +142,8 @@ USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
         "nltk",
         lambda _folder: import_module("truthkit.evaluation.tasks.chair.lemmas").lemmatizer("nltk", ["cat"]),
     ),
+    "the page": ("starlette", _page),
+    "its server": ("uvicorn", _page),
     "BLEU": ("sacrebleu", _similarity),
     "ROUGE": ("rouge_score", _similarity),
 }

@@ -11,6 +11,7 @@ from truthkit.decoding.contrastive_search.search import (
 )
 from truthkit.decoding.engine.decoder import Decoder as Decoder, Together as Together
 from truthkit.decoding.engine.processor import TogetherLogitsProcessor as TogetherLogitsProcessor
+from truthkit.decoding.engine.session import Session as Session
 from truthkit.decoding.engine.view import View as View, ViewLogits as ViewLogits
 from truthkit.decoding.methods.apc import APC as APC, APCLogitsProcessor as APCLogitsProcessor
 from truthkit.decoding.methods.cad import CAD as CAD, CADLogitsProcessor as CADLogitsProcessor
@@ -40,4 +41,5 @@ from truthkit.steering.extraction.extract import extract as extract
 from truthkit.steering.steer import Steering as Steering
 from truthkit.steering.vector import SteeringVector as SteeringVector
 
+__all__: list[str]
 __version__: str

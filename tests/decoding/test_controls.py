@@ -58,8 +58,9 @@ def test_of_a_sum() -> None:
     tiny = tiny_vlm("llava")
     ritual = tk.RITUAL(tiny.model, tiny.processor, images=picture(20, 20, 1), alpha=1, beta=0.3)
     vcd = tk.VCD(tiny.model, alpha=2, beta=0.5)
+    both: Any = ritual + vcd
     expected = (GREEDY, SAMPLING, cooler(4.0), constraint(0.5))
-    assert tk.Together.controls(decoders=(ritual + vcd).decoders) == expected
+    assert tk.Together.controls(decoders=both.decoders) == expected
     assert combined([tk.VCD.controls(alpha=2, beta=0.5), tk.RITUAL.controls(alpha=1, beta=0.3)]) == expected
     assert combined([tk.ICD.controls(beta=0), tk.DoLa.controls(beta=0)]) == (GREEDY, SAMPLING)
 

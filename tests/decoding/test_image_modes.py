@@ -216,7 +216,7 @@ class TestRitualPlus:
         inputs = bench.made(rows)
         with tk.RITUALPlus(bench.model, processor, images=bench.images(3)) as decoder:
             got = decode(bench.model, inputs)
-        method = decoder.decoder
+        method: Any = decoder.decoder
         assert method._with_question([5, *method._ending])[-len(method._ending) :] == method._ending
         for i, (names, row) in enumerate(zip(decoder.chosen, rows, strict=True)):
             alone = {"images": [list(row.images)], "transform": "random" if decoder.fell_back[i] else names[0]}

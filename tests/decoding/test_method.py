@@ -212,10 +212,8 @@ class TestNames:
         assert define() is known["half"] is not first
         assert first(bench.model, by=4).spec == "half:by=4"
 
-        class Unnamed(known["half"]):
-            pass
-
-        assert known["half"] is not Unnamed
+        unnamed = type("Unnamed", (first,), {})
+        assert known["half"] is not unnamed
         with pytest.raises(tk.ArgumentError, match=r"decoder name 'dola' of .*Other is taken by .*DoLa; give it"):
 
             class Other(tk.Decoder):

@@ -22,10 +22,6 @@ Event = dict[str, Any]
 Emit = Callable[[Event], None]
 
 
-class Gone(Exception):
-    """Nobody listens to the events any more."""
-
-
 _THUMBNAIL = 320  # pixels of the longer side
 
 

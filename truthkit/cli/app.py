@@ -49,6 +49,13 @@ def add_parser(subparsers: Any) -> None:
     page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on")
     page.add_argument("--port", type=_port, default=7860, metavar="N", help="0 takes a free one")
     page.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="seconds for which one run may have the model",
+    )
+    page.add_argument(
         "--open",
         action="store_true",
         help="open the page in the browser, whose arguments other users of the machine may see",
@@ -84,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
         webbrowser.open(server.url)
     try:
-        server.serve(engine)
+        server.serve(engine, args.time_limit)
     except KeyboardInterrupt:
         print("truthkit app: stopped", file=sys.stderr)
     return 0
@@ -94,6 +101,16 @@ def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"is {text!r}; expected 0 to 65535.")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a number of seconds above 0.")
+    return seconds
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,9 +27,9 @@ def parse_layers(text: str) -> list[int]:
     """
     layers: list[int] = []
     for part in text.split("+"):
-        if match := re.fullmatch(r"(\d+)-(\d+)", part.strip()):
+        if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part.strip()):
             layers += range(int(match[1]), int(match[2]) + 1)
-        elif re.fullmatch(r"-?\d+", part.strip()):
+        elif re.fullmatch(r"-?\d{1,5}", part.strip()):
             layers.append(int(part))
         else:
             raise ArgumentError(f"layers is {text!r}; expected numbers like 10, 10+12+-1 or 8-20.")
