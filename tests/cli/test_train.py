@@ -166,7 +166,7 @@ class TestBadInput:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "notes.txt").write_text("mine")
         assert "already holds something else" in failure(amateur(folder, tmp_path / "a"), capsys)
-        assert "its parent folder does not exist" in failure(amateur(folder, tmp_path / "no" / "a"), capsys)
+        assert "expected a name in a folder that exists" in failure(amateur(folder, tmp_path / "no" / "a"), capsys)
 
 
 @pytest.mark.slow

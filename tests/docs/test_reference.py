@@ -94,3 +94,11 @@ def test_errors_have_a_page() -> None:
     page = (REFERENCE / "errors.md").read_text(encoding="utf-8")
     errors = [name for name in tk.__all__ if name.endswith("Error")]
     assert [error for error in errors if f"::: truthkit.{error}" not in page] == []
+
+
+def test_what_stays_is_there() -> None:
+    page = (REFERENCE / "stability.md").read_text(encoding="utf-8")
+    stable = re.findall(r"^\| `(truthkit\.[\w.]+)` \| (.+?) \|", page, re.MULTILINE)
+    promised = [(module, name) for module, names in stable for name in re.findall(r"`(\w+)`", names)]
+    assert len(stable) > 15
+    assert [f"{module}.{name}" for module, name in promised if not hasattr(import_module(module), name)] == []

@@ -38,7 +38,7 @@ def check_model_options(args: argparse.Namespace) -> None:
     if args.model is not None and args.model not in BUNDLED:
         local_model(args.model, args.revision)
     dtype = getattr(args, "dtype", None)
-    if dtype is not None and not re.fullmatch(r"auto|b?float\d+\w*|half|float|double", dtype):
+    if dtype is not None and not re.fullmatch(r"auto|bfloat16|float(8_\w+|16|32|64)?|half|double", dtype):
         raise no_dtype(dtype)
     adapter = getattr(args, "adapter", None)
     if adapter is not None and adapter.startswith((".", "/", "~")) and not Path(adapter).expanduser().is_dir():

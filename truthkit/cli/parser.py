@@ -66,7 +66,8 @@ class Parser(argparse.ArgumentParser):
         if isinstance(action, argparse._SubParsersAction):
             what = str(action.metavar or "command").lower()
             raise ArgumentError(f"there is no {what} {value!r}{close}; {self.prog} has {', '.join(choices)}.")
-        raise ArgumentError(f"{_name(action)} is {value!r}{close}; expected {' or '.join(choices)}.")
+        listed = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+        raise ArgumentError(f"{_name(action)} is {value!r}{close}; expected {listed}.")
 
 
 def at_least(low: int) -> Callable[[str], int]:

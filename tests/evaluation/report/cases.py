@@ -13,8 +13,8 @@ from PIL import Image
 
 from truthkit.evaluation.running import runs
 from truthkit.evaluation.running.item import Item
-from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.running.records import Records
+from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks import benchmarks
 
 
