@@ -58,7 +58,7 @@ def _pieces(text: str, between: re.Pattern[str]) -> list[str]:
 
 def _quoted(value: str, names: Iterable[str]) -> str:
     alone = split_options(f"k={value}") == [("k", value)] and len(split_sum(f"k={value}", names)) == 1
-    return value if alone else json.dumps(value, ensure_ascii=False)
+    return value if alone and not value.startswith('"') else json.dumps(value, ensure_ascii=False)
 
 
 def _unquoted(value: str) -> str:

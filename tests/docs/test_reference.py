@@ -94,3 +94,17 @@ def test_nothing_is_shown_twice() -> None:
 @pytest.mark.parametrize("error", [name for name in tk.__all__ if name.endswith("Error")])
 def test_errors_have_a_page(error: str) -> None:
     assert f"::: truthkit.{error}" in (REFERENCE / "errors.md").read_text(encoding="utf-8")
+
+
+STABLE = re.findall(
+    r"^\| `(truthkit\.[\w.]+)` \| (.+?) \|", (REFERENCE / "stability.md").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("module", "names"), STABLE)
+def test_what_stays_is_there(module: str, names: str) -> None:
+    listed = re.findall(r"`(\w+)`", names)
+    assert len(STABLE) > 15
+    assert listed
+    for name in listed:
+        assert hasattr(import_module(module), name), f"{module}.{name}"

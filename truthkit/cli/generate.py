@@ -102,7 +102,13 @@ def _decoder_help() -> str:
 
 
 def _entry(name: str, text: str) -> str:
-    return fill(text, 118, initial_indent=f"  {name:<20} ", subsequent_indent=" " * 23, break_on_hyphens=False)
+    return fill(
+        text or "no description",
+        118,
+        initial_indent=f"  {name:<20} ",
+        subsequent_indent=" " * 23,
+        break_on_hyphens=False,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
