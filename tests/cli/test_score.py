@@ -120,7 +120,7 @@ def test_truthfulqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 WRONG: list[tuple[str, Any, int, str]] = [
-    ("answers", None, 1, "ANSWERS: there is no file or folder"),
+    ("answers", None, 1, "there is no such file or folder"),
     ("answers", '{"question_id": 1, "text": "Yes"}\n{"question', 2, "line 2: not JSON"),
     ("answers", '{"question_id": 1, "text": "Yes"}\n', 2, "7 of 8 questions have no answer"),
     ("answers", "\n", 2, "has no records"),
@@ -148,7 +148,7 @@ def test_errors_are_one_line(
 def test_chair_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captions = write(tmp_path / "a.jsonl", {"image_id": 1, "caption": "a dog"})
     assert cli.main(["score", "chair", captions, "--data", str(tmp_path / "none")]) == 1
-    assert "--data: there is no file or folder" in capsys.readouterr().err
+    assert "none': there is no such file or folder" in capsys.readouterr().err
     assert cli.main(["score", "chair", captions, "--data", str(tmp_path)]) == 2
     assert "--synonyms: no file" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from truthkit.decoding.discovery import decoders
+from truthkit.evaluation.tasks import builtin
 
 pytest.importorskip("mkdocs")
 
@@ -85,3 +86,18 @@ def test_every_decoder_is_in_the_reference_and_has_a_page(hooks: ModuleType, tmp
     assert "| `beta` | plausibility cut-off in (0, 1]; 0 turns it off. |" in text
     assert "--decoder new_one\n" in text
     assert "(../reference/decoding.md#truthkit.decoding.methods.new_one.NewOne)" in text
+
+
+def test_every_benchmark_is_in_the_reference(hooks: ModuleType) -> None:
+    """With its metrics, what they are of and which direction is better, and its options."""
+    page = hooks.on_page_markdown((ROOT / "docs" / "reference" / "evaluation.md").read_text(encoding="utf-8"))
+    for one in builtin().values():
+        _, _, own = page.partition(f"\n## {one.title}\n")
+        own = own.partition("\n## ")[0]
+        assert f"`truthkit eval {one.name}`" in own
+        for name in (*(metric.name for metric in one.metrics), *(option.flag for option in one.options.values())):
+            assert f"| `{name}` |" in own
+    assert "| `chair_i` | CHAIR-i | share, 0 to 1 | less |" in page
+    assert "| `f1_*` | F1 of … | share, 0 to 1 | more |" in page
+    assert "\n::: truthkit.evaluation.tasks.pope.sampler\n" in page
+    assert "<!--" not in page

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truthkit.cli.amateurs import check_amateur
+from truthkit.cli.files import existing, writable_folder
 from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Grid
 from truthkit.evaluation.running.hub import fetch, is_hub
 from truthkit.evaluation.tasks import benchmarks
-from truthkit.files.writing import check_folder
 
 if TYPE_CHECKING:
     from truthkit.decoding.spec import DecoderSpec
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     benchmark = benchmarks()[args.task]
     options = given_options(benchmark, args)
     _check_numbers(args)
-    check_folder(args.out)
+    writable_folder(args.out, "--out")
     spec, steers = parse_spec(args.decoder), [parse_steer(text) for text in args.steer or ()]
     if args.amateur and not spec.takes("amateur"):
         raise ArgumentError("--amateur is for decoders that contrast with one; use --decoder icd or --decoder lol.")
@@ -131,7 +131,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 def _data(benchmark: Benchmark, args: argparse.Namespace) -> Path:
     """The files that `--data` stands for."""
     if not is_hub(args.data):
-        return Path(args.data)
+        return existing(args.data, "--data")
     if benchmark.hub is None:
         raise ArgumentError(f"--data {args.data}: the data of {args.task} is not on the hub; pass its files.")
     from truthkit.cli.rendering import working

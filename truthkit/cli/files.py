@@ -26,6 +26,17 @@ def readable(path: str | Path, option: str) -> Path:
     return path
 
 
+def existing(path: str | Path, option: str) -> Path:
+    """A file or folder that is to be read.
+
+    Raises:
+        NotAvailableError: it is not there.
+    """
+    if not Path(path).exists():
+        raise NotAvailableError(f"{option} is {str(path)!r}: there is no such file or folder.")
+    return Path(path)
+
+
 def writable(path: str | Path, option: str, endings: Iterable[str] = ()) -> Path:
     """A file or folder that is to be written, in a folder that exists.
 
@@ -40,4 +51,18 @@ def writable(path: str | Path, option: str, endings: Iterable[str] = ()) -> Path
         raise ArgumentError(f"{option} is {str(path)!r}; expected {what}in a folder that exists.")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise ArgumentError(f"{option} is {str(path)!r}, which may not be written; name another place.")
+    return path
+
+
+def writable_folder(path: Path, option: str) -> Path:
+    """A folder that files are to be written to, there or to be made.
+
+    Raises:
+        ArgumentError: there is a file where the folder, or one above it, should be; or it may not be written.
+    """
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ArgumentError(f"{option} is {str(path)!r}, but {str(there)!r} is a file; name another place.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ArgumentError(f"{option} is {str(path)!r}, and {str(there)!r} may not be written; name another place.")
     return path

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from truthkit.cli.files import readable, writable_folder
 from truthkit.errors import ArgumentError
 
 STRATEGIES = ("random", "popular", "adversarial")
@@ -61,9 +62,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the question files and name them."""
     from truthkit.evaluation.tasks.pope.sampler import read_objects, sample_questions
-    from truthkit.files.writing import check_folder, write_atomically
+    from truthkit.files.writing import write_atomically
 
-    check_folder(args.out)
+    readable(args.objects, "OBJECTS")
+    writable_folder(args.out, "--out")
     for name in ("objects_per_image", "images"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ArgumentError(f"--{name.replace('_', '-')} is {value}; expected at least 1.")

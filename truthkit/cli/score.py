@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.files import existing
 from truthkit.cli.task_options import add_option, examples, read_options
-from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.options import body, entry, summary
 from truthkit.evaluation.tasks import benchmarks
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise ArgumentError(f"--seed is {args.seed}; expected 0 or more.")
     for name, path in (("ANSWERS", args.answers), ("--data", args.data)):
-        if path is not None and not path.exists():
-            raise NotAvailableError(f"{name}: there is no file or folder {str(path)!r}.")
+        if path is not None:
+            existing(path, name)
     score = benchmark.score_files(args.answers, args.data, **options)
     parts = benchmark.parts(score) if benchmark.parts else {}
     if args.json:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.errors import NotAvailableError
 
 
 def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
@@ -46,20 +46,6 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror or error}. Once it can, run the same command again: what was "
             "finished before is kept."
         ) from error
-
-
-def check_folder(path: Path, name: str = "--out") -> None:
-    """Raise unless files can be written to a folder, made or not; nothing is made.
-
-    Raises:
-        ArgumentError: there is a file where the folder, or one above it, should be.
-        NotAvailableError: it may not be written.
-    """
-    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise ArgumentError(f"{name} is {path}, but {there} is a file; pass a folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise NotAvailableError(f"{name} is {path}, and {there} may not be written; pass another folder.")
 
 
 def content_key(*parts: Any) -> str:

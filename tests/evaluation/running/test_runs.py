@@ -96,7 +96,7 @@ def test_chair_on_photographs(command: Any, shared_data: Path, tmp_path: Path) -
         (("pope", "--data", "questions.json"), "pass their folder with --images"),
         (("pope", "--data", "questions.json", "--images", "none"), "--images is none, which is no folder"),
         (("pope", "--data", "questions.json", "--images", "."), "has no image a.jpg"),
-        (("truthfulqa", "--data", "none.json"), "none.json cannot be read"),
+        (("truthfulqa", "--data", "none.json"), "--data is 'none.json': there is no such file or folder"),
         (("truthfulqa", "--data", "none.json", "--images", "."), "--images is no option of truthfulqa"),
         (("truthfulqa", "--data", "none.json", "--limit", "0"), "--limit is 0"),
         (("truthfulqa", "--data", "none.json", "--temperature", "0"), "--temperature is 0.0; expected a number above"),
