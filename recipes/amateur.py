@@ -73,7 +73,7 @@ def main() -> None:
     held_out = 12 if args.quick else args.held_out
     settings = Settings(seed=args.seed, epochs=args.epochs)
     if args.quick:
-        settings = Settings(seed=args.seed, steps=8, batch_tokens=384, lr=2e-3)
+        settings = Settings(seed=args.seed, steps=8, token_budget=384, lr=2e-3)
     questions = sorted({example.spare[-1] for file in args.data for example in read_pairs(file)})
     kept = set(random.Random(args.seed).sample(questions, held_out))
     model, tokenizer = tk.load(args.model, dtype=args.dtype)

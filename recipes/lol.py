@@ -328,7 +328,7 @@ def adapters(
     """The amateur and the control; where they are not given, trained on other questions than these."""
     settings = Settings(seed=args.seed, epochs=args.epochs)
     if args.quick:
-        settings = Settings(seed=args.seed, steps=6, batch_tokens=256, lr=2e-3)
+        settings = Settings(seed=args.seed, steps=6, token_budget=256, lr=2e-3)
 
     def trained(name: str, field: str) -> Path:
         options: dict[str, Any] = {"answer_field": field, "without": untrained, "settings": settings, "progress": True}

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--lr", type=float, default=5e-4)
     training.add_argument("--refine-lr", type=float, default=1e-4)
     training.add_argument("--rank", type=int, default=16)
-    training.add_argument("--batch-tokens", type=int, default=1024)
+    training.add_argument("--step-tokens", type=int, default=1024)
     training.add_argument("--learnt-words", type=int, default=400, help="of a gold explanation; 0 is all")
     reflex = parser.add_argument_group("REFLEX")
     reflex.add_argument("--backbone-verdicts", choices=("raw", "even"), default="even", help="for the quadrants [ours]")
@@ -147,7 +147,7 @@ def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
 
 
 _DECIDES = {
-    "training": "model dtype train_dtype train more test labels epochs steps lr rank batch_tokens learnt_words",
+    "training": "model dtype train_dtype train more test labels epochs steps lr rank step_tokens learnt_words",
     "quadrants": "backbone_verdicts",
     "refinement": "refine_epochs refine_lr",
     "states": "contrast method",
@@ -268,7 +268,7 @@ class Run:
             lr=self.args.refine_lr if start else self.args.lr,
             epochs=self.args.refine_epochs if start else self.args.epochs,
             steps=None if start else self.args.steps,
-            batch_tokens=self.args.batch_tokens,
+            token_budget=self.args.step_tokens,
             seed=self.seed,
         )
 

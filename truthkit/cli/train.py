@@ -98,7 +98,7 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
         ("--lr", float, 5e-4, "peak learning rate"),
         ("--rank", int, 16, "of the LoRA update"),
         ("--dropout", float, 0.0, "on the update's input"),
-        ("--batch-tokens", int, 1024, "tokens of a step"),
+        ("--token-budget", int, 1024, "tokens of a step"),
         ("--accumulate", int, 1, "pieces of a step, to save memory"),
         ("--seed", int, 0, "of data order, dropout and first weights"),
     ):
@@ -184,7 +184,7 @@ _SETTINGS = (
     "dropout",
     "epochs",
     "steps",
-    "batch_tokens",
+    "token_budget",
     "accumulate",
     "seed",
     "max_length",

@@ -11,7 +11,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.dialogue import answer_head
 from truthkit.factcheck.guide import Guide, guided
-from truthkit.factcheck.verdicts import LEAD, parse_verdict
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
 from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
@@ -127,22 +126,3 @@ def explanations(
         token_budget=token_budget,
     )
     return [text.removeprefix(head).strip() for text, head in zip(said, heads, strict=True)]
-
-
-def generated_verdicts(
-    model: Any,
-    processor: Any,
-    prompts: Sequence[Prompt],
-    labels: Sequence[str],
-    *,
-    lead: str = LEAD,
-    guides: Sequence[Guide] = (),
-    max_new_tokens: int = 16,
-    token_budget: int = 2048,
-) -> list[str | None]:
-    """The verdict that each freely generated answer begins with; None where it begins with none.
-
-    The arguments are those of `answers` and `parse_verdict`.
-    """
-    said = answers(model, processor, prompts, guides=guides, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    return [parse_verdict(text, labels, lead=lead) for text in said]

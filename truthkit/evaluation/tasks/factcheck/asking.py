@@ -92,7 +92,7 @@ def _label_scores(
         rows,
         starts,
         decoder,
-        batch_tokens=TOKENS_PER_CLAIM * asking.size,
+        token_budget=TOKENS_PER_CLAIM * asking.size,
         share_prefix=asking.share_prefix,
         steerings=asking.steerings,
         prompt_lengths=ends,
