@@ -119,7 +119,7 @@ def test_positions_on_several_axes(prompt: str) -> None:
 @pytest.mark.parametrize("positions", ["all", "generated", "prompt", ("prompt", "answer"), "last"])
 @pytest.mark.parametrize("family", ["llama", "bloom", "mistral"])
 def test_steered(family: str, positions: Any) -> None:
-    """Trees where a token's part of its text decides, for all but Bloom and Mistral; the prompt ends before the start."""
+    """Trees where a token's part of its text decides, but for Bloom and Mistral; the prompt ends before the start."""
     model, vectors = tiny(family), {1: torch.randn(48, generator=GENERATOR), 3: torch.randn(48, generator=GENERATOR)}
     ends = [start - 1 for start in STARTS]
 

@@ -195,8 +195,8 @@ _SETTINGS = (
 
 
 def _train(args: argparse.Namespace, examples: Sequence[Example], about: dict[str, Any], note: str) -> int:
+    from truthkit.files.writing import file_sha256
     from truthkit.models import load
-    from truthkit.training.card import file_sha256
     from truthkit.training.lora import Settings, train
 
     settings = Settings(**{name: getattr(args, name) for name in _SETTINGS})

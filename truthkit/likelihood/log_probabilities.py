@@ -107,7 +107,10 @@ def log_probabilities_under(
     """`log_probabilities` under each of several sets of steerings, () for none; what they leave as it is is read once.
 
     Args:
-        model, rows, starts, token_budget: as in `log_probabilities`.
+        model: as in `log_probabilities`.
+        rows: as there.
+        starts: as there.
+        token_budget: as there.
         sets: steerings that are not on: each set is on while it is asked for.
         prompt_lengths: how many of each row's tokens are prompt to them.
         on_rows: called with the number of rows that were just done under one set.

@@ -8,7 +8,6 @@ missing or damaged file is made anew.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import NotAvailableError
+from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.models.bundled import BundledModel, ShippedModel
 
 MANIFEST = "truthkit-manifest.json"
@@ -53,14 +53,14 @@ def is_complete(folder: Path) -> bool:
             if stat.st_size != seen["bytes"]:
                 return False
             if stat.st_mtime_ns != seen["mtime_ns"]:
-                if sha256_of(folder / name) != seen["sha256"]:
+                if file_sha256(folder / name) != seen["sha256"]:
                     return False
                 seen["mtime_ns"], touched = stat.st_mtime_ns, True
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if touched:
-        with suppress(OSError):
-            _write_atomically(folder / MANIFEST, manifest)
+        with suppress(NotAvailableError):
+            write_atomically(folder / MANIFEST, manifest)
     return bool(files)
 
 
@@ -106,15 +106,9 @@ def ensure_converted(model: BundledModel) -> Path:
     return folder
 
 
-def sha256_of(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _convert(model: BundledModel, source: Path, folder: Path) -> None:
     """Convert beside `folder`, then swap it in. The caller holds the lock, so that any leftover here is a dead one."""
-    found = sha256_of(source)
+    found = file_sha256(source)
     if found != model.sha256:
         raise NotAvailableError(
             f"{source} is damaged: its SHA-256 is {found}, expected {model.sha256}. Install it again: "
@@ -126,7 +120,7 @@ def _convert(model: BundledModel, source: Path, folder: Path) -> None:
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         model.convert(source, part)
-        _write_atomically(part / MANIFEST, _manifest(model, part))
+        write_atomically(part / MANIFEST, _manifest(model, part))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
@@ -139,13 +133,6 @@ def _manifest(model: BundledModel, folder: Path) -> dict[str, Any]:
     files = {}
     for path in sorted(folder.iterdir()):
         stat = path.stat()
-        files[path.name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256_of(path)}
+        files[path.name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_sha256(path)}
     source = {"requirement": model.requirement, "file": model.file, "sha256": model.sha256}
     return {"name": model.name, "revision": model.revision, "source": source, "files": files}
-
-
-def _write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that no reader ever sees half of it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

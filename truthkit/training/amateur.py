@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from truthkit.files.writing import file_sha256
 from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import read_pairs
-from truthkit.training.card import file_sha256
 from truthkit.training.lora import Settings, train
 
 
@@ -51,6 +50,6 @@ def train_amateur(
     ]
     about = {
         "task": f"amateur of {answer_field}",
-        "files": [{"path": str(file), "sha256": file_sha256(Path(file))} for file in files],
+        "files": [{"path": str(file), "sha256": file_sha256(file)} for file in files],
     }
     return train(model, tokenizer, pairs, out, settings=settings, about=about, progress=progress)

@@ -21,15 +21,17 @@ import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.files.versions import versions
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.quiet import no_peft_rename
+from truthkit.parallel import Shards
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all
 from truthkit.training.checkpoint import Checkpoint, digest
 from truthkit.training.interrupt import stop_requests
-from truthkit.training.peers import Peers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -158,7 +160,7 @@ def train(
         **about,
     }
     key, work = digest(identity), out.with_name(f"{out.name}.partial")
-    place = Peers()
+    place = Shards()
     if (done := card.finished(out, key)) is not None:
         if place.index == 0:
             shutil.rmtree(work, ignore_errors=True)
@@ -172,7 +174,7 @@ def train(
             "steps": len(steps),
             "epochs": sum(map(len, steps)) / len(encoded),
             "losses": losses,
-            "versions": card.versions(),
+            "versions": versions("torch", "transformers", "peft"),
             "digest": key,
         }
         if place.index == 0:
@@ -182,7 +184,7 @@ def train(
 
 
 def _max_length(model: Any, asked: int | None) -> int:
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1024
+    context = context_length(model) or 1024
     if asked is None:
         return min(context, 1024)
     if not 1 < asked <= context:
@@ -243,7 +245,7 @@ class _Trainer:
         rows: list[Encoded],
         steps: list[list[int]],
         settings: Settings,
-        place: Peers,
+        place: Shards,
     ):
         self._peft, self._rows, self._steps, self._settings, self._place = peft, rows, steps, settings, place
         self._pad = tokenizer.pad_token_id or 0

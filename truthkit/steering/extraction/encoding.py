@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from truthkit.errors import ArgumentError
+from truthkit.files.tensors import tensors_sha256
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
@@ -122,7 +123,7 @@ def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int],
         whole = _rendered(processor, messages, ending)
         ids = whole["input_ids"][0].tolist()
         prompt_length = before["input_ids"].shape[1] if before is not None else 0 if answered else len(ids)
-        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, _digest(whole))
+        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, tensors_sha256(whole))
     template = getattr(tokenizer, "chat_template", None) or getattr(processor, "chat_template", None)
     if not template:
         raise ArgumentError("chat messages were given, but this tokenizer has no chat template; give texts.")
@@ -156,11 +157,3 @@ def _opened(content: Any) -> list[dict[str, Any]]:
         {"type": "image", "image": read_image(source)} if (source := image_source(part)) is not None else part
         for part in parts(content)
     ]
-
-
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,8 @@ from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, check_positions, describe_positions
 from truthkit.activations.spool import Spool
 from truthkit.errors import ArgumentError
+from truthkit.files.versions import versions
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
 from truthkit.hf.wrapping import plain_model
 from truthkit.parallel import Shards
@@ -102,8 +103,7 @@ def extract(
         raise ArgumentError(
             f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
         )
-    limit = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    encoded = encode_pairs(_all_pairs(pairs), processor, limit)
+    encoded = encode_pairs(_all_pairs(pairs), processor, context_length(plain))
     share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
     fit_on, held = (
         split_groups(encoded.groups, share, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
@@ -137,7 +137,7 @@ def extract(
     provenance = plan | {
         "norms": {layer: round(float(v.norm()), 6) for layer, v in zip(wanted, vectors, strict=True)},
         "scores": {layer: score.as_dict() for layer, score in zip(wanted, scores, strict=True)} if scores else {},
-        "versions": _versions(),
+        "versions": versions("torch", "transformers"),
     }
     directions = dict(zip(wanted, vectors, strict=True))
     return SteeringVector(directions, blocks, site, json.loads(json.dumps(provenance)))
@@ -157,19 +157,6 @@ def _template_digest(processor: Any) -> str | None:
     template = getattr(processor, "chat_template", None)
     template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest() if template else None
-
-
-def _versions() -> dict[str, str]:
-    import transformers
-
-    import truthkit
-
-    return {
-        "truthkit": truthkit.__version__,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 class _Reading:
@@ -365,5 +352,5 @@ def _run(
             bar.update(sum(length(text) for text in batch))
             record.note(number, states.moments, states.spool, last=number == len(mine))
     if shards.count > 1:
-        states.moments = {name: shards.merged(moments) for name, moments in states.moments.items()}
-        states.spool = stack.enter_context(shards.summed(states.spool))
+        states.moments = {name: moments.merged(shards) for name, moments in states.moments.items()}
+        states.spool = stack.enter_context(states.spool.summed(shards))
