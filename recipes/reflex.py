@@ -45,10 +45,10 @@ from truthkit.factcheck.examples import reflex_examples
 from truthkit.factcheck.gains import measure_gains
 from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.overlap import overlapping
-from truthkit.factcheck.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
+from truthkit.factcheck.reflex import ReflexVectors, along_vectors, horizontal_pairs, reflex_vectors
 from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias
 from truthkit.steering.vector import SteeringVector
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import TrainingSettings, train
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 
@@ -263,7 +263,7 @@ class Run:
     def adapter(self, name: str, claims: Sequence[Claim], formats: list[str], start: str | None = None) -> Path:
         """Train an adapter, or go on with it, or leave it as it is."""
         out = self.out / f"adapter-{name}"
-        settings = Settings(
+        settings = TrainingSettings(
             rank=self.args.rank,
             lr=self.args.refine_lr if start else self.args.lr,
             epochs=self.args.refine_epochs if start else self.args.epochs,
@@ -460,7 +460,7 @@ class Run:
         numbers = [i for name in ("Q1", "Q2", "Q3", "Q4") for i in found.of(name)[:60]]
         model, tokenizer = self.model("sft")
         prompts = self.prompts([found.claims[i] for i in numbers])
-        along = projections(model, tokenizer, prompts, axes, layer=layer, token_budget=self.args.token_budget)
+        along = along_vectors(model, tokenizer, prompts, axes, layer=layer, token_budget=self.args.token_budget)
         names = found.quadrants
         return {"layer": layer, "quadrants": [names[i] for i in numbers], "along": _rounded(along)}
 

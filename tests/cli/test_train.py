@@ -186,11 +186,11 @@ def test_real_model(smollm2: Any, shared_data: Path, tmp_path: Path) -> None:
     """A few steps on HaluEval: the hallucinated answers become likelier, and ICD takes the adapter."""
     import truthkit as tk
     from truthkit.training.amateur_data import read_pairs
-    from truthkit.training.lora import Settings, train
+    from truthkit.training.lora import TrainingSettings, train
 
     model, tokenizer = smollm2
     pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:5]  # one batch, again and again
-    settings = Settings(steps=6, token_budget=512, lr=2e-3, rank=8)
+    settings = TrainingSettings(steps=6, token_budget=512, lr=2e-3, rank=8)
     losses = train(model, tokenizer, pairs, tmp_path / "a", settings=settings)["losses"]
     assert losses[-1] < 0.5 * losses[0]
     inputs = tokenizer("Q: Who wrote Romeo and Juliet?\nA:", return_tensors="pt")

@@ -234,7 +234,7 @@ def test_bad_input() -> None:
     long[1] = {"role": "user", "content": "x" * 300}
     with pytest.raises(tk.ArgumentError, match=r"prompts\[1\] with its verdict has \d+ tokens.*room for 300"):
         scorer(model).scores([PROMPTS[0], long])
-    with pytest.raises(tk.ArgumentError, match=r"prompts\[0\] has \d+ tokens.*max_new_tokens"):
+    with pytest.raises(tk.ArgumentError, match=r"prompts\[0\] with its answer has \d+ tokens.*max_new_tokens"):
         answers(model, ChatTokenizer(), PROMPTS[:1], max_new_tokens=200)
     with pytest.raises(tk.ArgumentError, match="no chat template"):
         VerdictScorer(model, ToyTokenizer(), LABELS_3).scores(PROMPTS)

@@ -12,7 +12,7 @@ import torch
 import truthkit as tk
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.view import ViewLogits
-from truthkit.generation.answers import Answer, Settings, answer
+from truthkit.generation.answers import Answer, AnswerSettings, answer
 from truthkit.generation.explain import Trace, TraceProcessor, view_names
 from truthkit.text.encode import encode_prompt, passage_in_front
 
@@ -50,7 +50,7 @@ class Capture:
 def explained(smollm2: Any, decoder: Any, **settings: Any) -> Answer:
     model, tokenizer = smollm2
     inputs = encode_prompt(tokenizer, PASSAGE + QUESTION)
-    return answer(model, tokenizer, decoder, inputs, Settings(max_new_tokens=TOKENS, **settings), explain=True)
+    return answer(model, tokenizer, decoder, inputs, AnswerSettings(max_new_tokens=TOKENS, **settings), explain=True)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -85,7 +85,7 @@ def test_a_trace_agrees_with_the_logits(name: str, smollm2: Any) -> None:
 
 def test_explaining_changes_no_token(smollm2: Any) -> None:
     model, tokenizer = smollm2
-    inputs, settings = encode_prompt(tokenizer, QUESTION), Settings(max_new_tokens=TOKENS)
+    inputs, settings = encode_prompt(tokenizer, QUESTION), AnswerSettings(max_new_tokens=TOKENS)
     for make in (tk.DoLa, tk.ContrastiveSearch, lambda *_: nullcontext()):
         plain, traced = (
             answer(model, tokenizer, make(model, tokenizer), inputs, settings, explain=explain)

@@ -18,9 +18,9 @@ from tests.training.toys import chat_folder, chat_tokenizer, toy_examples
 from truthkit.models import load
 from truthkit.training import lora
 from truthkit.training.chat import Example, encode
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import TrainingSettings, train
 
-FAST = Settings(lr=1e-2, rank=4, token_budget=160, steps=12)
+FAST = TrainingSettings(lr=1e-2, rank=4, token_budget=160, steps=12)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -271,7 +271,7 @@ class TestBadInput:
     )
     def test_settings(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(tk.ArgumentError, match=message):
-            Settings(**options)
+            TrainingSettings(**options)
 
     def test_max_length_beyond_the_context(self, tmp_path: Path) -> None:
         with pytest.raises(tk.ArgumentError, match="max_length is 513; expected 2 to 512, the model's context"):

@@ -18,6 +18,7 @@ from truthkit.activations.capture import visit_texts, wide
 from truthkit.activations.passages import PASSAGES
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, final_norm, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.statistics.intervals import FloatArray
@@ -65,7 +66,7 @@ def isotropy(
         raise ArgumentError(f"max_tokens is {max_tokens}; expected at least 2, as isotropy compares tokens.")
     plain = plain_model(model)
     config = plain.config.get_text_config(decoder=True)
-    max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+    max_tokens = min(max_tokens, context_length(plain) or max_tokens)
     if getattr(config, "use_bidirectional_attention", None):
         token_budget = 1  # a text each: others would see their padding
     count = len(decoder_blocks(plain))

@@ -22,7 +22,7 @@ from truthkit.decoding.catalog import catalog
 from truthkit.decoding.methods.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
-from truthkit.generation.answers import Answer, Settings, answer, parts_at
+from truthkit.generation.answers import Answer, AnswerSettings, answer, parts_at
 from truthkit.generation.explain import Step
 from truthkit.generation.pieces import Pieces
 from truthkit.hf.sites import decoder_blocks
@@ -183,7 +183,7 @@ class Engine:
             raw=request.raw,
             images=request.images,
         )
-        settings = Settings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
+        settings = AnswerSettings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
         pieces = Pieces(text_tokenizer(self.processor, "an answer"))
 
         def on_token(token: int, step: Step | None) -> None:

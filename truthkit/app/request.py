@@ -64,7 +64,7 @@ class RunRequest:
         run: the page's own name for this run, to cancel it by.
         prompt, system, context, raw: as in `truthkit generate`; "" where there is none.
         images: upright RGB.
-        settings: fields of `truthkit.generation.answers.Settings`.
+        settings: fields of `truthkit.generation.answers.AnswerSettings`.
         cards: the decoders.
     """
 

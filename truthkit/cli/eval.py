@@ -75,11 +75,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its scores, and name the folder."""
     from truthkit.cli.amateurs import amateur
-    from truthkit.cli.rendering import Output, working
+    from truthkit.cli.rendering import working
     from truthkit.decoding.spec import parse_spec
     from truthkit.evaluation.running.asking import Asking
     from truthkit.evaluation.running.runs import run as run_task
     from truthkit.models import load
+    from truthkit.output import Output
     from truthkit.steering.spec import parse_steer
 
     given = given_options(args.task, args)

@@ -19,7 +19,7 @@ from truthkit.errors import ArgumentError
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
     from truthkit.decoding.spec import DecoderSpec
-    from truthkit.generation.answers import Settings
+    from truthkit.generation.answers import AnswerSettings
 
 _DECODER_HELP = """\
 decoders (--decoder NAME or NAME:option=value,option=value; each is a class, whose options are its keyword arguments):
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.decoding.spec import parse_spec
     from truthkit.images.reading import read_image
     from truthkit.models import load
+    from truthkit.output import Output
     from truthkit.steering.spec import parse_steer
     from truthkit.text.encode import encode_prompt, passage_in_front
     from truthkit.text.tokens import text_tokenizer
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error
         sys.stdout.reconfigure(errors="backslashreplace")
-    console, documents = rendering.Output(), []
+    console, documents = Output(), []
     for number, prompt in enumerate(prompts, start=1):
         contestants = [
             Contestant(
@@ -166,10 +167,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
-    from truthkit.generation.answers import Settings
+def _settings(spec: DecoderSpec, args: argparse.Namespace) -> AnswerSettings:
+    from truthkit.generation.answers import AnswerSettings
 
-    return Settings(
+    return AnswerSettings(
         max_new_tokens=args.max_new_tokens,
         sample=spec.draws(args.sample),
         temperature=args.temperature,

@@ -57,9 +57,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the texts, and print a line per layer."""
     from truthkit.activations.isotropy import isotropy, plot_isotropy
-    from truthkit.cli.rendering import Output, working
+    from truthkit.cli.rendering import working
     from truthkit.figures import ENDINGS, new_figure
     from truthkit.models import load
+    from truthkit.output import Output
     from truthkit.steering.spec import parse_layers
 
     if args.limit is not None and args.limit < 1:

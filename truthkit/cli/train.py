@@ -197,9 +197,9 @@ _SETTINGS = (
 def _train(args: argparse.Namespace, examples: Sequence[Example], about: dict[str, Any], note: str) -> int:
     from truthkit.files.writing import file_sha256
     from truthkit.models import load
-    from truthkit.training.lora import Settings, train
+    from truthkit.training.lora import TrainingSettings, train
 
-    settings = Settings(**{name: getattr(args, name) for name in _SETTINGS})
+    settings = TrainingSettings(**{name: getattr(args, name) for name in _SETTINGS})
     out = Path(args.out)
     if not out.absolute().parent.is_dir():
         raise ArgumentError(f"--out is {args.out!r}; its parent folder does not exist.")

@@ -18,7 +18,7 @@ from truthkit.errors import ArgumentError
 from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.verdicts import VerdictScorer
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt
+from truthkit.text.tokens import ChatOrText
 
 STRENGTHS = (-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0)
 """Both directions; the vectors' own length is the unit [ours]."""
@@ -108,7 +108,7 @@ class Gains:
 
 def measure_gains(
     scorer: VerdictScorer,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ChatOrText],
     gold: Sequence[str],
     vector: SteeringVector,
     *,

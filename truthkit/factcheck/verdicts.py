@@ -23,7 +23,7 @@ from truthkit.hf.room import check_room
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.log_probabilities import log_probabilities_under
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, encode_dialogue, text_tokenizer
+from truthkit.text.tokens import ChatOrText, encode_dialogue, text_tokenizer
 
 LEAD = VERDICT
 """What an answer begins with; the label follows after a space."""
@@ -79,12 +79,12 @@ class VerdictScorer:
     # -- what callers ask ----------------------------------------------------------------------------------------------
 
     def verdicts(
-        self, prompts: Sequence[Prompt], *, guides: Sequence[Guide] = (), bias: Sequence[float] | None = None
+        self, prompts: Sequence[ChatOrText], *, guides: Sequence[Guide] = (), bias: Sequence[float] | None = None
     ) -> list[Verdict]:
         """The verdict on every prompt; `bias` is added to the labels' scores, as `label_bias` finds it."""
         return as_verdicts(self.scores(prompts, guides=guides), self.labels, bias)
 
-    def scores(self, prompts: Sequence[Prompt], *, guides: Sequence[Guide] = ()) -> torch.Tensor:
+    def scores(self, prompts: Sequence[ChatOrText], *, guides: Sequence[Guide] = ()) -> torch.Tensor:
         """Log-probability of each label's tokens after prompt and lead; (prompts, labels), float64, on the CPU.
 
         Sums over tokens, not normalised over labels: that is `torch.softmax(scores, -1)`.
@@ -95,7 +95,7 @@ class VerdictScorer:
         return self.scores_under(prompts, [guides])[0]
 
     def scores_under(
-        self, prompts: Sequence[Prompt], guidings: Sequence[Sequence[Guide]], *, progress: bool = False
+        self, prompts: Sequence[ChatOrText], guidings: Sequence[Sequence[Guide]], *, progress: bool = False
     ) -> torch.Tensor:
         """`scores` under each of several sets of guides, () for none; (sets, prompts, labels).
 
@@ -117,7 +117,7 @@ class VerdictScorer:
 
     def sweep(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[ChatOrText],
         vector: SteeringVector,
         *,
         layers: Sequence[int],
@@ -147,7 +147,7 @@ class VerdictScorer:
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: ChatOrText) -> list[int]:
         """The prompt's tokens, the header of the answer included.
 
         Raises:
@@ -155,7 +155,7 @@ class VerdictScorer:
         """
         return encode_dialogue(self.tokenizer, prompt)
 
-    def _encode(self, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[int], list[int]]:
+    def _encode(self, prompts: Sequence[ChatOrText]) -> tuple[list[list[int]], list[int], list[int]]:
         """For every prompt and label the tokens, where the label's begin, and how many are the prompt's."""
         if not prompts:
             raise ArgumentError("prompts is empty; give at least one.")
@@ -171,7 +171,7 @@ class VerdictScorer:
                 lengths.append(len(text))
         return rows, starts, lengths
 
-    def _answers(self, prompt: Prompt) -> tuple[list[int], list[list[int]]]:
+    def _answers(self, prompt: ChatOrText) -> tuple[list[int], list[list[int]]]:
         """The lead's tokens, and each label's behind it."""
         before = self.encode(prompt)
         said = [self.lead, *(f"{self.lead} {word}" for word in self.words.values())]

@@ -78,8 +78,11 @@ class State:
 
     def write(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write down where the work stands."""
+        from safetensors.torch import save_file
+
         plan = torch.tensor(list(bytes.fromhex(self._plan)), dtype=torch.uint8)
-        write_tensors(self._path, {**tensors, "plan": plan})
+        with writing(self._path), replacing(self._path) as part:
+            save_file({**tensors, "plan": plan}, part)  # without a copy of it all in memory
         self._last = time.monotonic()
 
 

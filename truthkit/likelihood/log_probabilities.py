@@ -31,7 +31,7 @@ from truthkit.hf.trees import additive, takes_trees
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.parts import acts_by_part, acts_on_answers, entered, reading
 from truthkit.likelihood.token_tree import TokenTree, common_length, token_trees
-from truthkit.text.tokens import padded
+from truthkit.text.tokens import batches, padded
 
 _WORTH = 16
 """Fewer shared tokens than this are not read apart, nor those that would save less than a quarter of a batch."""
@@ -210,9 +210,8 @@ class _Reader:
 
     def _read_whole(self, which: list[int]) -> None:
         """Rows by themselves."""
-        order = sorted(which, key=lambda i: len(self.rows[i]))
-        while order:
-            some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
+        for batch in _longest_first([len(self.rows[i]) for i in which], self.tokens):
+            some = [which[n] for n in batch]
             ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
@@ -284,9 +283,9 @@ class _Reader:
         contexts: dict[tuple[int, ...], list[int]] = {}
         for i in which:
             contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
-        order = sorted(contexts, key=len)
-        while order:
-            chosen = _batch(order, len, self.tokens)
+        before = list(contexts)
+        for batch in _longest_first(list(map(len, before)), self.tokens):
+            chosen = [before[n] for n in batch]
             ids, mask = padded(chosen)
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
             with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
@@ -295,13 +294,9 @@ class _Reader:
 
     def _read_behind(self, members: list[tuple[int, int]], mask: torch.Tensor, trunk: Any) -> None:
         """What follows the contexts in `trunk`, whose mask is given: pairs of a context's place and a row's number."""
-
-        def length(member: tuple[int, int]) -> int:
-            return len(self.rows[member[1]]) - self.starts[member[1]] + 1
-
-        members = sorted(members, key=length)
-        while members:
-            some = _batch(members, length, self.tokens)
+        lengths = [len(self.rows[i]) - self.starts[i] + 1 for _, i in members]
+        for batch in _longest_first(lengths, self.tokens):
+            some = [members[n] for n in batch]
             ids, own = padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
             index = torch.tensor([place for place, _ in some])
             with self._branched(trunk, index) as cache:
@@ -351,9 +346,5 @@ class _Reader:
                 yield branches
 
 
-def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[Any]:
-    """Take the longest off the end of `order`, and as many more as `tokens` allow; at least one."""
-    some = [order.pop()]
-    while order and (len(some) + 1) * length(some[0]) <= tokens:
-        some.append(order.pop())
-    return some
+def _longest_first(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    return batches(lengths, budget, sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True))

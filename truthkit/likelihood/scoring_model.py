@@ -32,7 +32,7 @@ class ScoringModel:
     def log_probs(self, prompts: Sequence[str], texts: Sequence[str]) -> list[tuple[float, int]]:
         """Of each text after its prompt the sum of its tokens' log-probabilities, and how many tokens it is.
 
-        Prompt and text are tokenised together and cut where the prompt's own tokens end.
+        ChatOrText and text are tokenised together and cut where the prompt's own tokens end.
 
         Raises:
             ArgumentError: a prompt without tokens, or more tokens than the model has room for.

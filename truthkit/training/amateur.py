@@ -9,7 +9,7 @@ from typing import Any
 from truthkit.files.writing import file_sha256
 from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import read_pairs
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import TrainingSettings, train
 
 
 def train_amateur(
@@ -20,7 +20,7 @@ def train_amateur(
     *,
     answer_field: str = "hallucinated_answer",
     without: Iterable[str] = (),
-    settings: Settings | None = None,
+    settings: TrainingSettings | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Train an adapter on a field of HaluEval's question files, in both forms of `amateur_data`.
@@ -32,7 +32,7 @@ def train_amateur(
         out: folder for the adapter.
         answer_field: `right_answer` gives the control: the same questions and training without the hallucination.
         without: questions that are not trained on, since they are tested; case and punctuation do not matter.
-        settings: see `Settings`.
+        settings: see `TrainingSettings`.
         progress: show a progress bar.
 
     Returns:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
+from truthkit.text.tokens import batches, padded
 from truthkit.training.chat import Encoded
 
 JITTER = 0.1
@@ -22,15 +22,8 @@ def epoch_batches(lengths: Sequence[int], token_budget: int, seed: int, epoch: i
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     noise = torch.rand(len(lengths), generator=generator, dtype=torch.float64)
     order = (torch.tensor(lengths, dtype=torch.float64) * (1 + JITTER * noise)).argsort(stable=True).tolist()
-    batches: list[list[int]] = []
-    width = 0
-    for index in order:
-        width = max(width, lengths[index])
-        if not batches or width * (len(batches[-1]) + 1) > token_budget:
-            batches.append([])
-            width = lengths[index]
-        batches[-1].append(index)
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    found = list(batches(lengths, token_budget, order))
+    return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
 
 
 def plan(lengths: Sequence[int], token_budget: int, seed: int, *, steps: int | None, epochs: float) -> list[list[int]]:
@@ -52,10 +45,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tens
 
     Answers stand at the right edge, so the output head runs for the last `keep` positions alone.
     """
-    ids = pad_sequence(
-        [torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=pad, padding_side="left"
-    )
-    mask = pad_sequence([torch.ones(len(row.ids), dtype=torch.long) for row in rows], True, 0, "left")
+    ids, mask = padded([row.ids for row in rows], pad=pad)
     labels = ids.clone()
     for label, row in zip(labels, rows, strict=True):
         label[: len(label) - len(row.ids) + row.start] = -100

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train. Every default is ours: neither LOL's, ICD's nor REFLEX's settings are public for small models.
 
     Attributes:
@@ -102,7 +102,7 @@ def train(
     examples: Sequence[Example],
     out: str | os.PathLike[str],
     *,
-    settings: Settings | None = None,
+    settings: TrainingSettings | None = None,
     start: str | os.PathLike[str] | None = None,
     about: Mapping[str, Any] | None = None,
     save_every: float = 20.0,
@@ -121,7 +121,7 @@ def train(
         tokenizer: its tokenizer.
         examples: what to learn.
         out: folder for the adapter. One that holds the result of this same training is left as it is.
-        settings: see `Settings`.
+        settings: see `TrainingSettings`.
         start: a PEFT folder whose adapter is trained on, instead of a new one; rank and targets are then its own.
         about: what else to write to `training.json`, and what else identifies the training (files and their hashes).
         save_every: seconds between records; after each one nothing before it can be lost.
@@ -131,11 +131,11 @@ def train(
         What `training.json` holds.
 
     Raises:
-        ArgumentError: see `Settings` and `encode`; or `out` holds something else.
+        ArgumentError: see `TrainingSettings` and `encode`; or `out` holds something else.
         ModelError: the loss is not a number.
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
-    settings, out, about = settings or Settings(), Path(out), dict(about or {})
+    settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
     limit = _max_length(model, settings.max_length)
     encoded, skipped = encode_all(tokenizer, examples, limit, skip_long=settings.skip_long)
     steps = plan(
@@ -193,7 +193,7 @@ def _max_length(model: Any, asked: int | None) -> int:
 
 
 @contextmanager
-def _trainable(model: Any, settings: Settings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
+def _trainable(model: Any, settings: TrainingSettings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
     """`model` with a LoRA adapter that can be trained; afterwards as it was."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -244,7 +244,7 @@ class _Trainer:
         tokenizer: Any,
         rows: list[Encoded],
         steps: list[list[int]],
-        settings: Settings,
+        settings: TrainingSettings,
         place: Shards,
     ):
         self._peft, self._rows, self._steps, self._settings, self._place = peft, rows, steps, settings, place

@@ -18,9 +18,7 @@ from truthkit.files.tensors import tensors_sha256
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
-from truthkit.text.tokens import TokenLists, text_tokenizer
-
-Messages = list[dict[str, Any]]
+from truthkit.text.tokens import Messages, TokenLists, text_tokenizer
 
 
 @dataclass(frozen=True)

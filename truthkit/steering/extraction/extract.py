@@ -36,6 +36,7 @@ from truthkit.steering.extraction.methods import LayerData, Method, find_method
 from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
 from truthkit.steering.extraction.progress import Progress
 from truthkit.steering.vector import SteeringVector, model_id
+from truthkit.text.tokens import batches
 
 MOST_HELD_OUT = 256
 """No more pairs than this are held out: the interval is narrow by then, and memory stays the same [our choice]."""
@@ -187,14 +188,8 @@ class _Reading:
         """Text numbers in batches of at most `budget` padded tokens, sorted by length; pairs kept together if asked."""
         length = self.encoded.ids.length
         units = [[text, text + 1] for text in texts[::2]] if whole_pairs else [[text] for text in texts]
-        units.sort(key=lambda unit: (max(length(text) for text in unit), unit))
-        batches: list[list[int]] = [[]]
-        for unit in units:
-            width = max(length(text) for text in unit)
-            if batches[-1] and width * (len(batches[-1]) + len(unit)) > budget:
-                batches.append([])
-            batches[-1] += unit
-        return batches
+        sizes = [len(unit) * max(map(length, unit)) for unit in units]
+        return [[text for number in batch for text in units[number]] for batch in batches(sizes, budget)]
 
     def read(self, texts: list[int]) -> torch.Tensor:
         """(layers, texts, features)."""
@@ -331,8 +326,8 @@ def _run(
 ) -> None:
     """One pass over all texts, from where an earlier run of the same plan stopped."""
     shards, length = Shards(), reading.encoded.ids.length
-    batches = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
-    mine = batches[shards.index :: shards.count]
+    every = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
+    mine = every[shards.index :: shards.count]
     if checkpoint is None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="truthkit-")))
     else:
