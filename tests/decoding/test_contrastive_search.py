@@ -555,7 +555,7 @@ def test_refused_prompts() -> None:
         model.generate(**empty, max_new_tokens=4, do_sample=False, bos_token_id=None)
     with (
         left_clean(model),
-        pytest.raises(tk.ArgumentError, match="prompt has 513 tokens, .* room for 512"),
+        pytest.raises(tk.ArgumentError, match=r"prompt has 513 tokens, .* room for 512"),
     ):
         search(model, padded_batch(513), 4)
 

@@ -31,7 +31,7 @@ FINAL = "final"
 
 def isotropy(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     texts: Iterable[str] | None = None,
     *,
     layers: Sequence[int] | None = None,
@@ -48,7 +48,7 @@ def isotropy(
 
     Args:
         model: any text or image-text model; PEFT wrappers are looked through.
-        tokenizer: its tokenizer or processor.
+        processor: its tokenizer or processor.
         texts: what is read, without a chat template; None is `PASSAGES`, a few short ones.
         layers: layer numbers, for the outputs of decoder blocks; None is all.
         max_tokens: of a text, and no more than the model's context; the rest is cut off.
@@ -72,7 +72,7 @@ def isotropy(
     count = len(decoder_blocks(plain))
     wanted = sorted(set(resolve_layers(range(count) if layers is None else layers, count)))
     names = [f"layer_{layer}" for layer in wanted] + ([FINAL] if count - 1 in wanted else [])
-    encoded, skipped = _encoded(text_tokenizer(tokenizer, "a text"), PASSAGES if texts is None else texts, max_tokens)
+    encoded, skipped = _encoded(text_tokenizer(processor, "a text"), PASSAGES if texts is None else texts, max_tokens)
     values = np.empty((len(encoded), len(names)))
     with tqdm(total=len(encoded), unit="text", desc="isotropy", disable=not progress) as bar:
         for batch in batches([encoded.length(text) for text in range(len(encoded))], token_budget):

@@ -21,7 +21,8 @@ from truthkit.hf.room import check_room
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import ChatOrText, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, text_tokenizer
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from truthkit.factcheck.guide import Guide, guided
 from truthkit.hf.room import check_room
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
-from truthkit.text.tokens import ChatOrText, batches, encode_dialogue, padded, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, batches, padded, text_tokenizer
 
 
 class _Beginning(LogitsProcessor):

@@ -24,7 +24,8 @@ from truthkit.hf.wrapping import plain_model
 from truthkit.steering.extraction.extract import extract
 from truthkit.steering.extraction.pairs import Pair
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import ChatOrText, batches, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, batches, text_tokenizer
 
 
 def vertical_pairs(

@@ -23,7 +23,8 @@ from truthkit.hf.room import check_room
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.log_probabilities import log_probabilities_under
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import ChatOrText, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, text_tokenizer
 
 LEAD = VERDICT
 """What an answer begins with; the label follows after a space."""

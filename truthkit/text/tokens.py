@@ -38,28 +38,6 @@ def batches(lengths: Sequence[int], budget: int, order: Iterable[int] | None = N
         yield batch
 
 
-def encode_dialogue(tokenizer: Any, prompt: ChatOrText, answer: str | None = None) -> list[int]:
-    """Tokens of a prompt up to where the answer begins, or with the beginning of an answer.
-
-    Raises:
-        ArgumentError: the prompt is empty, or messages for a tokenizer without chat template.
-    """
-    if isinstance(prompt, str):
-        if not prompt:
-            raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-        return list(tokenizer(prompt if answer is None else prompt + answer).input_ids)
-    if not prompt:
-        raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-    if not getattr(tokenizer, "chat_template", None):
-        raise ArgumentError("the prompt is chat messages, but this tokenizer has no chat template; pass texts.")
-    form: dict[str, Any] = {"add_generation_prompt": True}
-    messages = list(prompt)
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-        form = {"continue_final_message": True}
-    return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **form))
-
-
 def text_tokenizer(processor: Any, needed_for: str) -> Any:
     """The tokenizer itself, or the one inside an image-text processor.
 

@@ -14,7 +14,7 @@ from truthkit.training.lora import TrainingSettings, train
 
 def train_amateur(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     files: Sequence[str | PathLike[str]],
     out: str | PathLike[str],
     *,
@@ -27,7 +27,7 @@ def train_amateur(
 
     Args:
         model: as for `lora.train`.
-        tokenizer: its tokenizer.
+        processor: its tokenizer or processor.
         files: see `read_pairs`.
         out: folder for the adapter.
         answer_field: `right_answer` gives the control: the same questions and training without the hallucination.
@@ -52,4 +52,4 @@ def train_amateur(
         "task": f"amateur of {answer_field}",
         "files": [{"path": str(file), "sha256": file_sha256(file)} for file in files],
     }
-    return train(model, tokenizer, pairs, out, settings=settings, about=about, progress=progress)
+    return train(model, processor, pairs, out, settings=settings, about=about, progress=progress)

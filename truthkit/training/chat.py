@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.text.template import rendered, template_of
 from truthkit.text.tokens import ChatOrText
 
 LEAST = 8
@@ -46,8 +47,8 @@ def prompt_text(tokenizer: Any, prompt: ChatOrText) -> str:
     """
     if isinstance(prompt, str):
         return prompt
-    if getattr(tokenizer, "chat_template", None):
-        return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    if template_of(tokenizer):
+        return rendered(tokenizer, prompt)
     return "".join(f"{message['content']}\n\n" for message in prompt)
 
 
@@ -110,7 +111,7 @@ def _answer_text(tokenizer: Any, prompt: ChatOrText, answer: str) -> str:
     if not _templated(tokenizer, prompt):
         return answer
     text = prompt_text(tokenizer, prompt)
-    whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": answer}], tokenize=False)
+    whole = rendered(tokenizer, [*prompt, {"role": "assistant", "content": answer}], "closed")
     rest = whole[len(text) :].rstrip() if whole.startswith(text) else ""
     if answer.strip() not in rest:
         raise ModelError(
@@ -121,7 +122,7 @@ def _answer_text(tokenizer: Any, prompt: ChatOrText, answer: str) -> str:
 
 
 def _templated(tokenizer: Any, prompt: ChatOrText) -> bool:
-    return not isinstance(prompt, str) and bool(getattr(tokenizer, "chat_template", None))
+    return not isinstance(prompt, str) and template_of(tokenizer) is not None
 
 
 def _tokens(tokenizer: Any, prompt: ChatOrText, text: str) -> list[int]:

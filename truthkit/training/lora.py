@@ -27,6 +27,7 @@ from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.quiet import no_peft_rename
 from truthkit.parallel import Shards
+from truthkit.text.tokens import text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all
@@ -98,7 +99,7 @@ class TrainingSettings:
 
 def train(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     examples: Sequence[Example],
     out: str | os.PathLike[str],
     *,
@@ -118,7 +119,7 @@ def train(
 
     Args:
         model: a causal language model as `tk.load` returns it, quantised or not. It is given back as it was.
-        tokenizer: its tokenizer.
+        processor: its tokenizer or processor.
         examples: what to learn.
         out: folder for the adapter. One that holds the result of this same training is left as it is.
         settings: see `TrainingSettings`.
@@ -136,6 +137,7 @@ def train(
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
     settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
+    tokenizer = text_tokenizer(processor, "training")
     limit = _max_length(model, settings.max_length)
     encoded, skipped = encode_all(tokenizer, examples, limit, skip_long=settings.skip_long)
     steps = plan(

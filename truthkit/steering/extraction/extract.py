@@ -7,7 +7,6 @@ or into a file where a method wants the states themselves, so memory does not gr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import warnings
@@ -25,6 +24,7 @@ from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, check_positions, describe_positions
 from truthkit.activations.spool import Spool
 from truthkit.errors import ArgumentError
+from truthkit.files.tensors import plan_sha256
 from truthkit.files.versions import versions
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
@@ -36,6 +36,7 @@ from truthkit.steering.extraction.methods import LayerData, Method, find_method
 from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
 from truthkit.steering.extraction.progress import Progress
 from truthkit.steering.vector import SteeringVector, model_id
+from truthkit.text.template import template_of
 from truthkit.text.tokens import batches
 
 MOST_HELD_OUT = 256
@@ -155,9 +156,8 @@ def _all_pairs(pairs: Any) -> list[Any]:
 
 
 def _template_digest(processor: Any) -> str | None:
-    template = getattr(processor, "chat_template", None)
-    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest() if template else None
+    template = template_of(processor)
+    return plan_sha256(template) if template else None
 
 
 class _Reading:

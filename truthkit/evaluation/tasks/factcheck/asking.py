@@ -16,7 +16,8 @@ from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.explanations import explanations
 from truthkit.factcheck.verdicts import LEAD, as_verdicts
 from truthkit.likelihood.log_probabilities import log_probabilities
-from truthkit.text.tokens import encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import text_tokenizer
 
 TOKENS_PER_CLAIM = 128
 
