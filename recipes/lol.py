@@ -43,7 +43,6 @@ from rich.text import Text
 from tqdm import tqdm
 
 import truthkit as tk
-from truthkit.cli.rendering import Output
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import with_instruction
@@ -54,11 +53,12 @@ from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.writing import content_key, file_sha256, write_atomically
+from truthkit.output import Output
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import mcnemar, paired_bootstrap
 from truthkit.statistics.score import mean_score
 from truthkit.training.amateur import train_amateur
-from truthkit.training.settings import Settings
+from truthkit.training.settings import TrainingSettings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 TRUTHFULQA = SHARED / "truthfulqa" / "v1" / "TruthfulQA.csv"
@@ -332,9 +332,9 @@ def adapters(
     args: argparse.Namespace, model: Any, tokenizer: Any, untrained: Sequence[str]
 ) -> tuple[Path, Path | None]:
     """The amateur and the control; where they are not given, trained on other questions than these."""
-    settings = Settings(seed=args.seed, epochs=args.epochs)
+    settings = TrainingSettings(seed=args.seed, epochs=args.epochs)
     if args.quick:
-        settings = Settings(seed=args.seed, steps=6, batch_tokens=256, lr=2e-3)
+        settings = TrainingSettings(seed=args.seed, steps=6, token_budget=256, lr=2e-3)
 
     def trained(name: str, field: str) -> Path:
         options: dict[str, Any] = {"answer_field": field, "without": untrained, "settings": settings, "progress": True}

@@ -18,7 +18,7 @@ from truthkit.activations.isotropy import plot_isotropy
 from truthkit.activations.passages import PASSAGES
 from truthkit.models.adapter import with_adapter
 from truthkit.training.lora import train
-from truthkit.training.settings import Settings
+from truthkit.training.settings import TrainingSettings
 
 TEXTS = ["a text", "another, longer text", "x", "the third of the texts, longer than its limit of tokens", "ab"]
 
@@ -94,7 +94,7 @@ def test_image_text_model_and_adapter(tmp_path: Path) -> None:
     score = tk.isotropy(model, processor, PASSAGES[:1], max_tokens=16)
     assert score.metrics["final"] == pytest.approx(pair_by_pair(states), abs=2e-6)
 
-    train(tiny("llama"), chat_tokenizer(), toy_examples(4), tmp_path / "a", settings=Settings(steps=2, lr=0.1))
+    train(tiny("llama"), chat_tokenizer(), toy_examples(4), tmp_path / "a", settings=TrainingSettings(steps=2, lr=0.1))
     adapted = with_adapter(tiny("llama"), tmp_path / "a")
     found = tk.isotropy(adapted, chat_tokenizer(), TEXTS, max_tokens=24).metrics["final"]
     assert found == pytest.approx(np.mean(by_text(adapted, TEXTS, 24), axis=0)[-1], abs=2e-6)

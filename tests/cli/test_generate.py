@@ -16,11 +16,12 @@ from PIL import Image
 from rich.console import Console
 
 from truthkit import cli
-from truthkit.cli.rendering import PART_MARK, Output, printable, quoted, show_answers, show_trace
+from truthkit.cli.rendering import PART_MARK, printable, quoted, show_answers, show_trace
 from truthkit.cli.side_by_side import Shown
 from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
 from truthkit.generation.answers import Answer
 from truthkit.generation.explain import Candidate, Step, ViewTrace
+from truthkit.output import Output
 
 QUESTION = "Who wrote Romeo and Juliet?"
 

@@ -2,7 +2,7 @@
 
 Each view of each row is one forward of that row alone: no cache, no hooks, no padding, batch 1. An adapter is really
 active through peft in a second copy of the model; early exits come from `output_hidden_states`. The formulas are those
-of METHODS.md. `Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate`
+of the papers. `Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate`
 decodes with it in any mode.
 """
 

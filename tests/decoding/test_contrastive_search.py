@@ -552,7 +552,10 @@ def test_refused_prompts() -> None:
     empty = {"input_ids": torch.zeros(1, 0, dtype=torch.long), "attention_mask": torch.zeros(1, 0, dtype=torch.long)}
     with left_clean(model), tk.ContrastiveSearch(model), pytest.raises(tk.ArgumentError, match="the prompt is empty"):
         model.generate(**empty, max_new_tokens=4, do_sample=False, bos_token_id=None)
-    with left_clean(model), pytest.raises(tk.ArgumentError, match=r"prompt has 513 tokens, but \w+ has room for 512"):
+    with (
+        left_clean(model),
+        pytest.raises(tk.ArgumentError, match=r"prompt has 513 tokens, .* room for 512"),
+    ):
         search(model, padded_batch(513), 4)
 
 

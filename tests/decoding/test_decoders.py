@@ -1,6 +1,6 @@
 """Every kind of view on every architecture, in every mode of `generate`; every decoder on some.
 
-The oracle (`oracle.py`): one forward per view and row, alone, without cache, hooks or padding, combined by METHODS.md's
+The oracle (`oracle.py`): one forward per view and row, alone, without cache, hooks or padding, combined by the
 formulas written a second time; Hugging Face's own `generate` decodes from its logits.
 """
 

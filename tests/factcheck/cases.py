@@ -85,10 +85,22 @@ Edits = Iterable[tuple[int, Change, Callable[[int, int], Iterable[int]]]]
 """Layer, what happens to one state there, and at which tokens, by prompt length and present length."""
 
 
-def label_score(model: Any, prompt: list[int], label: str, edits: Edits = (), lead: str = "Verdict:") -> float:
+def letters(text: str) -> list[int]:
+    """`ChatTokenizer`'s tokens."""
+    return list(map(ord, text))
+
+
+def label_score(
+    model: Any,
+    prompt: list[int],
+    label: str,
+    edits: Edits = (),
+    lead: str = "Verdict:",
+    encode: Callable[[str], list[int]] = letters,
+) -> float:
     """Log-probability of " label" after prompt and lead: one forward, without batch, padding or cache."""
-    begun = [*prompt, *map(ord, lead)]
-    ids = [*begun, *map(ord, " " + label)]
+    begun = [*prompt, *encode(lead)]
+    ids = [*begun, *encode(" " + label)]
     with ExitStack() as stack, torch.no_grad():
         for layer, change, where in edits:
 

@@ -15,7 +15,7 @@ from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.generation.answers import Answer, answer
 from truthkit.generation.explain import Trace, TraceProcessor, view_names
-from truthkit.generation.settings import Settings
+from truthkit.generation.settings import AnswerSettings
 from truthkit.text.encode import encode_prompt, passage_in_front
 
 QUESTION = "Who wrote Romeo and Juliet?"
@@ -67,7 +67,7 @@ class Watched:
 def explained(smollm2: Any, decoder: Any, **settings: Any) -> Answer:
     model, tokenizer = smollm2
     inputs = encode_prompt(tokenizer, PASSAGE + QUESTION)
-    return answer(model, tokenizer, decoder, inputs, Settings(max_new_tokens=TOKENS, **settings), explain=True)
+    return answer(model, tokenizer, decoder, inputs, AnswerSettings(max_new_tokens=TOKENS, **settings), explain=True)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -100,7 +100,7 @@ def test_a_trace_agrees_with_the_logits(name: str, smollm2: Any) -> None:
 
 def test_explaining_changes_no_token(smollm2: Any) -> None:
     model, tokenizer = smollm2
-    inputs, settings = encode_prompt(tokenizer, QUESTION), Settings(max_new_tokens=TOKENS)
+    inputs, settings = encode_prompt(tokenizer, QUESTION), AnswerSettings(max_new_tokens=TOKENS)
     for make in (tk.DoLa, tk.ContrastiveSearch, lambda *_: nullcontext()):
         plain, traced = (
             answer(model, tokenizer, make(model, tokenizer), inputs, settings, explain=explain)

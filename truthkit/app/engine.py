@@ -23,7 +23,7 @@ from truthkit.errors import ArgumentError, TruthkitError
 from truthkit.generation.answers import Answer, answer, parts_at
 from truthkit.generation.explain import Step
 from truthkit.generation.pieces import Pieces
-from truthkit.generation.settings import Settings
+from truthkit.generation.settings import AnswerSettings
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
 from truthkit.printable import printable
@@ -164,7 +164,7 @@ class Engine:
             raw=request.raw,
             images=request.images,
         )
-        settings = Settings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
+        settings = AnswerSettings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
         pieces = Pieces(text_tokenizer(self.processor, "an answer"))
 
         def on_token(token: int, step: Step | None) -> None:

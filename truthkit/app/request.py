@@ -68,7 +68,7 @@ class RunRequest:
         run: the page's own name for this run, to cancel it by.
         prompt, system, context, raw: as in `truthkit generate`; "" where there is none.
         images: upright RGB.
-        settings: fields of `truthkit.generation.settings.Settings`.
+        settings: fields of `truthkit.generation.settings.AnswerSettings`.
         cards: the decoders.
     """
 

@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from truthkit.cli.rendering import Output, printable
     from truthkit.evaluation.report.compare import compare, read_run
     from truthkit.evaluation.tasks import benchmark_of
+    from truthkit.output import Output
+    from truthkit.printable import printable
 
     before, after = read_run(args.before), read_run(args.after)
     found = compare(before, after)

@@ -154,11 +154,12 @@ def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> 
 def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[_Run], steers: list[SteerSpec]) -> None:
     """Load the model, run everything, and print what was found."""
     from truthkit.cli.amateurs import amateur
-    from truthkit.cli.rendering import Output, working
+    from truthkit.cli.rendering import working
     from truthkit.evaluation.report.words import run_name
     from truthkit.evaluation.running.asking import Asking
     from truthkit.evaluation.running.runs import run as run_task
     from truthkit.models import load
+    from truthkit.output import Output
 
     with working("loading the model"):
         model, processor = load(

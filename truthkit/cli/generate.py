@@ -18,7 +18,7 @@ from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.decoding.spec import DecoderSpec, parse_spec
 from truthkit.errors import ArgumentError
-from truthkit.generation.settings import Settings
+from truthkit.generation.settings import AnswerSettings
 from truthkit.steering.spec import parse_steer
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.cli import rendering
     from truthkit.cli.side_by_side import Contestant, answer_all
     from truthkit.models import load
+    from truthkit.output import Output
     from truthkit.text.encode import encode_prompt, passage_in_front
     from truthkit.text.tokens import text_tokenizer
 
@@ -143,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error
         sys.stdout.reconfigure(errors="backslashreplace")
-    console, documents = rendering.Output(), []
+    console, documents = Output(), []
     for number, prompt in enumerate(prompts, start=1):
         contestants = [
             Contestant(
@@ -185,8 +186,8 @@ def _images(paths: Sequence[str]) -> list[Any]:
     return [read_image(path) for path in paths]
 
 
-def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
-    settings = Settings(
+def _settings(spec: DecoderSpec, args: argparse.Namespace) -> AnswerSettings:
+    settings = AnswerSettings(
         max_new_tokens=args.max_new_tokens,
         sample=spec.draws(args.sample),
         temperature=args.temperature,

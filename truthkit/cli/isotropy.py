@@ -66,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
     layers = parse_layers(args.layers) if args.layers else None
 
     from truthkit.activations.isotropy import isotropy, plot_isotropy
-    from truthkit.cli.rendering import Output, working
+    from truthkit.cli.rendering import working
     from truthkit.models import load
+    from truthkit.output import Output
 
     with working("loading the model"):
         model, processor = load(

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from truthkit.generation.answers import Answer, answer, parts_at
-from truthkit.generation.settings import Settings
+from truthkit.generation.settings import AnswerSettings
 
 
 class Contestant(NamedTuple):
@@ -20,7 +20,7 @@ class Contestant(NamedTuple):
     label: str
     decoder: AbstractContextManager[Any]
     inputs: dict[str, torch.Tensor]
-    settings: Settings
+    settings: AnswerSettings
 
 
 class Shown(NamedTuple):

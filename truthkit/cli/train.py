@@ -14,7 +14,7 @@ from truthkit.cli.files import readable, writable
 from truthkit.cli.model_options import check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
-from truthkit.training.settings import Settings
+from truthkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from truthkit.training.chat import Example
@@ -101,7 +101,7 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
         ("--lr", float, 5e-4, "peak learning rate"),
         ("--rank", int, 16, "of the LoRA update"),
         ("--dropout", float, 0.0, "on the update's input"),
-        ("--batch-tokens", int, 1024, "tokens of a step"),
+        ("--token-budget", int, 1024, "tokens of a step"),
         ("--accumulate", int, 1, "pieces of a step, to save memory"),
         ("--seed", int, 0, "of data order, dropout and first weights"),
     ):
@@ -189,7 +189,7 @@ _SETTINGS = (
     "dropout",
     "epochs",
     "steps",
-    "batch_tokens",
+    "token_budget",
     "accumulate",
     "seed",
     "max_length",
@@ -199,20 +199,20 @@ _SETTINGS = (
 )
 
 
-def _checked(args: argparse.Namespace) -> Settings:
+def _checked(args: argparse.Namespace) -> TrainingSettings:
     """The settings, once all that is named has been looked for."""
     check_model_options(args)
     for file in (*args.data, *args.held_out):
         readable(file, "DATA" if file in args.data else "--held-out")
     writable(args.out, "--out")
-    return Settings(**{name: getattr(args, name) for name in _SETTINGS})
+    return TrainingSettings(**{name: getattr(args, name) for name in _SETTINGS})
 
 
 def _train(
-    args: argparse.Namespace, settings: Settings, examples: Sequence[Example], about: dict[str, Any], note: str
+    args: argparse.Namespace, settings: TrainingSettings, examples: Sequence[Example], about: dict[str, Any], note: str
 ) -> int:
+    from truthkit.files.writing import file_sha256
     from truthkit.models import load
-    from truthkit.training.card import file_sha256
     from truthkit.training.lora import train
 
     out = Path(args.out)

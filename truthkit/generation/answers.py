@@ -15,9 +15,9 @@ from transformers import StoppingCriteria
 from truthkit.decoding.contrastive_search.search import ContrastiveSearch
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.source import Notes
-from truthkit.errors import ArgumentError
 from truthkit.generation.explain import Step, Trace, TraceProcessor
-from truthkit.generation.settings import Settings
+from truthkit.generation.settings import AnswerSettings
+from truthkit.hf.room import check_room
 from truthkit.text.tokens import text_tokenizer
 
 OnToken = Callable[[int, Step | None], None]
@@ -55,7 +55,7 @@ def answer(
     processor: Any,
     decoder: AbstractContextManager[Any],
     inputs: dict[str, torch.Tensor],
-    settings: Settings,
+    settings: AnswerSettings,
     *,
     explain: bool = False,
     on_token: OnToken = lambda token, step: None,
@@ -135,7 +135,7 @@ class _Watch(StoppingCriteria):
         return torch.full((len(input_ids),), self._stop(), device=input_ids.device)
 
 
-def _trace(tokenizer: Any, session: Any, settings: Settings) -> Trace:
+def _trace(tokenizer: Any, session: Any, settings: AnswerSettings) -> Trace:
     otherwise = "sampling" if settings.sample else "logits processors"
     if isinstance(session, ContrastiveSearch):
         otherwise = "degeneration penalty"
@@ -143,9 +143,5 @@ def _trace(tokenizer: Any, session: Any, settings: Settings) -> Trace:
 
 
 def _check_room(model: Any, length: int, new_tokens: int) -> None:
-    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if room and length + new_tokens > room:
-        raise ArgumentError(
-            f"the prompt has {length} tokens, and up to {new_tokens} new ones are asked for, but the model has room "
-            f"for {room} (max_position_embeddings); shorten the prompt or ask for fewer."
-        )
+    what = f"the prompt, {length} tokens, with up to {new_tokens} new ones"
+    check_room(model, length + new_tokens, what, "shorten the prompt or ask for fewer")

@@ -9,7 +9,7 @@ from truthkit.errors import ArgumentError
 
 
 @dataclass(frozen=True)
-class Settings:
+class AnswerSettings:
     """Arguments of `generate`; what is None is left to the model's generation config.
 
     Attributes:

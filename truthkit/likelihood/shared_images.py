@@ -66,13 +66,13 @@ def generate_behind_images(
     model = session.decoder.front
     firsts, width = _shared(session.decoder, rows, places)
     assert width is not None
-    ids, mask = padded(firsts, width)
+    ids, mask = padded(firsts, width=width)
     first = {name: value for name, value in trunk.items() if name not in ("input_ids", "attention_mask")}
     for name in _TOKEN_TYPES:
         if name in first:
             lengths = trunk["attention_mask"].sum(dim=1).tolist()
             types = [row[-length:].tolist() for row, length in zip(first[name], lengths, strict=True)]
-            first[name] = padded([row[: len(own)] for row, own in zip(types, firsts, strict=True)], width)[0]
+            first[name] = padded([row[: len(own)] for row, own in zip(types, firsts, strict=True)], width=width)[0]
     first |= {"input_ids": ids, "attention_mask": mask}
     if not hasattr(model.base_model, "get_rope_index"):  # who has it knows the places of image tokens better
         first["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)

@@ -21,16 +21,19 @@ import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.files.versions import versions
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.quiet import no_peft_rename
+from truthkit.parallel import Shards
+from truthkit.text.tokens import text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all
 from truthkit.training.checkpoint import Checkpoint, digest
 from truthkit.training.interrupt import stop_requests
-from truthkit.training.peers import Peers
-from truthkit.training.settings import Settings
+from truthkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -38,11 +41,11 @@ if TYPE_CHECKING:
 
 def train(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     examples: Sequence[Example],
     out: str | os.PathLike[str],
     *,
-    settings: Settings | None = None,
+    settings: TrainingSettings | None = None,
     start: str | os.PathLike[str] | None = None,
     about: Mapping[str, Any] | None = None,
     save_every: float = 20.0,
@@ -58,10 +61,10 @@ def train(
 
     Args:
         model: a causal language model as `tk.load` returns it, quantised or not. It is given back as it was.
-        tokenizer: its tokenizer.
+        processor: its tokenizer or processor.
         examples: what to learn.
         out: folder for the adapter. One that holds the result of this same training is left as it is.
-        settings: see `Settings`.
+        settings: see `TrainingSettings`.
         start: a PEFT folder whose adapter is trained on, instead of a new one; rank and targets are then its own.
         about: what else to write to `training.json`, and what else identifies the training (files and their hashes).
         save_every: seconds between records; after each one nothing before it can be lost.
@@ -71,16 +74,17 @@ def train(
         What `training.json` holds.
 
     Raises:
-        ArgumentError: see `Settings` and `encode`; or `out` holds something else.
+        ArgumentError: see `TrainingSettings` and `encode`; or `out` holds something else.
         ModelError: the loss is not a number.
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
-    settings, out, about = settings or Settings(), Path(out), dict(about or {})
+    settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
+    tokenizer = text_tokenizer(processor, "training")
     limit = _max_length(model, settings.max_length)
     encoded, skipped = encode_all(tokenizer, examples, limit, skip_long=settings.skip_long)
     steps = plan(
         [len(row.ids) for row in encoded],
-        settings.batch_tokens,
+        settings.token_budget,
         settings.seed,
         steps=settings.steps,
         epochs=settings.epochs,
@@ -100,7 +104,7 @@ def train(
         **about,
     }
     key, work = digest(made_of), out.with_name(f"{out.name}.partial")
-    place = Peers()
+    place = Shards()
     if (done := card.finished(out, key)) is not None:
         if place.index == 0:
             shutil.rmtree(work, ignore_errors=True)
@@ -114,7 +118,7 @@ def train(
             "steps": len(steps),
             "epochs": sum(map(len, steps)) / len(encoded),
             "losses": losses,
-            "versions": card.versions(),
+            "versions": versions("torch", "transformers", "peft"),
             "digest": key,
         }
         if place.index == 0:
@@ -124,7 +128,7 @@ def train(
 
 
 def _max_length(model: Any, asked: int | None) -> int:
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1024
+    context = context_length(model) or 1024
     if asked is None:
         return min(context, 1024)
     if not 1 < asked <= context:
@@ -133,7 +137,7 @@ def _max_length(model: Any, asked: int | None) -> int:
 
 
 @contextmanager
-def _trainable(model: Any, settings: Settings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
+def _trainable(model: Any, settings: TrainingSettings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
     """`model` with a LoRA adapter that can be trained; afterwards as it was."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -184,8 +188,8 @@ class _Trainer:
         tokenizer: Any,
         rows: list[Encoded],
         steps: list[list[int]],
-        settings: Settings,
-        place: Peers,
+        settings: TrainingSettings,
+        place: Shards,
     ):
         self._peft, self._rows, self._steps, self._settings, self._place = peft, rows, steps, settings, place
         self._pad = tokenizer.pad_token_id or 0

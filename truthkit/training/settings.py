@@ -9,7 +9,7 @@ from truthkit.errors import ArgumentError
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train. Every default is ours: neither LOL's, ICD's nor REFLEX's settings are public for small models.
 
     Attributes:
@@ -22,7 +22,7 @@ class Settings:
         clip: largest norm of the gradient.
         epochs: passes over the data; parts count.
         steps: so many steps instead.
-        batch_tokens: tokens of a step, padding included.
+        token_budget: tokens of a step, padding included.
         accumulate: pieces in which a process runs its part of a step, to save memory.
         max_length: tokens of an example; longer prompts are cut, longer answers an error. None is the model's
             context, at most 1024.
@@ -42,7 +42,7 @@ class Settings:
     clip: float = 1.0
     epochs: float = 1.0
     steps: int | None = None
-    batch_tokens: int = 1024
+    token_budget: int = 1024
     accumulate: int = 1
     max_length: int | None = None
     skip_long: bool = False
@@ -51,7 +51,7 @@ class Settings:
     contrastive_margin: float | None = None
 
     def __post_init__(self) -> None:
-        least = {"rank": 1, "batch_tokens": 1, "accumulate": 1, "seed": 0}
+        least = {"rank": 1, "token_budget": 1, "accumulate": 1, "seed": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ArgumentError(f"{name} is {getattr(self, name)}; expected at least {low}.")

@@ -18,7 +18,7 @@ from truthkit.factcheck.checker import FactChecker
 from truthkit.factcheck.claims import LABELS_3, Claim
 from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.guide import Guide
-from truthkit.text.tokens import encode_dialogue
+from truthkit.text.encode import encode_dialogue
 
 CLAIMS = [
     Claim("1", "The Great Wall of China is visible from the Moon.", "false"),

@@ -25,6 +25,7 @@ from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, che
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner, uncompiled
 
@@ -317,8 +318,4 @@ def _check_call(model: Any, input_ids: torch.Tensor, generation_config: Any, mod
         raise ArgumentError(
             f"the prompt is empty: input_ids has shape {tuple(input_ids.shape)}; pass at least a token."
         )
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if limit and length > limit:
-        raise ArgumentError(
-            f"the prompt has {length} tokens, but {name} has room for {limit} (max_position_embeddings); shorten it."
-        )
+    check_room(model, length, "the prompt", "shorten it")

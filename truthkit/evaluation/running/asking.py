@@ -181,7 +181,7 @@ class Asking:
                 rows,
                 starts,
                 session if isinstance(session, Session) else None,
-                batch_tokens=_TOKENS_PER_ITEM * self.size,
+                token_budget=_TOKENS_PER_ITEM * self.size,
                 share_prefix=self.share_prefix,
                 steerings=self.steerings,
             )

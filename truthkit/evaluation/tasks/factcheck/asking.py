@@ -16,7 +16,8 @@ from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.explanations import explanations
 from truthkit.factcheck.verdicts import LEAD, as_verdicts
 from truthkit.likelihood.log_probabilities import log_probabilities
-from truthkit.text.tokens import encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import text_tokenizer
 
 TOKENS_PER_CLAIM = 128
 
@@ -80,7 +81,7 @@ def _label_scores(
         rows,
         starts,
         session,
-        batch_tokens=TOKENS_PER_CLAIM * asking.size,
+        token_budget=TOKENS_PER_CLAIM * asking.size,
         share_prefix=asking.share_prefix,
         steerings=asking.steerings,
         prompt_lengths=ends,
