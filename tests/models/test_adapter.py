@@ -153,3 +153,38 @@ def test_mutated_adapter_folders(folder: Path, tmp_path: Path) -> None:
         for name, content in whole.items():
             (tmp_path / name).write_bytes(content)
     assert refusals > 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_alpha": "8"}, "has lora_alpha '8'"),
+        ({"lora_alpha": float("nan")}, "has lora_alpha nan"),
+        ({"alpha_pattern": ["x"]}, "alpha_pattern"),
+        ({"r": 10**12}, "says rank 1000000000000, and its weights have 2"),
+        ({"peft_type": 3}, "names no peft_type"),
+        ({"target_modules": ["k_proj"]}, "does not fit"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [0]}, "does not name the layer of"),
+    ],
+)
+def test_settings_that_cannot_be(folder: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    """Both as the model's adapter and as an amateur's rows, where the latter reads the setting."""
+    from truthkit.decoding.engine.adapter_rows import AdapterRows
+
+    wrapped(tiny("llama")).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(tk.ModelError, match=message):
+        tk.load(folder, adapter=tmp_path)
+    if "alpha" in message or "peft_type" in message:
+        with pytest.raises(tk.ModelError, match=message):
+            AdapterRows(tiny("llama"), str(tmp_path))
+
+
+def test_junk_as_an_amateurs_weights(tmp_path: Path) -> None:
+    from truthkit.decoding.engine.adapter_rows import AdapterRows
+
+    wrapped(tiny("llama")).save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"junk" * 9)
+    with pytest.raises(tk.NotAvailableError, match=rf"is damaged .*: delete {tmp_path}"):
+        AdapterRows(tiny("llama"), str(tmp_path))

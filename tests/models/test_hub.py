@@ -146,7 +146,7 @@ def test_a_hub_that_does_not_answer_leaves_the_cache(hub: Hub, fault: Any, monke
     with pytest.warns(UserWarning, match=r"the hub cannot be asked \(.+\): org/\w+ is taken from the cache, at commit"):
         model, _ = tk.load("org/llama", adapter="org/lora")
     assert time.perf_counter() - start < 10
-    assert len(hub.asked) <= 2
+    assert len(hub.asked) <= (2 if isinstance(fault, int) else 1)
     assert torch.equal(logits(model), expected)
     assert identity(model)["commit"] == commit
 
@@ -225,7 +225,7 @@ def test_things_that_are_no_model_or_no_adapter(hub: Hub, made: Path) -> None:
     assert "adapter='org/none'" in refused(made / "llama", adapter="org/none")
     (place(hub, "org/empty") / "config.json").unlink()
     assert "without config.json" in refused("org/empty")
-    assert "no possible" not in refused("a name/with spaces/and more")
+    assert "no possible name on the hub" in refused("a name/with spaces/and more")
 
 
 def test_no_tokenizer(hub: Hub) -> None:

@@ -132,7 +132,10 @@ def test_provenance(tmp_path: Path) -> None:
         model, ToyTokenizer(), toy_pairs(), layers=[1, 2], positions=("last", -2), method="logistic", l2=2.0
     )
     about = vector.provenance
-    assert about["model"] == {"id": "tiny", "revision": None, "type": "llama", "dtype": "float32", "adapters": []}
+    named = {"id": "tiny", "commit": None, "type": "llama", "dtype": "float32", "adapters": {}}
+    assert named.items() <= about["model"].items()
+    checksums = ("config_sha256", "weights_sha256", "tokenizer_sha256")
+    assert all(len(about["model"][name]) == 64 for name in checksums)
     assert (about["layers"], about["positions"], about["method"]) == ([1, 2], "last + -2", "logistic")
     assert about["options"] == {"l2": 2.0}
     assert about["pairs"] == {"count": 12, "held_out": 3, "groups": 12}

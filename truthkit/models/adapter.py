@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def with_adapter(model: PreTrainedModel, adapter: str | PathLike[str] | Source) -> PeftModel:
-    """`model` wrapped with a PEFT adapter from a folder or the hub, frozen and active.
+def with_adapter(
+    model: PreTrainedModel, adapter: str | PathLike[str] | Source, *, trainable: bool = False
+) -> PeftModel:
+    """`model` wrapped with a PEFT adapter from a folder or the hub, active, and frozen unless `trainable`.
 
     A vocabulary that grew in training grows here too, as far as the adapter holds the new rows.
 
@@ -42,7 +44,7 @@ def with_adapter(model: PreTrainedModel, adapter: str | PathLike[str] | Source) 
     try:
         with no_peft_rename(), warnings.catch_warnings():
             warnings.filterwarnings("error", "(?s).*missing adapter keys")
-            wrapped = PeftModel.from_pretrained(model, str(source.path))
+            wrapped = PeftModel.from_pretrained(model, str(source.path), is_trainable=trainable)
         _check_all_used(shapes, wrapped)
     except Exception as error:  # a mutated folder makes PEFT, safetensors and torch raise whatever they like
         _take_off(model)
@@ -65,7 +67,19 @@ def adapter_settings(source: Source) -> dict[str, Any]:
         raise _damaged(source, file, said(error)) from error
     if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
         raise ModelError(f"{file} is no PEFT configuration: it names no peft_type. Save the adapter again.")
+    if settings["peft_type"] == "LORA":
+        _check_scales(file, settings)
     return settings
+
+
+def _check_scales(file: Path, settings: dict[str, Any]) -> None:
+    alpha = settings.setdefault("lora_alpha", 8)  # as PEFT does
+    patterns = settings.get("alpha_pattern") or {}
+    scales = [alpha, *patterns.values()] if isinstance(patterns, dict) else [None]
+    if not all(isinstance(scale, int | float) and math.isfinite(scale) for scale in scales):
+        raise ModelError(
+            f"{file} has lora_alpha {alpha!r} and alpha_pattern {patterns!r}; expected numbers. Save the adapter again."
+        )
 
 
 def adapter_tensors(source: Source) -> dict[str, torch.Tensor]:
@@ -136,19 +150,15 @@ def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
 
 
 def _check_rank(source: Source, settings: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
-    """LoRA's rank and scale before PEFT makes matrices of that size."""
+    """LoRA's rank before PEFT makes matrices of that size."""
     ranks = {shape[0] for name, shape in shapes.items() if ".lora_A." in name and shape}
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    rank = settings.get("r")
     if settings["peft_type"] != "LORA" or not ranks:
         return
     if not isinstance(rank, int) or (rank not in ranks and not settings.get("rank_pattern")):
         raise ModelError(
             f"adapter_config.json of {source.name!r} says rank {rank!r}, and its weights have "
             f"{', '.join(map(str, sorted(ranks)))}: they do not belong together. Save the adapter again."
-        )
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ModelError(
-            f"adapter_config.json of {source.name!r} has lora_alpha {alpha!r}; expected a number. Save it again."
         )
 
 

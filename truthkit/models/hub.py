@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -97,6 +98,12 @@ class Repository:
             part.replace(ref)
 
 
+_NOT_AGAIN = 60.0
+"""Seconds for which a hub that did not answer is not asked for other names either."""
+
+_silent_since: dict[str, float] = {}
+"""When a hub last did not answer, by its address."""
+
 _KNOWN: dict[Path, Repository] = {}
 """What was resolved, by folder: a commit never changes."""
 
@@ -109,8 +116,14 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
         NotAvailableError: no such repository, or not for this account; or out of reach and not in the cache.
     """
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     bare, _, inner = name.partition("@")
+    try:
+        validate_repo_id(bare)
+    except HFValidationError as error:
+        raise NotAvailableError(f"{bare!r} is no possible name on the hub, which is like org/name") from error
     if inner and revision and inner != revision:
         raise ArgumentError(f"revision={revision!r}, but {name!r} names a revision too; give one of them.")
     wanted = revision or inner or "main"
@@ -121,12 +134,17 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
     api = HfApi(endpoint=constants.ENDPOINT)
     ask = api.dataset_info if kind == "dataset" else api.model_info
     try:
+        if time.monotonic() - _silent_since.get(api.endpoint, -_NOT_AGAIN) < _NOT_AGAIN:
+            raise TimeoutError("it did not answer a moment ago")
         found = _within(PATIENCE, lambda: ask(bare, revision=wanted, timeout=PATIENCE))
         files = tuple(entry.rfilename for entry in found.siblings or ())
+        _silent_since.pop(api.endpoint, None)
         return _know(Repository(bare, kind, str(found.sha), files, wanted))
     except Exception as error:  # as above; which client raises what changes with the hub's releases
         if no := refusal(error, Repository(bare, kind, "", None, wanted)):
             raise no from error
+        if getattr(error, "response", None) is None:
+            _silent_since.setdefault(api.endpoint, time.monotonic())
         why = said(error)
         if (cached := _cached(bare, kind, wanted)) is None:
             raise _not_cached(bare, kind, wanted, f"the hub cannot be asked ({why})") from error
@@ -200,7 +218,6 @@ def refusal(error: Exception, repository: Repository) -> TruthkitError | None:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -223,8 +240,6 @@ def refusal(error: Exception, repository: Repository) -> TruthkitError | None:
             f"the hub has no {what} {name!r}, or it is private: look for the name at {page(name, kind)}, or log in "
             "with `hf auth login`, or set HF_TOKEN, as someone who may read it."
         )
-    if isinstance(error, HFValidationError):
-        return NotAvailableError(f"{name!r} is neither here nor a possible name on the hub, which is like org/name.")
     return None
 
 

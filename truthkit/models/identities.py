@@ -122,7 +122,7 @@ def _vocabulary(tokenizer: Any) -> Any:
     if backend is not None:
         content = json.loads(backend.to_str())
         return {name: value for name, value in content.items() if name not in ("padding", "truncation")}
-    return sorted(tokenizer.get_vocab().items())
+    return sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else type(tokenizer).__name__
 
 
 def _sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:

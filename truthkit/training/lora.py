@@ -25,6 +25,7 @@ from truthkit.files.versions import versions
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
+from truthkit.models.adapter import with_adapter
 from truthkit.models.quiet import no_peft_rename
 from truthkit.parallel import Shards
 from truthkit.text.tokens import text_tokenizer
@@ -139,7 +140,7 @@ def _max_length(model: Any, asked: int | None) -> int:
 @contextmanager
 def _trainable(model: Any, settings: TrainingSettings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
     """`model` with a LoRA adapter that can be trained; afterwards as it was."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
     if hasattr(model, "peft_config"):
@@ -149,7 +150,7 @@ def _trainable(model: Any, settings: TrainingSettings, start: str | os.PathLike[
     with torch.random.fork_rng(devices=[]), no_peft_rename():
         torch.manual_seed(settings.seed)
         if start is not None:
-            peft = PeftModel.from_pretrained(model, str(start), is_trainable=True)
+            peft = with_adapter(model, start, trainable=True)
         else:
             alpha = 2 * settings.rank if settings.alpha is None else settings.alpha
             peft = get_peft_model(
