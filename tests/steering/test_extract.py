@@ -132,7 +132,7 @@ def test_provenance(tmp_path: Path) -> None:
         model, ToyTokenizer(), toy_pairs(), layers=[1, 2], positions=("last", -2), method="logistic", l2=2.0
     )
     about = vector.provenance
-    named = {"id": "tiny", "commit": None, "type": "llama", "dtype": "float32", "adapters": {}}
+    named: dict[str, Any] = {"id": "tiny", "commit": None, "type": "llama", "dtype": "float32", "adapters": {}}
     assert named.items() <= about["model"].items()
     checksums = ("config_sha256", "weights_sha256", "tokenizer_sha256")
     assert all(len(about["model"][name]) == 64 for name in checksums)

@@ -117,7 +117,7 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     bare, _, inner = name.partition("@")
     try:
