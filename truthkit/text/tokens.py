@@ -77,6 +77,7 @@ class TokenLists:
         self._ids, self._ends = array("i"), array("q", [0])
 
     def append(self, ids: Sequence[int]) -> None:
+        """Add a list."""
         self._ids.extend(ids)
         self._ends.append(len(self._ids))
 
