@@ -16,7 +16,8 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def hello(_scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
+    while (await receive()).get("more_body", False):
+        pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": b"hello"})
 
@@ -47,12 +48,16 @@ def test_a_head_that_does_not_come_ends_the_connection(serve: Serve) -> None:
         assert time.monotonic() - began < 3
 
 
-def test_slow_connections_make_room(serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+BODY = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:9], BODY], ids=["nothing", "half a head", "half a body"])
+def test_slow_connections_make_room(serve: Serve, sent: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     port = serve(hello, head=20, most=10)
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(port)) for _ in range(30)]
         for client in slow:
-            client.sendall(GET[:9])
+            client.sendall(sent)
         for _ in range(5):
             assert talk(port, GET[:-2] + b"Connection: close\r\n\r\n").endswith(b"hello")
         assert until_end(slow[0]).startswith(b"HTTP/1.1 503 ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 
@@ -67,12 +68,12 @@ def limited(app: App, most: int, *, silent: float = 15.0, whole: float = 120.0) 
 class Documents:
     """Reads JSON bodies, few large ones at once, and one after the other once they are there; behind `limited`.
 
-    A document is parsed and checked in a thread, so that the others are answered meanwhile.
+    A document is parsed and checked in a thread of its own, so that the others are answered meanwhile.
     """
 
     def __init__(self) -> None:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._turn = asyncio.Lock()
+        self._reader = ThreadPoolExecutor(1, "truthkit reader")
 
     async def read(self, scope: Scope, receive: Receive, check: Callable[[Any], T]) -> T:
         """What `check` makes of the document.
@@ -100,8 +101,7 @@ class Documents:
             more = message.get("more_body", False)
         body = b"".join(chunks)
         chunks.clear()
-        async with self._turn:
-            return await asyncio.to_thread(lambda: check(parsed(body)))
+        return await asyncio.get_running_loop().run_in_executor(self._reader, lambda: check(parsed(body)))
 
 
 def parsed(body: bytes) -> Any:

@@ -1,7 +1,7 @@
 """How uvicorn holds connections: so many at once, none that stands still.
 
 A connection that has no whole request head after a while is closed, and so is one that does not take what is sent to
-it. Where there are too many, the one that has brought no request for the longest makes room.
+it. Where there are too many, the one that has been bringing its request for the longest makes room.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    idle: dict[Any, None] = {}  # connections without a request, the oldest first
+    awaited: dict[Any, None] = {}  # connections without a whole request, the oldest first
     most = min(most, _files() // 2)
 
     class Connection(H11Protocol):
@@ -39,10 +39,12 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
             transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of every unread byte
             self._watch()
             if len(self.connections) > most:
-                next(iter(idle))._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again.")
+                next(iter(awaited))._refuse(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again."
+                )
 
         def connection_lost(self, exc: Exception | None) -> None:
-            idle.pop(self, None)
+            awaited.pop(self, None)
             for timer in (self._head, self._write):
                 if timer is not None:
                     timer.cancel()
@@ -83,15 +85,17 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
             return self.timeout_keep_alive_task is not None
 
         def _watch(self) -> None:
-            """Note whether a request is here or awaited, and for the first how long it takes."""
-            if self.conn.their_state is not h11.IDLE or self._over:
-                idle.pop(self, None)
+            """Note whether the request is here or awaited, and how long its head takes."""
+            state = self.conn.their_state
+            if state in (h11.IDLE, h11.SEND_BODY) and not self._over:
+                awaited[self] = None
+            else:
+                awaited.pop(self, None)
+            if state is not h11.IDLE or self._over:
                 if self._head is not None:
                     self._head.cancel()
                     self._head = None
-                return
-            idle[self] = None
-            if self._head is None and not self._kept_alive:
+            elif self._head is None and not self._kept_alive:
                 self._head = self.loop.call_later(head, self._too_late)
 
         def _await_reader(self) -> None:
@@ -119,6 +123,9 @@ def connection_class(*, head: float = 15.0, write: float = 20.0, most: int = MOS
                     f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
                 )
+            if self.cycle is not None:  # as if the client had left
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
             self.transport.write_eof()
             self.flow.resume_reading()
             self.loop.call_later(1.0, self.transport.abort)
