@@ -273,6 +273,29 @@ def test_a_pickle_that_runs_code(hub: Hub, tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "ran").exists()
 
 
+def test_an_adapter_that_runs_code(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made / "lora", tmp_path / "evil")
+    (tmp_path / "evil" / "adapter_model.safetensors").unlink()
+    torch.save({"x": Evil()}, tmp_path / "evil" / "adapter_model.bin")
+    assert "never read. Use a copy in safetensors" in refused(made / "llama", adapter=tmp_path / "evil")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_vectors_and_trainings_know_the_commit(hub: Hub, tmp_path: Path) -> None:
+    from truthkit.training.chat import Example
+    from truthkit.training.lora import Settings, train
+
+    model, tokenizer = tk.load("org/llama")
+    pairs = [(f"{word} is good", f"{word} is bad") for word in ("ab", "cd", "ef", "gh")]
+    vector = tk.extract(model, tokenizer, pairs, layers=[1], held_out=0)
+    assert vector.provenance["model"]["commit"] == hub.commit("org/llama")
+    examples = [Example("ab?", "cd")]
+    report = train(model, tokenizer, examples, tmp_path / "out", settings=Settings(steps=1, rank=1))
+    assert report["model"]["commit"] == hub.commit("org/llama")
+    assert hub.commit("org/llama") in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_pickled_weights(hub: Hub) -> None:
     folder = place(hub, "org/bin")
     (folder / "model.safetensors").unlink()

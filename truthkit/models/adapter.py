@@ -7,6 +7,7 @@ import math
 import warnings
 from os import PathLike
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ModelError, NotAvailableError
@@ -213,6 +214,12 @@ def _token_count(folder: Path) -> int:
 def _explanation(model: Any, source: Source, settings: dict[str, Any], error: Exception) -> Exception:
     if damaged := damaged_file(source.path):
         return _damaged(source, *damaged)
+    if isinstance(error, UnpicklingError):
+        return ModelError(
+            f"the weights of adapter {source.name!r} are a pickle that would run code or holds other things than "
+            "tensors, which is never read. Use a copy in safetensors: `save_pretrained` writes one, where the file is "
+            "trusted."
+        )
     base = settings.get("base_model_name_or_path")
     trained_on = f", {str(base)!r}" if base else ""
     return ModelError(

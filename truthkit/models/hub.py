@@ -117,11 +117,10 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
 
     bare, _, inner = name.partition("@")
     try:
-        validate_repo_id(bare)
+        _cache(bare, kind)
     except HFValidationError as error:
         raise NotAvailableError(f"{bare!r} is no possible name on the hub, which is like org/name") from error
     if inner and revision and inner != revision:
@@ -133,18 +132,18 @@ def resolve(name: str, revision: str | None = None, *, kind: str = "model") -> R
         return _cached(bare, kind, wanted) or _raise(_not_cached(bare, kind, wanted, "HF_HUB_OFFLINE=1 forbids asking"))
     api = HfApi(endpoint=constants.ENDPOINT)
     ask = api.dataset_info if kind == "dataset" else api.model_info
+    silent = time.monotonic() - _silent_since.get(api.endpoint, -_NOT_AGAIN) < _NOT_AGAIN
     try:
-        if time.monotonic() - _silent_since.get(api.endpoint, -_NOT_AGAIN) < _NOT_AGAIN:
+        if silent:
             raise TimeoutError("it did not answer a moment ago")
         found = _within(PATIENCE, lambda: ask(bare, revision=wanted, timeout=PATIENCE))
         files = tuple(entry.rfilename for entry in found.siblings or ())
-        _silent_since.pop(api.endpoint, None)
         return _know(Repository(bare, kind, str(found.sha), files, wanted))
     except Exception as error:  # as above; which client raises what changes with the hub's releases
         if no := refusal(error, Repository(bare, kind, "", None, wanted)):
             raise no from error
-        if getattr(error, "response", None) is None:
-            _silent_since.setdefault(api.endpoint, time.monotonic())
+        if not silent and getattr(error, "response", None) is None:
+            _silent_since[api.endpoint] = time.monotonic()
         why = said(error)
         if (cached := _cached(bare, kind, wanted)) is None:
             raise _not_cached(bare, kind, wanted, f"the hub cannot be asked ({why})") from error

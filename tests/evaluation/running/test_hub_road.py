@@ -83,6 +83,19 @@ def test_a_hub_that_does_not_answer(
     assert len(hub.asked) == 1
 
 
+def test_what_was_made_before_outlives_the_hubs_cache(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = questions()
+    (tmp_path / "cache").rename(tmp_path / "gone")
+    monkeypatch.setattr(hub_module, "PATIENCE", 0.5)
+    hub.fault = lambda _request: "silent"
+    with pytest.warns(UserWarning, match=r"the hub cannot be asked .+ What was fetched before is read: "):
+        assert questions() == expected
+    with pytest.raises(tk.NotAvailableError, match="at revision 'v2' is neither here nor in the hub cache"):
+        questions("hub:org/pope@v2")
+
+
 @pytest.mark.parametrize("access", ["private", "gated"])
 def test_data_that_is_not_for_everyone(hub: Hub, access: str) -> None:
     hub.access = {"org/pope": access}
