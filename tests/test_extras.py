@@ -36,8 +36,8 @@ OPTIONAL = {
 WITHOUT_EXTRA = {"mauve"}
 """Optional too, but too heavy for an extra; its message names the package itself."""
 
-BROUGHT = {"h11"}
-"""By uvicorn, which speaks HTTP with it."""
+BROUGHT = {"h11", "pyarrow"}
+"""By uvicorn, which speaks HTTP with the one, and by datasets, which reads files with the other."""
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
