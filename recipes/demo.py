@@ -16,10 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 import truthkit as tk
-from truthkit.cli.rendering import Output, printable, show_answers, working
+from truthkit.cli.rendering import show_answers, working
 from truthkit.cli.side_by_side import Contestant, Shown, answer_all
-from truthkit.generation.answers import Settings
+from truthkit.generation.settings import AnswerSettings
 from truthkit.images.sheet import transform_sheet
+from truthkit.output import Output
+from truthkit.printable import printable
 from truthkit.scenes.questions import CAPTION_PROMPT, held_out, mentions
 from truthkit.scenes.render import render
 from truthkit.text.encode import encode_prompt, passage_in_front
@@ -85,7 +87,7 @@ NOTES = (
 )
 
 
-def contestants(model: Any, tokenizer: Any, question: Question, settings: Settings) -> list[Contestant]:
+def contestants(model: Any, tokenizer: Any, question: Question, settings: AnswerSettings) -> list[Contestant]:
     """Every decoder with the prompt that it is given."""
     passage = passage_in_front(question.passage)
     alone = encode_prompt(tokenizer, question.text)
@@ -102,7 +104,7 @@ def contestants(model: Any, tokenizer: Any, question: Question, settings: Settin
     return [Contestant(label, decoder, inputs, settings) for label, decoder, inputs in decoders]
 
 
-def picture_contestants(model: Any, processor: Any, picture: Any, settings: Settings) -> list[Contestant]:
+def picture_contestants(model: Any, processor: Any, picture: Any, settings: AnswerSettings) -> list[Contestant]:
     """The image decoders on one picture."""
     inputs = encode_prompt(processor, CAPTION_PROMPT, images=[picture])
     decoders: list[tuple[str, AbstractContextManager[Any]]] = [
@@ -116,7 +118,7 @@ def picture_contestants(model: Any, processor: Any, picture: Any, settings: Sett
     return [Contestant(label, decoder, inputs, settings) for label, decoder in decoders]
 
 
-def show_pictures(console: Output, settings: Settings) -> None:
+def show_pictures(console: Output, settings: AnswerSettings) -> None:
     """Describe pictures of objects that lack their usual company, and say what was invented."""
     model, processor = tk.load("scene-vlm")
     folder = Path(tempfile.mkdtemp(prefix="truthkit-demo-"))
@@ -167,14 +169,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two questions, short answers")
     quick = parser.parse_args().quick
     questions = QUESTIONS[:2] if quick else QUESTIONS
-    settings = Settings(max_new_tokens=12 if quick else 32)
+    settings = AnswerSettings(max_new_tokens=12 if quick else 32)
 
     start = time.perf_counter()
     torch.set_num_threads(1)  # a model so small gains little from more, and on a busy machine loses a lot
     console = Output()
     with working("loading the bundled model; the first time it is converted, in about 15 seconds"):
         model, tokenizer = tk.load()
-    warm_up = contestants(model, tokenizer, questions[0], Settings(max_new_tokens=2))
+    warm_up = contestants(model, tokenizer, questions[0], AnswerSettings(max_new_tokens=2))
     answer_all(model, tokenizer, warm_up, title="warm-up")  # first forwards are slow, whoever comes first
     rows = []
     for number, question in enumerate(questions, start=1):

@@ -43,21 +43,22 @@ from rich.text import Text
 from tqdm import tqdm
 
 import truthkit as tk
-from truthkit.cli.rendering import Output
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import with_instruction
+from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.lol import REFOCUS_PROMPT
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.writing import content_key, file_sha256, write_atomically
+from truthkit.output import Output
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import mcnemar, paired_bootstrap
 from truthkit.statistics.score import mean_score
 from truthkit.training.amateur import train_amateur
-from truthkit.training.lora import Settings
+from truthkit.training.settings import TrainingSettings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 TRUTHFULQA = SHARED / "truthfulqa" / "v1" / "TruthfulQA.csv"
@@ -92,27 +93,27 @@ class Views(Decoder):
         views += [tk.View("refocus", prompt=with_instruction(tokenizer, REFOCUS_PROMPT))]
         views += [tk.View("control", adapter=control)] if control else []
         super().__init__(model, views, layers=layers)
-        self.seen: tuple[ViewLogits, ...] = ()
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
-        self.seen = (main, *views)
         return main.logits
 
-    def parts(self) -> dict[str, torch.Tensor]:
-        """What the scores of the last forward are made of, each (rows, positions, vocabulary)."""
-        main, amateur, refocus, *control = self.seen
-        log_p, exits = main.logits.log_softmax(-1), main.exits.log_softmax(-1)
-        parts = {
-            "main": log_p,
-            "amateur": amateur.logits.log_softmax(-1),
-            "lower": exits.mean(dim=0),
-            "lower amateur": amateur.exits.log_softmax(-1).mean(dim=0),
-            "refocus": refocus.logits.log_softmax(-1) - log_p,
-            "DoLa": log_p - take_layer(exits, most_divergent(main.logits, main.exits)),
-        }
-        if control:
-            parts["control"] = control[0].logits.log_softmax(-1)
-        return parts
+
+def parts_of(
+    main: ViewLogits, amateur: ViewLogits, refocus: ViewLogits, *control: ViewLogits
+) -> dict[str, torch.Tensor]:
+    """What the scores of a forward are made of, each (rows, positions, vocabulary)."""
+    log_p, exits = main.logits.log_softmax(-1), main.exits.log_softmax(-1)
+    found = {
+        "main": log_p,
+        "amateur": amateur.logits.log_softmax(-1),
+        "lower": exits.mean(dim=0),
+        "lower amateur": amateur.exits.log_softmax(-1).mean(dim=0),
+        "refocus": refocus.logits.log_softmax(-1) - log_p,
+        "DoLa": log_p - take_layer(exits, most_divergent(main.logits, main.exits)),
+    }
+    if control:
+        found["control"] = control[0].logits.log_softmax(-1)
+    return found
 
 
 def weights(setting: Setting) -> list[float]:
@@ -155,8 +156,10 @@ class Tokens:
 class Scorer:
     """Scores choices through one decoder, with what all prompts begin with and each question read once."""
 
-    def __init__(self, model: Any, views: Views, tokens: Tokens, together: int = 4):
-        self._model, self._views, self._tokens, self._together = model, views, tokens, together
+    def __init__(self, model: Any, session: Session, tokens: Tokens, together: int = 4):
+        self._model, self._session, self._tokens, self._together = model, session, tokens, together
+        self._seen: Sequence[ViewLogits] = ()
+        session.observers.append(self._observe)
         self._cache = tk.GrowingCache(config=model.config.get_text_config(decoder=True))
         self._forward([tokens.prefix], 1, self._cache)
 
@@ -164,7 +167,10 @@ class Scorer:
         """The parts at the last `keep` positions, (rows, keep, vocabulary)."""
         with torch.no_grad():
             self._model(torch.tensor(rows), cache=cache, use_cache=True, logits_to_keep=keep)
-        return self._views.parts()
+        return parts_of(*self._seen)
+
+    def _observe(self, views: Sequence[ViewLogits], _combined: torch.Tensor) -> None:
+        self._seen = views
 
     def question(self, question: truthfulqa.Question, settings: dict[str, Setting]) -> list[dict[str, Any]]:
         """For each choice: the normalised score of every setting, the raw parts, and how many tokens it has."""
@@ -172,13 +178,13 @@ class Scorer:
         choices = [ids for _, ids in answers]
         records: list[dict[str, Any]] = [{}] * len(choices)
         order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
-        with self._views.branched(self._cache, torch.zeros(1, dtype=torch.long), keep=True) as asked:
+        with self._session.branched(self._cache, torch.zeros(1, dtype=torch.long), keep=True) as asked:
             first = self._forward([answers[0][0][len(self._tokens.prefix) :]], 1, asked)
             for start in range(0, len(order), self._together):
                 some = order[start : start + self._together]
                 width = max(1, *(len(choices[i]) - 1 for i in some))
                 rows = [choices[i][:-1] + choices[i][:1] * (width - len(choices[i]) + 1) for i in some]
-                with self._views.branched(asked, torch.zeros(len(some), dtype=torch.long)) as branches:
+                with self._session.branched(asked, torch.zeros(len(some), dtype=torch.long)) as branches:
                     more = self._forward(rows, width, branches)
                 for row, i in enumerate(some):
                     rest = len(choices[i]) - 1
@@ -326,9 +332,9 @@ def adapters(
     args: argparse.Namespace, model: Any, tokenizer: Any, untrained: Sequence[str]
 ) -> tuple[Path, Path | None]:
     """The amateur and the control; where they are not given, trained on other questions than these."""
-    settings = Settings(seed=args.seed, epochs=args.epochs)
+    settings = TrainingSettings(seed=args.seed, epochs=args.epochs)
     if args.quick:
-        settings = Settings(seed=args.seed, steps=6, batch_tokens=256, lr=2e-3)
+        settings = TrainingSettings(seed=args.seed, steps=6, token_budget=256, lr=2e-3)
 
     def trained(name: str, field: str) -> Path:
         options: dict[str, Any] = {"answer_field": field, "without": untrained, "settings": settings, "progress": True}
@@ -377,8 +383,8 @@ def compare(args: argparse.Namespace, console: Output) -> dict[str, Any]:
 
     def ask(part: Sequence[truthfulqa.Question], settings: dict[str, Setting], title: str) -> dict[str, Any]:
         keys = {question.text: content_key(question.text, settings) for question in part}
-        with views:
-            scorer = Scorer(model, views, tokens)
+        with views as session:
+            scorer = Scorer(model, session, tokens)
             for question in tqdm(part, desc=title, mininterval=5):
                 if keys[question.text] not in store.done:
                     record = {"key": keys[question.text], "question": question.text}

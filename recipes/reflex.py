@@ -45,10 +45,11 @@ from truthkit.factcheck.examples import reflex_examples
 from truthkit.factcheck.gains import measure_gains
 from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.overlap import overlapping
-from truthkit.factcheck.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors
+from truthkit.factcheck.reflex import ReflexVectors, along_vectors, horizontal_pairs, reflex_vectors
 from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias
 from truthkit.steering.vector import SteeringVector
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import TrainingSettings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--lr", type=float, default=5e-4)
     training.add_argument("--refine-lr", type=float, default=1e-4)
     training.add_argument("--rank", type=int, default=16)
-    training.add_argument("--batch-tokens", type=int, default=1024)
+    training.add_argument("--step-tokens", type=int, default=1024)
     training.add_argument("--learnt-words", type=int, default=400, help="of a gold explanation; 0 is all")
     reflex = parser.add_argument_group("REFLEX")
     reflex.add_argument("--backbone-verdicts", choices=("raw", "even"), default="even", help="for the quadrants [ours]")
@@ -147,7 +148,7 @@ def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
 
 
 _DECIDES = {
-    "training": "model dtype train_dtype train more test labels epochs steps lr rank batch_tokens learnt_words",
+    "training": "model dtype train_dtype train more test labels epochs steps lr rank step_tokens learnt_words",
     "quadrants": "backbone_verdicts",
     "refinement": "refine_epochs refine_lr",
     "states": "contrast method",
@@ -263,12 +264,12 @@ class Run:
     def adapter(self, name: str, claims: Sequence[Claim], formats: list[str], start: str | None = None) -> Path:
         """Train an adapter, or go on with it, or leave it as it is."""
         out = self.out / f"adapter-{name}"
-        settings = Settings(
+        settings = TrainingSettings(
             rank=self.args.rank,
             lr=self.args.refine_lr if start else self.args.lr,
             epochs=self.args.refine_epochs if start else self.args.epochs,
             steps=None if start else self.args.steps,
-            batch_tokens=self.args.batch_tokens,
+            token_budget=self.args.step_tokens,
             seed=self.seed,
         )
 
@@ -460,7 +461,7 @@ class Run:
         numbers = [i for name in ("Q1", "Q2", "Q3", "Q4") for i in found.of(name)[:60]]
         model, tokenizer = self.model("sft")
         prompts = self.prompts([found.claims[i] for i in numbers])
-        along = projections(model, tokenizer, prompts, axes, layer=layer, token_budget=self.args.token_budget)
+        along = along_vectors(model, tokenizer, prompts, axes, layer=layer, token_budget=self.args.token_budget)
         names = found.quadrants
         return {"layer": layer, "quadrants": [names[i] for i in numbers], "along": _rounded(along)}
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from truthkit.evaluation.tasks.factcheck.scorer import averaged, compare, confusion, control, mentions_agree, score
+from truthkit.evaluation.tasks.factcheck.scorer import averaged, confusion, control, mentions_agree, paired_tests, score
 from truthkit.factcheck.claims import LABELS_2
 from truthkit.factcheck.verdicts import as_verdicts
 from truthkit.statistics.score import Score
@@ -71,13 +71,13 @@ def summarised(runs: list[dict[str, Any]]) -> dict[str, Any]:
         base = "sft_verdict" if name == "verdict_guided" else "sft"
         if name != base:
             entry["against"] = base
-            against = compare(rows[base], scored, resamples=2000).as_dict()
+            against = paired_tests(rows[base], scored, resamples=2000).as_dict()
             entry["difference"] = against["differences"]["macro_f1"]
             entry["mcnemar"] = against["mcnemar"]
         if len(runs) == 1:
             entry["confusion"] = confusion(scored)
         table.append(entry)
-    refined = compare(rows["refined_random"], rows["refined"], resamples=2000).differences["macro_f1"]
+    refined = paired_tests(rows["refined_random"], rows["refined"], resamples=2000).differences["macro_f1"]
     return {
         "metrics": {entry["name"]: entry["metrics"] for entry in table},
         "table": table,
@@ -128,7 +128,7 @@ def _transfer(found: dict[str, Any]) -> dict[str, Any]:
         scored = score(found["labels"], [{"true": one, "false": 1 - one} for one in shares], LABELS_2)
         base = base or scored
         interval = scored.intervals(resamples=2000)["macro_f1"]
-        difference = compare(base, scored, resamples=2000).differences["macro_f1"]
+        difference = paired_tests(base, scored, resamples=2000).differences["macro_f1"]
         table[name] = {
             "claims": len(shares),
             "macro_f1": round(scored.metrics["macro_f1"], 4),

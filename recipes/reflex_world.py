@@ -67,7 +67,8 @@ from truthkit.factcheck.verdicts import VerdictScorer, label_bias
 from truthkit.models.adapter import with_adapter
 from truthkit.statistics.intervals import Difference, FloatArray, paired_bootstrap, ratio
 from truthkit.steering.vector import SteeringVector
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import TrainingSettings
 
 TOPICS = {
     "likes": ("tea", "rum", "milk", "cider"),
@@ -342,7 +343,7 @@ def experiment(args: argparse.Namespace, seed: int, adapter: Path, console: Cons
         with torch.no_grad():
             careful[bool(backbone(ids).logits[0, -3].argmax() == ids[0, -2])] += 1
     console.print(f"backbone: right on {careful[True]} of {careful.total()} planted gains if asked to be careful")
-    settings = Settings(rank=4, lr=1e-3, steps=args.tuning_steps, batch_tokens=512, seed=seed)
+    settings = TrainingSettings(rank=4, lr=1e-3, steps=args.tuning_steps, token_budget=512, seed=seed)
     about = {"world": seed, "persons": len(world.persons), "backbone_steps": steps}
     examples = reflex_examples(tuning_claims(splits["train"]), labels=LABELS_3)
     train(backbone, tokenizer, examples, adapter, settings=settings, about=about)

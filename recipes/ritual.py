@@ -40,19 +40,19 @@ from rich.table import Table
 from rich.text import Text
 
 import truthkit as tk
-from truthkit.cli.rendering import Output
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.report.compare import read_run
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.runs import run as run_task
-from truthkit.evaluation.running.task import Item
-from truthkit.evaluation.tasks import Task
+from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks.chair import scorer as chair
 from truthkit.evaluation.tasks.chair.task import task as chair_task
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.evaluation.tasks.pope.task import task as pope_task
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.writing import write_atomically
+from truthkit.output import Output
 from truthkit.scenes.questions import CAPTION_PROMPT, KINDS, held_out, mentions, questions
 from truthkit.scenes.render import render
 from truthkit.statistics.interval_plot import draw_intervals

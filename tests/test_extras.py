@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,16 @@ OPTIONAL = {
     "nltk": "eval",
     "rouge_score": "eval",
     "sacrebleu": "eval",
+    "starlette": "app",
+    "uvicorn": "app",
 }
 """Modules of optional packages, and the extra that brings each."""
 
 WITHOUT_EXTRA = {"mauve"}
 """Optional too, but too heavy for an extra; its message names the package itself."""
+
+BROUGHT = {"h11"}
+"""By uvicorn, which speaks HTTP with it."""
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -69,8 +76,8 @@ def test_only_declared_packages_are_imported() -> None:
                 continue
             top = node in tree.body
             for name in _imported(node):
-                allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA
-                assert name in allowed, f"{path.relative_to(ROOT)}, line {node.lineno}: {name}"
+                allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA | BROUGHT
+                assert name in allowed, f"{path.relative_to(ROOT)}, line {getattr(node, 'lineno', 0)}: {name}"
 
 
 def _type_checking(tree: ast.Module) -> list[ast.If]:
@@ -89,6 +96,16 @@ def _imported(node: ast.AST) -> set[str]:
 def test_the_extra_brings_the_package(module: str, extra: str) -> None:
     names = [requirement.partition(">")[0] for requirement in PROJECT["optional-dependencies"][extra]]
     assert module.replace("_", "-") in names
+
+
+def test_everything_declared_is_pinned() -> None:
+    """In constraints.txt: what is installed for the tests is what a release was tested with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
+    declared = [*project["project"]["dependencies"], *chain(*extras.values()), *chain(*groups.values())]
+    names = {one.partition(">")[0].replace("_", "-") for one in declared if isinstance(one, str)}
+    pins = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert names - {pin.replace("_", "-") for pin in pins} == set()
 
 
 def _plot_isotropy(folder: Path) -> Any:
@@ -112,6 +129,10 @@ def _similarity(_folder: Path) -> Any:
     return similarity()
 
 
+def _page(_folder: Path) -> Any:
+    return import_module("truthkit.app.server").Server(port=0)
+
+
 USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "figures": ("matplotlib", _plot_isotropy),
     "models in GGUF": ("gguf", _read_gguf),
@@ -121,6 +142,8 @@ USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
         "nltk",
         lambda _folder: import_module("truthkit.evaluation.tasks.chair.lemmas").lemmatizer("nltk", ["cat"]),
     ),
+    "the page": ("starlette", _page),
+    "its server": ("uvicorn", _page),
     "BLEU": ("sacrebleu", _similarity),
     "ROUGE": ("rouge_score", _similarity),
 }

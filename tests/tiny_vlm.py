@@ -159,7 +159,7 @@ def _instructblip(_tokenizer: Any) -> Any:
 
 
 def _paligemma(tokenizer: Any) -> Any:
-    pixels = SiglipImageProcessorPil(size=_SQUARE)
+    pixels: Any = SiglipImageProcessorPil(size=_SQUARE)
     pixels.image_seq_length = 4
     return PaliGemmaProcessor(pixels, tokenizer)
 

@@ -12,14 +12,23 @@ from truthkit.errors import ArgumentError, MissingExtraError
 ENDINGS = (".png", ".svg", ".pdf")
 
 
+def check_matplotlib() -> None:
+    """Do nothing where matplotlib is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("plots need matplotlib: `pip install 'truthkit[plots]'`.")
+
+
 def new_figure(width: float, height: float) -> Any:
     """An empty matplotlib figure of so many inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("plots need matplotlib: `pip install 'truthkit[plots]'`.")
+    check_matplotlib()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,18 +1,11 @@
-"""Several processes on one extraction, started by `accelerate launch` or torchrun: each reads some of the batches."""
+"""Several processes on one extraction, training or run, started by `accelerate launch` or torchrun."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-
-from truthkit.activations.moments import Moments
-from truthkit.activations.spool import Spool
 
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where torchrun and the MPI launchers say how many processes there are."""
@@ -38,35 +31,38 @@ class Shards:
                 stacklevel=1,
             )
 
-    def _gathered(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+    def gathered(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Every process's tensor of that shape, in the order of the processes, on the CPU."""
         tensor = tensor.to(self._device)
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
         torch.distributed.all_gather(parts, tensor)
         return [part.cpu() for part in parts]
 
-    def merged(self, mine: Moments) -> Moments:
-        """All processes' moments, the same in every process: merged in the order of the processes."""
-        counts = self._gathered(torch.tensor(mine.count))
-        means = self._gathered(mine.mean)
-        scatters = [None] * self.count if mine.scatter is None else self._gathered(mine.scatter)
-        total = Moments(*mine.mean.shape, scatter=mine.scatter is not None)
-        for count, mean, scatter in zip(counts, means, scatters, strict=True):
-            part = Moments(0, 0)
-            part.count, part.mean, part.scatter = int(count), mean, scatter
-            total.merge(part)
-        return total
+    def sum_into(self, tensor: torch.Tensor) -> None:
+        """Replace `tensor`, which lies where the processes exchange tensors, by the sum of all processes' tensors."""
+        if self.count > 1:
+            torch.distributed.all_reduce(tensor)
 
-    @contextmanager
-    def summed(self, mine: Spool) -> Iterator[Spool]:
-        """All processes' states: each has written its own rows, and zeros elsewhere."""
-        with tempfile.TemporaryDirectory(prefix="truthkit-") as folder:
-            first = mine.read(0)
-            whole = Spool(Path(folder) / "states.bin", mine.layers, mine.rows, mine.features, first.dtype)
-            for layer in range(mine.layers):
-                states = mine.read(layer).to(self._device)
-                torch.distributed.all_reduce(states)
-                whole.write_layer(layer, states)
-            try:
-                yield whole
-            finally:
-                whole.close()
+    def summed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of all processes' tensors."""
+        tensor = tensor.to(self._device)
+        self.sum_into(tensor)
+        return tensor
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so in any process."""
+        if self.count == 1:
+            return mine
+        flag = torch.tensor(int(mine), device=self._device)
+        torch.distributed.all_reduce(flag)
+        return bool(flag)
+
+    def wait(self) -> None:
+        """Go on when all are here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+def place() -> tuple[int, int]:
+    """The number of this process and how many there are, as launchers say; nothing is started for it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside rendering: notebooks and each command's help become pages, and the result is checked.
+"""What `mkdocs build` does beside rendering: notebooks, commands and decoders become pages, and the result is checked.
 
 The check: no page loads anything from another host, so the site works offline and tells nobody who reads it.
 """
@@ -14,6 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import benchmark_pages  # beside this file
+import decoders
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
@@ -25,8 +27,22 @@ LOADING = {"src", "srcset", "data", "poster"}
 """Attributes whose address is fetched when a page is opened; `href` is, too, but for links that are followed."""
 
 
+def on_config(config: Any) -> Any:
+    """Put the pages that are made of docstrings at the end of the methods."""
+    for section in config.nav or []:
+        if "Methods" in section:
+            section["Methods"] += [f"methods/{name}" for name in _method_pages(config)]
+    return config
+
+
+def _method_pages(config: Any) -> dict[str, str]:
+    return decoders.generated_pages(Path(config.docs_dir) / "methods")
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """Add a page for each notebook, and its pictures."""
+    """Add a page for each notebook, with its pictures, and for each method that has none."""
+    for name, text in _method_pages(config).items():
+        files.append(File.generated(config, f"methods/{name}", content=text))
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         text, pictures = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
@@ -59,7 +75,8 @@ def _fenced(text: str, language: str) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the help of every command where a page says so."""
+    """Put the help of every command, and the references of decoders and benchmarks, where a page says so."""
+    markdown = benchmark_pages.with_benchmarks(decoders.with_references(markdown))
     return markdown.replace(COMMANDS_HERE, commands()) if COMMANDS_HERE in markdown else markdown
 
 

@@ -74,27 +74,38 @@ def tiny(request: pytest.FixtureRequest) -> TinyVLM:
     return tiny_vlm(request.param)
 
 
-@pytest.mark.parametrize("positions", sorted(CHOSEN))
-def test_steered_tokens(tiny: TinyVLM, positions: str) -> None:
+def test_steered_tokens(tiny: TinyVLM) -> None:
     vector = 8 * torch.randn(48)
     plain = generated(tiny, made(tiny, (0, 1)))
+    for positions, where in CHOSEN.items():
+        with tk.Steering(tiny.model, {LAYER: vector}, positions=positions):
+            together = generated(tiny, made(tiny, (0, 1)))
+        assert together == [by_hand(tiny.model, made(tiny, (row,)), where, vector) for row in (0, 1)], positions
+        assert together != plain, positions
+
+
+def test_beams_are_those_of_each_row_alone(tiny: TinyVLM) -> None:
+    vector, positions = 8 * torch.randn(48), ("image", "generated")
+    options = {"max_new_tokens": COUNT, "num_beams": 2, "do_sample": False}
     with tk.Steering(tiny.model, {LAYER: vector}, positions=positions):
-        together = generated(tiny, made(tiny, (0, 1)))
-        beams = tiny.model.generate(**made(tiny, (0, 1)), max_new_tokens=COUNT, num_beams=2, do_sample=False)
-    assert together == [by_hand(tiny.model, made(tiny, (row,)), CHOSEN[positions], vector) for row in (0, 1)]
-    assert together != plain
+        beams = tiny.model.generate(**made(tiny, (0, 1)), **options)
     for row in (0, 1):
         with tk.Steering(tiny.model, {LAYER: vector}, positions=positions):
-            alone = tiny.model.generate(**made(tiny, (row,)), max_new_tokens=COUNT, num_beams=2, do_sample=False)
+            alone = tiny.model.generate(**made(tiny, (row,)), **options)
         assert alone[0, -COUNT:].tolist() == beams[row, -COUNT:].tolist()
 
 
-@pytest.mark.parametrize("positions", sorted(CHOSEN))
-def test_captured_states(tiny: TinyVLM, positions: str) -> None:
+def test_captured_states(tiny: TinyVLM) -> None:
+    for positions in CHOSEN:
+        check_captured(tiny, positions)
+
+
+def check_captured(tiny: TinyVLM, positions: str) -> None:
     with Capture(tiny.model, [LAYER], positions=positions) as capture:
         tokens = generated(tiny, made(tiny, (0, 1)))
     for row in (0, 1):
-        inputs, seen = made(tiny, (row,)), []
+        inputs = made(tiny, (row,))
+        seen: list[torch.Tensor] = []
 
         def look(_module: Any, _args: Any, output: Any, seen: list[torch.Tensor] = seen) -> None:
             seen.append((output[0] if isinstance(output, tuple) else output)[0])

@@ -17,7 +17,8 @@ from truthkit import cli
 from truthkit.activations.isotropy import plot_isotropy
 from truthkit.activations.passages import PASSAGES
 from truthkit.models.adapter import with_adapter
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import TrainingSettings
 
 TEXTS = ["a text", "another, longer text", "x", "the third of the texts, longer than its limit of tokens", "ab"]
 
@@ -46,8 +47,10 @@ def by_text(model: Any, texts: list[str], max_tokens: int) -> list[list[float]]:
     return found
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "gemma3_text", "opt", "mistral"])
-@pytest.mark.parametrize("token_budget", [1, 64])
+@pytest.mark.parametrize(
+    ("family", "token_budget"),
+    [("llama", 1), ("llama", 64), ("gpt2", 1), ("bloom", 64), ("gemma3_text", 64), ("opt", 64), ("mistral", 1)],
+)
 def test_against_every_pair(family: str, token_budget: int) -> None:
     model = tiny(family)
     score = tk.isotropy(model, chat_tokenizer(), TEXTS, max_tokens=24, token_budget=token_budget)
@@ -91,7 +94,7 @@ def test_image_text_model_and_adapter(tmp_path: Path) -> None:
     score = tk.isotropy(model, processor, PASSAGES[:1], max_tokens=16)
     assert score.metrics["final"] == pytest.approx(pair_by_pair(states), abs=2e-6)
 
-    train(tiny("llama"), chat_tokenizer(), toy_examples(4), tmp_path / "a", settings=Settings(steps=2, lr=0.1))
+    train(tiny("llama"), chat_tokenizer(), toy_examples(4), tmp_path / "a", settings=TrainingSettings(steps=2, lr=0.1))
     adapted = with_adapter(tiny("llama"), tmp_path / "a")
     found = tk.isotropy(adapted, chat_tokenizer(), TEXTS, max_tokens=24).metrics["final"]
     assert found == pytest.approx(np.mean(by_text(adapted, TEXTS, 24), axis=0)[-1], abs=2e-6)

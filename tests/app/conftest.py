@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPMessage
 from typing import Any
 
 import pytest
@@ -38,10 +39,10 @@ def engine(scene_vlm: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory)
 
 
 @contextmanager
-def serving(engine: Any) -> Iterator[Server]:
+def serving(engine: Any, seconds: float = 600.0) -> Iterator[Server]:
     """A server for `engine` in a thread of its own."""
     server = Server(port=0)
-    thread = threading.Thread(target=server.serve, args=(engine,))
+    thread = threading.Thread(target=server.serve, args=(engine, seconds))
     thread.start()
     try:
         yield server
@@ -56,15 +57,15 @@ def server(engine: Engine) -> Iterator[Server]:
         yield running
 
 
-Ask = Callable[..., tuple[int, dict[str, str], bytes]]
+Ask = Callable[..., tuple[int, HTTPMessage, bytes]]
 
 
 @pytest.fixture
 def ask(server: Server) -> Ask:
     """One request: status, headers and body. A header that is None is left out."""
 
-    def request(method: str, path: str, body: Any = None, **headers: str | None) -> tuple[int, dict[str, str], bytes]:
-        port = server.server_address[1]
+    def request(method: str, path: str, body: Any = None, **headers: str | None) -> tuple[int, HTTPMessage, bytes]:
+        port = server.port
         given: dict[str, str | None] = {
             "Host": f"127.0.0.1:{port}",
             "Authorization": f"Bearer {server.token}",
@@ -81,7 +82,7 @@ def ask(server: Server) -> Ask:
                 connection.putheader(name, value)
         connection.endheaders(content)
         response = connection.getresponse()
-        answer = response.status, dict(response.getheaders()), response.read()
+        answer = response.status, response.headers, response.read()
         response.close()
         connection.close()
         return answer

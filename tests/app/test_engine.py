@@ -15,11 +15,11 @@ from PIL import Image
 import truthkit as tk
 from tests.app.conftest import asking
 from truthkit.app.engine import Engine
-from truthkit.app.events import Gone
 from truthkit.app.request import read_request
 from truthkit.images.transforms import TRANSFORMS
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render
+from truthkit.serving.outbox import Gone
 from truthkit.text.encode import encode_prompt
 
 SCENE = render(held_out(1, seed=1)[0])
@@ -90,7 +90,7 @@ def test_steering_changes_the_answer_and_its_projections(engine: Engine) -> None
 def test_the_sheet_shows_what_was_drawn(engine: Engine, decoder: str) -> None:
     """Oracle: the pixels that the decoder's second view was given."""
     seen: list[torch.Tensor] = []
-    options = None if ":" in decoder else {}
+    options: dict[str, str] | None = None if ":" in decoder else {}
     processor = engine.processor
     tower = engine.model.base_model.vision_tower
     handle = tower.register_forward_pre_hook(
@@ -139,6 +139,12 @@ def test_an_error_stays_on_its_card(engine: Engine, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
+def test_steering_is_for_every_vector_or_none(engine: Engine) -> None:
+    card = {"decoder": "greedy", "options": {}, "steering": [{"strength": 1}] * 2}
+    (error,) = of(events_of(engine, asking(card)), "error")
+    assert error["message"] == "steering has 2 entries; expected one for each vector, of which the app has 1."
+
+
 def test_a_fault_is_told_with_its_type(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,20 +163,16 @@ def test_amateurs_and_passages(engine: Engine) -> None:
     assert [view["name"] for view in of(events, "token", 2)[0]["views"]] == ["main", "without context"]
 
 
-def test_cancel_ends_after_the_token(engine: Engine) -> None:
+def test_a_stop_ends_after_the_token(engine: Engine) -> None:
     events: list[dict[str, Any]] = []
 
-    def emit(event: dict[str, Any]) -> None:
-        events.append(event)
-        if sum(one["event"] == "token" for one in events) == 3:
-            assert not engine.cancel("another")
-            assert engine.cancel("one")
+    def stop() -> bool:
+        return sum(one["event"] == "token" for one in events) == 3
 
-    engine.run(read_request(asking("greedy", "dola")), emit)
+    engine.run(read_request(asking("greedy", "dola")), events.append, stop)
     assert len(of(events, "token")) == of(events, "answer")[0]["tokens"] == 3
     assert not of(events, "answering", 1)
     assert events[-1] == {"event": "end", "cancelled": True, "seconds": events[-1]["seconds"]}
-    assert not engine.cancel("one")
     assert not events_of(engine, asking("greedy"))[-1]["cancelled"]
 
 

@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import shutil
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from truthkit.app.server import Server
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render
 
-sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
@@ -31,6 +30,7 @@ EVIL = "<img src=x onerror=\"document.title='broken'\"><b>bold</b>"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
@@ -66,31 +66,25 @@ class Scripted:
     def __init__(self, facts: dict[str, Any], events: list[dict[str, Any]]):
         self._facts, self._events = facts, events
         self.asked: list[RunRequest] = []
-        self.cancelled = threading.Event()
         self.waits = False
 
     def about(self) -> dict[str, Any]:
         return self._facts
 
-    def run(self, request: RunRequest, emit: Emit) -> None:
+    def run(self, request: RunRequest, emit: Emit, stop: Callable[[], bool]) -> None:
         self.asked.append(request)
         for event in self._events:
             emit(event)
-        if self.waits:
-            assert self.cancelled.wait(20)
-        emit({"event": "end", "cancelled": self.cancelled.is_set(), "seconds": 0.1})
-
-    def cancel(self, run: str) -> bool:
-        self.cancelled.set()
-        return run == self.asked[-1].run
+        give_up = time.monotonic() + 20
+        while self.waits and not stop():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        emit({"event": "end", "cancelled": stop(), "seconds": 0.1})
 
     def scene(self) -> bytes:
         stream = io.BytesIO()
         Image.new("RGB", (8, 8), "blue").save(stream, "PNG")
         return stream.getvalue()
-
-    def close(self) -> None:
-        self.cancelled.set()
 
 
 def token(text: str, pushed_by: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -188,7 +182,6 @@ def test_tokens_are_walked_by_keyboard(scripted_page: Any) -> None:
 def test_escape_and_the_button_cancel(scripted_page: Any, scripted: Scripted) -> None:
     page, scripted.waits = scripted_page, True
     for cancel in (lambda: page.keyboard.press("Escape"), lambda: page.click("#cancel")):
-        scripted.cancelled.clear()
         run(page)
         page.get_by_text("it failed").wait_for()
         assert page.locator("#cancel").is_visible()
@@ -197,6 +190,37 @@ def test_escape_and_the_button_cancel(scripted_page: Any, scripted: Scripted) ->
         page.get_by_text("Cancelled after").wait_for()
         assert page.locator("#cancel").is_hidden()
     assert len(scripted.asked) == 2
+
+
+def test_the_place_in_the_line_is_shown(scripted: Scripted, open_page: OpenPage) -> None:
+    scripted.waits = True
+    with serving(scripted) as server:
+        pages = [open_page(server) for _ in range(3)]
+        for page, place in zip(pages, ("answers", "one run is before", "2 runs are before"), strict=True):
+            page.locator(".card").first.wait_for()
+            run(page)
+            page.locator("#status").filter(has_text=re.compile(f"{place}|failed")).wait_for()
+        assert "answers" in pages[0].locator("#status").inner_text()
+        pages[1].click("#cancel")  # leaves the line
+        pages[1].get_by_text("Cancelled.").wait_for()
+        pages[2].locator("#status").filter(has_text="one run is before").wait_for()
+        assert pages[2].locator(".answer").all_inner_texts() == ["Waiting: one run is before yours …"] * 2
+        pages[0].keyboard.press("Escape")
+        pages[0].get_by_text("Cancelled after").wait_for()
+        pages[2].locator("#status").filter(has_text="answers").wait_for()
+        pages[2].click("#cancel")
+        pages[2].get_by_text("Cancelled after").wait_for()
+    assert len(scripted.asked) == 2
+
+
+def test_a_run_whose_time_is_over_says_so(scripted: Scripted, open_page: OpenPage) -> None:
+    scripted.waits = True
+    with serving(scripted, seconds=0.5) as server:
+        page = open_page(server)
+        page.locator(".card").first.wait_for()
+        run(page)
+        page.get_by_text("Stopped after").wait_for()
+        assert "for 0.5 s are the most" in page.locator("#status").inner_text()
 
 
 def test_cards_say_what_they_are(scripted_page: Any, scripted: Scripted) -> None:
@@ -278,15 +302,17 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
     file = tmp_path / "scene.png"
     render(held_out(1, seed=1)[0]).save(file)
     (tmp_path / "no image.png").write_bytes(b"<svg/>")
-    with serving(engine_again(engine)) as server:
+    with serving(engine) as server:
         page = open_page(server, width=360)
         page.locator(".card select").first.select_option("ritual")
         page.fill("#max_new_tokens", "8")
         page.set_input_files("#files", [str(tmp_path / "no image.png")])
+        page.get_by_label("Remove no image.png").wait_for()
         run(page, "Describe the picture.")
         page.get_by_text("is no image that Pillow").wait_for()
         page.get_by_label("Remove no image.png").click()
         page.set_input_files("#files", [str(file)])
+        page.get_by_label("Remove scene.png").wait_for()
         run(page, "Describe the picture.")
         page.locator("#status").filter(has_text=re.compile("Done after")).wait_for()
         assert page.locator("#alert").is_hidden()
@@ -301,8 +327,3 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
         box = page.locator("#detail").bounding_box()
         assert box["x"] == 0
         assert round(box["y"] + box["height"]) == 800
-
-
-def engine_again(engine: Engine) -> Engine:
-    """A new engine on the same model: a server ends its engine for good."""
-    return Engine(engine.model, engine.processor, engine.name, steers=[loaded.spec for loaded in engine._vectors])

@@ -61,14 +61,33 @@ def test_a_whole_request() -> None:
         ({"settings": {"temperature": float("inf")}}, "temperature is inf"),
         ({"settings": {"temperature": float("nan")}}, "temperature is nan"),
         ({"settings": {"top_p": 10**400}}, "top_p is 1000"),
+        ({"raw": "no"}, "raw is 'no'; expected true or false."),
+        ({"settings": {"sample": 1}}, "sample is 1; expected true or false."),
+        ({"settings": {"top_k": 1}}, "settings has a field 'top_k' .did you mean 'top_p'"),
+        ({"prompts": []}, "the request has a field 'prompts' .did you mean 'prompt'"),
+        ({"prompt": [[[[[[[[1]]]]]]]]}, "prompt is \\[.*; expected text."),
+        ({"prompt": "x" * 200_001}, "prompt has 200001 characters; shorten it to 200000."),
+        ({"prompt": "x" * 150_000, "system": "y" * 60_000}, "system message and passage have 210000 characters"),
+        ({"prompt": "half \ud800"}, "prompt has half a character"),
+        ({"cards": [{"decoder": "x" * 10_001}]}, "decoder has 10001 characters; shorten it to 10000."),
         ({"images": ["*"]}, "image 1 is not base64."),
         ({"images": [3]}, "image 1 is not base64."),
         ({"images": [base64.b64encode(b"<svg/>").decode()]}, "is no image that Pillow"),
         ({"images": [base64.b64encode(base64.b64decode(encoded((90, 90)))[:50]).decode()]}, "damaged or cut short"),
-        ({"images": [encoded((8000, 8000))]}, "image 1 has 64 million pixels; shrink it to 40 million."),
-        ({"images": [encoded((20000, 20000))]}, "image 1 has 400 million pixels|is too large"),
     ],
 )
 def test_wrong_fields(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message.replace("'", ".")):
         read_request(asking("greedy") | change)
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (8000, "image 1 has 64 million pixels; shrink it to 40 million"),
+        (20_000, "1 has 400 million pixels|is too large"),
+    ],
+)
+def test_images_of_too_many_pixels(side: int, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        read_request(asking("greedy", images=[encoded((side, side))]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -28,13 +29,26 @@ def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
             assert (address.hostname, address.fragment[:6]) == ("127.0.0.1", "token=")
             connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=30)
             connection.request("GET", "/")
-            assert connection.getresponse().status == 200
-            connection.close()
+            assert connection.getresponse().read()
+            document = {"prompt": "?", "settings": {"max_new_tokens": 400}, "cards": [{"decoder": "greedy"}] * 8}
+            headers = {"Authorization": f"Bearer {address.fragment[6:]}", "Content-Type": "application/json"}
+            connection.request("POST", "/api/run", json.dumps(document), headers)
+            answer = connection.getresponse()
+            assert json.loads(answer.readline())["event"] == "answering"
             process.send_signal(signal.SIGINT)
+            assert json.loads(answer.read().splitlines()[-1])["cancelled"]
+            answer.close()
+            connection.close()
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, "truthkit app: stopped\n")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "soon"])
+def test_a_time_limit_is_a_time(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["app", "--time-limit", limit]) == cli.EXIT_BAD_ARGUMENTS
+    assert "expected a number of seconds above 0." in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,12 @@ from PIL import Image
 from rich.console import Console
 
 from truthkit import cli
-from truthkit.cli.rendering import PART_MARK, Output, printable, quoted, show_answers, show_trace
+from truthkit.cli.rendering import PART_MARK, printable, quoted, show_answers, show_trace
 from truthkit.cli.side_by_side import Shown
-from truthkit.decoding import DECODERS
-from truthkit.decoding.spec import PLAIN
+from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
 from truthkit.generation.answers import Answer
 from truthkit.generation.explain import Candidate, Step, ViewTrace
+from truthkit.output import Output
 
 QUESTION = "Who wrote Romeo and Juliet?"
 
@@ -140,7 +140,7 @@ def test_a_separate_model_as_amateur(generate: Any, smollm2: Any, monkeypatch: p
         ([], "there is no prompt"),
         ([""], "the prompt is empty"),
         (["--file", "missing.txt"], "'missing.txt' cannot be read: No such file"),
-        (["Hi", "--decoder", "lolo"], "the decoders are greedy, sample, icd, lol"),
+        (["Hi", "--decoder", "lolo"], "the decoders are greedy, sample, apc, cad"),
         (["Hi", "--decoder", "dola:layer=3"], "(did you mean 'layers'?); its options are layers, beta, norm"),
         (["Hi", "--decoder", "dola:layers=99"], "99"),
         (["Hi", "--decoder", "dola:beta=7"], "beta is 7.0"),
@@ -154,7 +154,7 @@ def test_a_separate_model_as_amateur(generate: Any, smollm2: Any, monkeypatch: p
         (["Hi", "--raw", "--system", "x"], "a system message needs a chat template"),
         (["Hi", "--explain", "--num-beams", "2"], "beams change rows"),
         (["word " * 8200], "room for 8192"),
-        (["Hi", "--max-new-tokens", "many"], "invalid int value"),
+        (["Hi", "--max-new-tokens", "many"], "--max-new-tokens is 'many'; expected an integer"),
     ],
 )
 def test_bad_input_exits_with_2(generate: Any, argv: list[str], message: str) -> None:
@@ -189,10 +189,10 @@ def test_an_amateur_that_is_nowhere_exits_with_1(monkeypatch: pytest.MonkeyPatch
 def test_help_names_every_decoder(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate", "--help"]) == 0
     out = capsys.readouterr().out
-    for name in (*PLAIN, *DECODERS):
+    for name in (*PLAIN, *decoders()):
         assert f"\n  {name} " in out
-    for decoder in DECODERS.values():
-        parameters = inspect.signature(decoder).parameters.values()
+    for name in decoders():
+        parameters = inspect.signature(decoder_class(name)).parameters.values()
         assert all(parameter.name in out for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
 

@@ -86,7 +86,7 @@ def test_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "options", "code", "message"),
     [
-        (None, [], 1, "cannot be read"),
+        (None, [], 1, "objects.json': there is no such file"),
         ("", [], 2, "has no records"),
         ('{"image": "a"}', [], 2, "line 1: no 'objects'"),
         ('{"image": "a", "objects": "dog"}', [], 2, "line 1: its objects are 'dog'; expected a list of names"),

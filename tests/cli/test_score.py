@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from truthkit import cli
-from truthkit.cli import score
-from truthkit.evaluation import SCORERS, scorer
-from truthkit.evaluation.tasks.chair import lemmas
 from truthkit.evaluation.tasks.pope import scorer as pope
-from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
 
 def write(path: Path, *records: object) -> str:
@@ -30,14 +26,6 @@ def files(tmp_path: Path) -> list[str]:
     answers = [{"question_id": i, "text": "Yes" if i % 3 else "No, none.", "category": None} for i in range(1, 9)]
     data = write(tmp_path / "my_pope_popular.json", *questions)
     return ["score", "pope", write(tmp_path / "answers.jsonl", *answers), "--data", data]
-
-
-def test_options_are_those_of_the_scorers() -> None:
-    assert tuple(pope.PARSERS) == score.PARSERS
-    assert lemmas.LEMMATIZERS == score.LEMMATIZERS
-    assert tuple(truthfulqa.PROTOCOLS) == score.PROTOCOLS
-    for task in SCORERS:
-        assert scorer(task).score
 
 
 def test_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +120,7 @@ def test_truthfulqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 WRONG: list[tuple[str, Any, int, str]] = [
-    ("answers", None, 1, "ANSWERS: there is no file or folder"),
+    ("answers", None, 1, "there is no such file or folder"),
     ("answers", '{"question_id": 1, "text": "Yes"}\n{"question', 2, "line 2: not JSON"),
     ("answers", '{"question_id": 1, "text": "Yes"}\n', 2, "7 of 8 questions have no answer"),
     ("answers", "\n", 2, "has no records"),
@@ -160,7 +148,7 @@ def test_errors_are_one_line(
 def test_chair_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captions = write(tmp_path / "a.jsonl", {"image_id": 1, "caption": "a dog"})
     assert cli.main(["score", "chair", captions, "--data", str(tmp_path / "none")]) == 1
-    assert "--data: there is no file or folder" in capsys.readouterr().err
+    assert "none': there is no such file or folder" in capsys.readouterr().err
     assert cli.main(["score", "chair", captions, "--data", str(tmp_path)]) == 2
     assert "--synonyms: no file" in capsys.readouterr().err
 
@@ -168,7 +156,7 @@ def test_chair_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("arguments", [["score"], ["score", "pope"], ["score", "vqa"], ["score", "pope", "x"]])
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2
-    assert "usage: truthkit score" in capsys.readouterr().err
+    assert "truthkit score" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["pope", "chair", "mme", "truthfulqa"])

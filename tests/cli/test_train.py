@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def amateur(folder: Path, out: Path, *more: str) -> list[str]:
-    settings = ["--rank", "2", "--lr", "0.01", "--batch-tokens", "300", "--dropout", "0.1", "--forms", "chat+plain"]
+    settings = ["--rank", "2", "--lr", "0.01", "--token-budget", "300", "--dropout", "0.1", "--forms", "chat+plain"]
     data = ["--model", str(folder / "model"), "--out", str(out)]
     return ["train", "amateur", str(folder / "qa.json"), *data, *settings, *more]
 
@@ -166,7 +166,7 @@ class TestBadInput:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "notes.txt").write_text("mine")
         assert "already holds something else" in failure(amateur(folder, tmp_path / "a"), capsys)
-        assert "its parent folder does not exist" in failure(amateur(folder, tmp_path / "no" / "a"), capsys)
+        assert "expected a name in a folder that exists" in failure(amateur(folder, tmp_path / "no" / "a"), capsys)
 
 
 @pytest.mark.slow
@@ -186,11 +186,12 @@ def test_real_model(smollm2: Any, shared_data: Path, tmp_path: Path) -> None:
     """A few steps on HaluEval: the hallucinated answers become likelier, and ICD takes the adapter."""
     import truthkit as tk
     from truthkit.training.amateur_data import read_pairs
-    from truthkit.training.lora import Settings, train
+    from truthkit.training.lora import train
+    from truthkit.training.settings import TrainingSettings
 
     model, tokenizer = smollm2
     pairs = read_pairs(shared_data / "data/halueval/qa_one-turn_data.json")[:5]  # one batch, again and again
-    settings = Settings(steps=6, batch_tokens=512, lr=2e-3, rank=8)
+    settings = TrainingSettings(steps=6, token_budget=512, lr=2e-3, rank=8)
     losses = train(model, tokenizer, pairs, tmp_path / "a", settings=settings)["losses"]
     assert losses[-1] < 0.5 * losses[0]
     inputs = tokenizer("Q: Who wrote Romeo and Juliet?\nA:", return_tensors="pt")

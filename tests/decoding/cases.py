@@ -242,9 +242,21 @@ _ALL = [
         alpha=1.0,
         beta=0.1,
     ),
+    _case("apc", "APC", oracle.cut_off(beta=0.2), beta=0.2),
 ]
 
 CASES: dict[str, Case] = {case.name: case for case in _ALL}
+
+KINDS = {
+    "prompt": "icd-prompt",
+    "adapter": "icd-adapter",
+    "model": "icd-model",
+    "exit": "dola-high",
+    "none": "apc",
+    "all": "lol-adapter-refocus",
+}
+"""A case for each kind of view, and one that has views of several kinds. What the engine does depends on the kind, so
+architectures, modes and caches are crossed with these; the other cases differ in their formulas."""
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},

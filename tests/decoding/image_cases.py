@@ -478,6 +478,10 @@ _ALL = [
 
 CASES: dict[str, Case] = {case.name: case for case in _ALL}
 
+KINDS = ("ritual", "ritual-plus", "vcd", "m3id", "ritual+m3id", "icd-prompt", "icd-adapter", "dola")
+"""A case for each kind of view: other images, the same ones with noise, none, and what text has. The engine and the
+families meet in these; the others differ in their formulas and draws."""
+
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "sampling": {"do_sample": True, "temperature": 0.8, "top_k": 20, "top_p": 0.95},

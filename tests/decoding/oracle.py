@@ -2,7 +2,7 @@
 
 Each view of each row is one forward of that row alone: no cache, no hooks, no padding, batch 1. An adapter is really
 active through peft in a second copy of the model; early exits come from `output_hidden_states`. The formulas are those
-of METHODS.md. `Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate`
+of the papers. `Oracle` is a language model whose logits are the combined scores, so Hugging Face's own `generate`
 decodes with it in any mode.
 """
 
@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
+
+if TYPE_CHECKING:  # importing peft takes seconds
+    from peft import PeftModel
 
 _FINAL_NORM = {  # where it is not `model.norm`, as in Llama and its followers
     "phi": "model.final_layernorm",
@@ -66,6 +68,10 @@ def js_divergence(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def farthest(final: torch.Tensor, exits: Sequence[torch.Tensor]) -> int:
     return max(range(len(exits)), key=lambda j: js_divergence(final, exits[j]))
+
+
+def cut_off(beta: float = 0.1) -> Formula:
+    return lambda main, _others: apc(main.logits, main.logits, beta)
 
 
 def icd(lam: float = 1.0, beta: float = 0.1) -> Formula:
@@ -122,7 +128,7 @@ class Look:
         ]
 
     def _exit(self, hidden: torch.Tensor) -> torch.Tensor:
-        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         if self.norm:
             norm = attrgetter(_FINAL_NORM.get(model.config.model_type, "model.norm"))(model)
             hidden = norm(hidden) if norm is not None else hidden
@@ -208,6 +214,8 @@ class Oracle(PreTrainedModel, GenerationMixin):
 
 def save_adapter(model: Any, folder: Any, *, seed: int = 1, **options: Any) -> str:
     """Save a random LoRA adapter for a copy of `model` (the copy is spent) in `folder`; the folder as a string."""
+    from peft import LoraConfig, get_peft_model
+
     options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
     options["fan_in_fan_out"] = model.config.model_type == "gpt2"  # whose Conv1D holds its weight transposed
     with torch.random.fork_rng(devices=[]):
@@ -219,4 +227,6 @@ def save_adapter(model: Any, folder: Any, *, seed: int = 1, **options: Any) -> s
 
 def with_adapter(model: Any, folder: str) -> PeftModel:
     """A copy of `model` (spent) in which peft has the adapter active."""
+    from peft import PeftModel
+
     return PeftModel.from_pretrained(model, folder).eval()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import truthkit as tk
@@ -26,7 +25,7 @@ def amateur_logits(model: Any, amateur: str, **inputs: Any) -> tuple[torch.Tenso
     seen: list[Any] = []
     with tk.ICD(model, amateur=amateur) as decoder, torch.no_grad():
         decoder.observers.append(lambda views, _combined: seen.extend(view.logits for view in views))
-        decoder.model(**(inputs or BATCH))
+        model(**(inputs or BATCH))
     return seen[0], seen[1]
 
 
@@ -97,6 +96,8 @@ class TestLoaded:
     @pytest.mark.parametrize("family", ["llama", "gpt2", "falcon"])
     def test_same_as_from_the_folder(self, family: str, tmp_path: Path) -> None:
         """By name, active or not, in the wrapper or in the model that peft wrapped."""
+        from peft import PeftModel
+
         folder = save_adapter(tiny(family), tmp_path)
         want = amateur_logits(tiny(family), folder)
         wrapped = PeftModel.from_pretrained(tiny(family), folder, adapter_name="liar").eval()
@@ -133,6 +134,8 @@ class TestLoaded:
     @pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers", "ignore::peft.utils.warning.PeftWarning")
     def test_more_than_plain_lora(self, options: dict[str, Any], message: str, loaded: bool, tmp_path: Path) -> None:
         """Loaded or from its folder: refused, with the way that works."""
+        from peft import LoraConfig, get_peft_model
+
         config = LoraConfig(**{"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options})
         model = get_peft_model(tiny("llama"), config)
         model.save_pretrained(tmp_path)

@@ -145,5 +145,5 @@ class TestRefused:
         model.model.layers[-1].register_forward_hook(lambda _module, _args, output: output + 1)
         decoder = tk.DoLa(model, layers=[1])
         model.lm_head.register_forward_pre_hook(lambda _module, args: (args[0] - 1,))
-        with decoder, pytest.raises(tk.ModelError, match="early exits are not possible here"):
+        with decoder, pytest.raises(tk.ModelError, match="early exits are not possible in Olmo2ForCausalLM"):
             model.generate(**padded_batch(9), max_new_tokens=3)

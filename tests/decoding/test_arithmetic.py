@@ -10,13 +10,13 @@ import torch
 import truthkit as tk
 from tests.decoding.oracle import apc, js_divergence
 from truthkit.decoding.engine.arithmetic import (
-    check_beta,
     check_finite,
     jensen_shannon,
     most_divergent,
     plausible,
     take_layer,
 )
+from truthkit.decoding.engine.options import check_beta
 
 SHAPE = (3, 2, 50)
 

@@ -11,7 +11,7 @@ import torch
 from transformers import StoppingCriteria, T5Config, T5ForConditionalGeneration
 
 import truthkit as tk
-from tests.decoding.cases import CASES, Bench, tiny_bench
+from tests.decoding.cases import CASES, KINDS, Bench, tiny_bench
 from tests.decoding.oracle import with_adapter
 from tests.tiny import padded_batch, tiny
 
@@ -116,7 +116,7 @@ class TestWhileDecoding:
             bench.model.generate(**(inputs or bench.rows(1)), **{"max_new_tokens": 6, "do_sample": False, **options})
         assert snapshot(bench.model) == before
 
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", KINDS.values(), ids=KINDS)
     def test_interrupted(self, bench: Bench, name: str) -> None:
         """Ctrl-C, and whatever a callback raises; the same decoder then works again."""
         before = snapshot(bench.model)
@@ -129,7 +129,7 @@ class TestWhileDecoding:
             assert torch.equal(bench.model.generate(**bench.rows(1), max_new_tokens=6, do_sample=False), want)
         assert snapshot(bench.model) == before
 
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", KINDS.values(), ids=KINDS)
     def test_exception_leaves_the_with_block(self, bench: Bench, name: str) -> None:
         before = snapshot(bench.model)
         with pytest.raises(KeyboardInterrupt), CASES[name].attached(bench, 1):
@@ -161,12 +161,12 @@ class TestWhileDecoding:
             bench.model.lm_head.weight[7, 3] = float("nan")
         ids = bench.rows(1)["input_ids"]
         with (
-            CASES[name].attached(bench, 1) as decoder,
+            CASES[name].attached(bench, 1),
             pytest.raises(
                 tk.ModelError, match=r"met NaN logits from LlamaForCausalLM in torch\.float32.*another dtype"
             ),
         ):
-            decoder.model.generate(ids, max_new_tokens=4)
+            bench.model.generate(ids, max_new_tokens=4)
         assert not bench.model._forward_hooks
 
     def test_nan_of_the_amateur(self, bench: Bench) -> None:
@@ -235,7 +235,7 @@ class TestAttaching:
         with CASES["dola-high"].attached(bench, 1), pytest.raises(tk.AttachError, match="already runs under DoLa"):
             CASES["dola-high"].attached(bench, 1, wrapped).__enter__()
 
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", [*KINDS.values(), "icd-model-prompt", "cad"])
     def test_nothing_is_left(self, bench: Bench, name: str) -> None:
         before = snapshot(bench.model)
         other = snapshot(bench.other)

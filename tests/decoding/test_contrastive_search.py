@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import peft
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
@@ -257,17 +256,15 @@ def test_real_model_streams_and_stops_at_strings(smollm2: Any, prompts: dict[str
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("attention", ["as usual", "eager"])
-def test_every_family(family: str, attention: str) -> None:
-    """20 tokens after prompts of 9, 5 and 12: sliding windows of 16 fill up on the way."""
-    model = tiny(family, attn_implementation="eager" if attention == "eager" else None)
+def test_every_family(family: str) -> None:
+    """20 tokens after prompts of 9, 5 and 12: sliding windows of 16 fill up on the way. Eager attention, too."""
     inputs = padded_batch(9, 5, 12)
-    tokens = by_formula(model, inputs, 20)
-    with left_clean(model), warned(family):
-        assert torch.equal(search(model, inputs, 20), tokens)
-    if attention == "as usual":
-        with left_clean(model), warned(family):
-            assert torch.equal(process(model, inputs, 20), tokens)
+    for attention, ways in ((None, (search, process)), ("eager", (search,))):
+        model = tiny(family, attn_implementation=attention)
+        tokens = by_formula(model, inputs, 20)
+        for way in ways:
+            with left_clean(model), warned(family):
+                assert torch.equal(way(model, inputs, 20), tokens)
 
 
 @pytest.mark.parametrize(("alpha", "k"), [(0.9, 8), (1.0, 3), (0.3, 2), (0.6, 2 * VOCAB)])
@@ -473,9 +470,11 @@ def test_a_model_compiled_in_place() -> None:
 
 
 def test_peft_and_compile_wrappers() -> None:
+    import peft
+
     model, inputs = tiny("llama"), padded_batch(9, 5)
     tokens = by_formula(model, inputs, 8)
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
+    wrapped: Any = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
     for outer in (wrapped, torch.compile(model, backend="eager")):
         with tk.ContrastiveSearch(outer):
             assert torch.equal(outer.generate(**inputs, max_new_tokens=8, do_sample=False)[:, 9:], tokens)
@@ -553,7 +552,10 @@ def test_refused_prompts() -> None:
     empty = {"input_ids": torch.zeros(1, 0, dtype=torch.long), "attention_mask": torch.zeros(1, 0, dtype=torch.long)}
     with left_clean(model), tk.ContrastiveSearch(model), pytest.raises(tk.ArgumentError, match="the prompt is empty"):
         model.generate(**empty, max_new_tokens=4, do_sample=False, bos_token_id=None)
-    with left_clean(model), pytest.raises(tk.ArgumentError, match=r"prompt has 513 tokens, but \w+ has room for 512"):
+    with (
+        left_clean(model),
+        pytest.raises(tk.ArgumentError, match=r"prompt has 513 tokens, .* room for 512"),
+    ):
         search(model, padded_batch(513), 4)
 
 

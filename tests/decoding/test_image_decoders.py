@@ -1,4 +1,4 @@
-"""Every decoder on every image-text family.
+"""Every kind of view on every image-text family, every decoder on some.
 
 The oracle (`image_cases.py`): one plain forward per view and row, alone, from what the family's own processor makes of
 the row's text and of the view's images; Hugging Face's own `generate` decodes from the combined logits.
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.decoding.image_cases import CASES, MODES, Bench, image_bench
+from tests.decoding.image_cases import CASES, KINDS, MODES, Bench, image_bench
 from tests.tiny_vlm import FAMILIES
 
 NEW = 4
@@ -63,21 +63,32 @@ CACHES: dict[str, dict[str, Any]] = {
 _TURNS = [(1, "beams"), (3, "sampling"), (3, "beams"), (1, "sampling"), (1, "greedy")]
 
 
-@pytest.mark.parametrize("name", CASES)
+_OTHERS = [name for name in CASES if name not in KINDS]
+_THREE_FAMILIES = [
+    (FAMILIES[(2 * i + 4 * j) % len(FAMILIES)], name) for i, name in enumerate(_OTHERS) for j in range(3)
+]
+
+
 class TestEveryFamily:
     """Same tokens and same combined logits as the oracle."""
 
-    def test_padded_batch(self, bench: Bench, name: str) -> None:
+    def check(self, bench: Bench, name: str) -> None:
+        """A padded batch, and one of the other modes; they and the caches take turns, `test_all_modes` has all."""
         check(bench, name, "greedy", 3)
-
-    def test_other_modes(self, bench: Bench, name: str) -> None:
-        """They take turns; `test_all_modes` has all."""
         turn = 3 * FAMILIES.index(bench.tiny.family) + list(CASES).index(name)
         batch, mode = _TURNS[turn % 5]
         check(bench, name, mode, batch, **list(CACHES.values())[turn % 3])
 
+    @pytest.mark.parametrize("name", KINDS)
+    def test_every_kind_of_view(self, bench: Bench, name: str) -> None:
+        self.check(bench, name)
+
+    @pytest.mark.parametrize(("bench", "name"), _THREE_FAMILIES, indirect=["bench"])
+    def test_every_method(self, bench: Bench, name: str) -> None:
+        self.check(bench, name)
+
     @pytest.mark.slow
-    def test_all_modes(self, bench: Bench, name: str) -> None:
+    def test_all_modes(self, bench: Bench) -> None:
         """The caches take turns."""
-        for turn, (mode, batch) in enumerate(product(MODES, (1, 3)), start=list(CASES).index(name)):
+        for turn, (name, mode, batch) in enumerate(product(CASES, MODES, (1, 3))):
             check(bench, name, mode, batch, **list(CACHES.values())[turn % 3])

@@ -16,9 +16,12 @@ from tests.decoding.test_image_decoders import CACHES, decode, want
 from tests.tiny_vlm import FAMILIES
 
 _TURNS = [(1, "greedy"), (3, "beams"), (1, "sampling"), (1, "beams"), (3, "sampling")]
+_FAMILIES = [family for family in FAMILIES if family != "instructblip"]
+_OTHERS = ("ritual-list", "ritual-plus", "vcd-strong", "ritual+vcd", "ritual+m3id", "dola", "cad")
+_TWO_FAMILIES = [(_FAMILIES[(3 * i + 5 * j) % len(_FAMILIES)], name) for i, name in enumerate(_OTHERS) for j in (0, 1)]
 
 
-@pytest.fixture(scope="module", params=[family for family in FAMILIES if family != "instructblip"])
+@pytest.fixture(scope="module", params=_FAMILIES)
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return image_bench(request.param, tmp_path_factory.mktemp("adapter"))
 
@@ -39,21 +42,24 @@ def check(bench: Bench, name: str, mode: str, batch: int, **options: Any) -> Non
 class TestEveryFamily:
     """Same tokens as the oracle, and the same scores."""
 
-    @pytest.mark.parametrize("name", CASES)
-    def test_padded_batch(self, bench: Bench, name: str) -> None:
+    def check(self, bench: Bench, name: str) -> None:
+        """A padded batch, and one of the other modes; they take turns, `test_all_modes` has all."""
         check(bench, name, "greedy", 3)
-
-    @pytest.mark.parametrize("name", ["ritual-list", "vcd", "m3id", "ritual+vcd", "cad"])
-    def test_other_modes(self, bench: Bench, name: str) -> None:
-        """They take turns; `test_all_modes` has all."""
         turn = 3 * FAMILIES.index(bench.tiny.family) + list(CASES).index(name)
         batch, mode = _TURNS[turn % 5]
         check(bench, name, mode, batch, **list(CACHES.values())[turn % 3])
 
+    @pytest.mark.parametrize("name", ["ritual", "vcd", "m3id", "icd-prompt", "icd-adapter"])
+    def test_every_kind_of_view(self, bench: Bench, name: str) -> None:
+        self.check(bench, name)
+
+    @pytest.mark.parametrize(("bench", "name"), _TWO_FAMILIES, indirect=["bench"])
+    def test_every_method(self, bench: Bench, name: str) -> None:
+        self.check(bench, name)
+
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", CASES)
-    def test_all_modes(self, bench: Bench, name: str) -> None:
-        for mode, batch in product(MODES, (1, 3)):
+    def test_all_modes(self, bench: Bench) -> None:
+        for name, mode, batch in product(CASES, MODES, (1, 3)):
             check(bench, name, mode, batch)
 
 

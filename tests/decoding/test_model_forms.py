@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+from itertools import cycle
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 
 import truthkit as tk
 from tests.decoding.cases import CASES, Bench, tiny_bench
 from tests.decoding.oracle import Look, Oracle, icd, with_adapter
 from tests.decoding.test_decoders import assert_same, decode
 
+_HALVES = (torch.bfloat16, torch.float16)
 SOME = ("icd-prompt", "icd-model", "lol-adapter-refocus", "dola-high", "cad")
 
 
@@ -91,8 +92,10 @@ class TestCompiled:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("name", ["icd-adapter", *SOME])
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize(
+        ("name", "dtype"),
+        [*zip(["icd-adapter", *SOME, "icd-adapter"], cycle(_HALVES), strict=False)],
+    )
     def test_half_precision(self, name: str, dtype: torch.dtype, tmp_path: Any) -> None:
         """The main rows' logits are close to the oracle's in float32, and combined in float32."""
         exact, half = tiny_bench("llama", tmp_path / "a"), tiny_bench("llama", tmp_path / "b", dtype=dtype)
@@ -130,6 +133,7 @@ class TestQuantised:
         sizes = {"hidden_size": 128, "intermediate_size": 128, "head_dim": 32, "num_key_value_heads": 4}
         bench = tiny_bench("llama", tmp_path / "adapter", **sizes)
         bench.model.save_pretrained(tmp_path / "model")
+        from peft import PeftModel
         from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
         config = {

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import truthkit as tk
-from tests.decoding.cases import CASES, LIE, MODES, Bench
+from tests.decoding.cases import CASES, KINDS, LIE, MODES, Bench
 from tests.decoding.oracle import save_adapter, with_adapter
 from tests.decoding.test_decoders import decode
 
@@ -118,7 +118,7 @@ class TestAgainstTheOracle:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("name", [name for name in CASES if name != "dola-no-norm"])
+    @pytest.mark.parametrize("name", KINDS.values(), ids=KINDS)
     def test_every_mode(self, bench: Bench, name: str, mode: str) -> None:
         check(bench, name, 4, **MODES[mode], max_new_tokens=8)
         check(bench, name, 1, **MODES[mode], max_new_tokens=8, cache_implementation="static")

@@ -30,12 +30,14 @@ def generate(model: Any, decoder: Any, inputs: dict[str, torch.Tensor], **option
         return model.generate(**inputs, **options), shapes
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "phi3"])
+@pytest.mark.parametrize(
+    ("family", "company"), [("llama", True), ("qwen3", False), ("gpt2", True), ("phi3", False)], ids=str
+)
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
-@pytest.mark.parametrize("company", [False, True], ids=["alone", "in the middle"])
 def test_same_as_in_one_forward(
     family: str, mode: dict[str, Any], company: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With another view beside it, which reads in the middle, or alone."""
     model, inputs = tiny(family), padded_batch(*LENGTHS)
 
     def decoder() -> Any:
@@ -44,7 +46,7 @@ def test_same_as_in_one_forward(
 
     torch.manual_seed(0)
     apart, shapes = generate(model, decoder(), inputs, output_logits=True, output_hidden_states=True, **mode)
-    monkeypatch.setattr("truthkit.decoding.engine.decoder.read_short", lambda _group, wide, _cache, _run: (wide, None))
+    monkeypatch.setattr("truthkit.decoding.engine.forward.read_short", lambda _group, wide, _cache, _run: (wide, None))
     torch.manual_seed(0)
     together, shapes_together = generate(
         model, decoder(), inputs, output_logits=True, output_hidden_states=True, **mode

@@ -11,8 +11,9 @@ import pytest
 
 import truthkit as tk
 from tests.tiny import tiny
-from truthkit.decoding import DECODERS
-from truthkit.decoding.spec import PLAIN, parse_spec, spec_of
+from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
+from truthkit.decoding.engine.controls import Control
+from truthkit.decoding.spec import parse_spec, spec_of
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,17 @@ from truthkit.decoding.spec import PLAIN, parse_spec, spec_of
         ("cad:alpha=1", "cad", {"alpha": 1.0}),
         ("ritual:transform=crop", "ritual", {"transform": "crop"}),
         ("ritual:transform=crop+rotation,alpha=2", "ritual", {"transform": ["crop", "rotation"], "alpha": 2.0}),
+        (
+            'icd:amateur_prompt="Lie, lam=2, and +dola.",lam=1',
+            "icd",
+            {"amateur_prompt": "Lie, lam=2, and +dola.", "lam": 1.0},
+        ),
+        ('lol:refocus="Say \\"so\\"."', "lol", {"refocus": 'Say "so".'}),
+        ('lol:refocus="So" he said', "lol", {"refocus": '"So" he said'}),
         ("m3id+vcd:noise_step=900", "m3id+vcd", {"m3id": {}, "vcd": {"noise_step": 900}}),
         ("lol:layers=1+2+dola", "lol+dola", {"lol": {"layers": [1, 2]}, "dola": {}}),
+        ("vcd:alpha=1+vcd:alpha=2", "vcd+vcd", {"vcd": {"alpha": 1.0}, "vcd 2": {"alpha": 2.0}}),
+        ("dola + cad + dola:beta=0", "dola+cad+dola", {"dola": {}, "cad": {}, "dola 2": {"beta": 0.0}}),
     ],
 )
 def test_names_and_converted_options(text: str, name: str, options: dict[str, Any]) -> None:
@@ -45,29 +55,24 @@ def test_names_and_converted_options(text: str, name: str, options: dict[str, An
     assert all(type(spec.options[key]) is type(value) for key, value in options.items())
 
 
-def _options_of_all_decoders() -> list[tuple[str, inspect.Parameter]]:
-    return [
-        (name, parameter)
-        for name, decoder in DECODERS.items()
-        for parameter in inspect.signature(decoder).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in ("context", "images")
-    ]
-
-
-@pytest.mark.parametrize(("name", "parameter"), _options_of_all_decoders(), ids=str)
-def test_every_default_reads_back_as_itself(name: str, parameter: inspect.Parameter) -> None:
-    """No option of any decoder has an annotation that text cannot reach."""
-    if parameter.name == "amateur":  # no text stands for None here: leave it out
-        return
-    spec = parse_spec(f"{name}:{parameter.name}={parameter.default}")
-    assert spec.options == {parameter.name: parameter.default}
+@pytest.mark.parametrize("name", decoders())
+def test_every_default_reads_back_as_itself(name: str) -> None:
+    """No option of any decoder has an annotation that text cannot reach; but for amateur no text stands for None."""
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(decoder_class(name)).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in ("context", "images", "amateur")
+    }
+    assert {option: parse_spec(f"{name}:{option}={default}").options for option, default in defaults.items()} == {
+        option: {option: default} for option, default in defaults.items()
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("LOL", ["no decoder 'LOL' (did you mean 'lol'?)", *PLAIN, *DECODERS]),
-        ("", ["no decoder ''", *PLAIN, *DECODERS]),
+        ("LOL", ["no decoder 'LOL' (did you mean 'lol'?)", *PLAIN, *decoders()]),
+        ("", ["no decoder ''", *PLAIN, *decoders()]),
         ("contrastive-search", ["(did you mean 'contrastive_search'?)"]),
         ("lol:omga=1", ["no option 'omga' (did you mean 'omega'?)", "amateur, amateur_prompt, layers, dynamic"]),
         ("cad:context=x", ["no option 'context'", "alpha, beta"]),
@@ -78,6 +83,11 @@ def test_every_default_reads_back_as_itself(name: str, parameter: inspect.Parame
         ("dola:beta=high", ["'beta' of decoder 'dola' is 'high'; expected a number"]),
         ("dola:norm=1", ["expected true or false"]),
         ("contrastive_search:top_k=4.5", ["expected an integer"]),
+        ("dola:layers=lo", ["'layers' of decoder 'dola' is 'lo'; expected 'low' or 'high' or integers joined by +"]),
+        ("dola:beta=2", ["beta is 2.0; the plausibility constraint"]),
+        ("cad+lol:beta=-0.1", ["beta is -0.1"]),
+        ("icd:lam=nan", ["'lam' of decoder 'icd' is 'nan'; expected a number"]),
+        ("dola+vdc", ["no decoder 'vdc' (did you mean 'vcd'?)"]),
     ],
 )
 def test_errors_name_what_is_accepted(text: str, parts: Sequence[str]) -> None:
@@ -97,14 +107,49 @@ def test_build_binds_options_and_what_the_caller_supplies() -> None:
 
 
 def test_what_a_decoder_takes() -> None:
-    taken = {name for name in (*PLAIN, *DECODERS) if parse_spec(name).takes("amateur")}
+    taken = {name for name in (*PLAIN, *decoders()) if parse_spec(name).takes("amateur")}
     assert taken == {"icd", "lol"}
     assert parse_spec("cad").takes("context")
 
 
-def test_values_out_of_range_are_the_decoders_own_errors() -> None:
-    with pytest.raises(tk.ArgumentError, match=r"beta is 2\.0"):
-        parse_spec("dola:beta=2").build(tiny("llama"), None)
+def test_values_out_of_range_are_refused_in_the_decoders_own_words() -> None:
+    with pytest.raises(tk.ArgumentError) as of_decoder:
+        tk.DoLa(tiny("llama"), beta=2.0)
+    with pytest.raises(tk.ArgumentError) as of_spec:
+        parse_spec("dola:beta=2")
+    assert str(of_spec.value) == str(of_decoder.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("icd", {"amateur_prompt": "Lie, beta=1, and lie."}),
+        ("icd", {"amateur_prompt": 'Say "so", lam=0.'}),
+        ("icd", {"amateur_prompt": '"Lie"'}),
+        ("icd", {"amateur_prompt": "as greedy+dola does", "lam": "2"}),
+        ("lol", {"refocus": "Two\nlines, dynamic=true", "layers": "1+2"}),
+        ("ritual", {"transform": "crop+rotation"}),
+    ],
+)
+def test_what_was_read_is_written_as_it_reads_back(name: str, options: dict[str, str]) -> None:
+    spec = spec_of(name, options)
+    assert parse_spec(spec.text) == spec
+    both = parse_spec(f"{spec.text}+apc")
+    assert [part.options for part in both.parts] == [spec.options, {}]
+    assert parse_spec(both.text) == both
+
+
+def test_controls() -> None:
+    """Of one decoder its class's; of several all, the strictest constraint once."""
+    names = {control.name: control.decoder for control in parse_spec("dola:beta=0.2").controls()}
+    assert names == {"greedy": "greedy", "sampling": "greedy", "constraint-alone": "apc:beta=0.2"}
+    assert parse_spec("greedy").controls() == parse_spec("sample").controls() == [Control("greedy", "greedy")]
+    for text in ("dola:beta=0.05+icd:beta=0.3", "icd:beta=0.3+dola:beta=0.05"):
+        (alone,) = (control for control in parse_spec(text).controls() if control.name == "constraint-alone")
+        assert alone.decoder == "apc:beta=0.3"
+    assert "constraint-alone" not in {control.name for control in parse_spec("dola:beta=0").controls()}
+    for control in parse_spec("ritual+vcd").controls():
+        parse_spec(control.decoder)
 
 
 def test_sum_of_decoders() -> None:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 import truthkit as tk
+from tests.conftest import ROOT
 
-REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+REFERENCE = ROOT / "docs" / "reference"
+sys.path.insert(0, str(ROOT / "docs" / "tools"))  # as mkdocs does for its hooks
+decoders, benchmark_pages = import_module("decoders"), import_module("benchmark_pages")
+
+
+def written(page: Path) -> str:
+    """A page as mkdocs gets it."""
+    return benchmark_pages.with_benchmarks(decoders.with_references(page.read_text(encoding="utf-8")))
+
+
 SHOWN = [
-    name
-    for page in sorted(REFERENCE.glob("*.md"))
-    for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    name for page in sorted(REFERENCE.glob("*.md")) for name in re.findall(r"^::: (\S+)$", written(page), re.MULTILINE)
 ]
 PACKAGES = (
     "truthkit",
     "truthkit.models",
-    "truthkit.decoding",
     "truthkit.steering",
     "truthkit.evaluation",
     "truthkit.evaluation.report",
@@ -54,35 +60,45 @@ def _documentable(value: Any) -> bool:
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
-PUBLIC = [f"{package}.{name}" for package in PACKAGES for name in import_module(package).__all__]
-
-
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "truthkit.__version__"])
-def test_a_public_name_is_in_the_reference(name: str) -> None:
+def is_shown(name: str) -> bool:
     """By itself, with its package, or with the module that it is from."""
     package, _, last = name.rpartition(".")
     value = getattr(import_module(package), last)
     home = getattr(value, "__module__", package)
-    shown = {name, package, home, f"{home}.{last}", f"truthkit.{last}" if hasattr(tk, last) else name}
-    assert not shown.isdisjoint(SHOWN), f"docs/reference has no `::: {name}`"
+    places = {name, package, home, f"{home}.{last}", f"truthkit.{last}" if hasattr(tk, last) else name}
+    return not places.isdisjoint(SHOWN)
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_what_is_shown_is_documented(name: str) -> None:
-    value = found(name)
-    objects = {name: value} | (members(value) if isinstance(value, ModuleType) else {})
+def test_public_names_are_in_the_reference() -> None:
+    public = [f"{package}.{name}" for package in PACKAGES for name in import_module(package).__all__]
+    assert [name for name in public if name != "truthkit.__version__" and not is_shown(name)] == []
+
+
+def test_what_is_shown_is_documented() -> None:
+    objects: dict[str, Any] = {}
+    for name in SHOWN:
+        value = found(name)
+        objects |= {name: value} | (members(value) if isinstance(value, ModuleType) else {})
     for owner, one in list(objects.items()):
         if inspect.isclass(one):
             own = {key: getattr(one, key) for key in vars(one) if not key.startswith("_")}
             objects |= {f"{owner}.{key}": method for key, method in own.items() if inspect.isfunction(method)}
-    missing = [key for key, one in objects.items() if not inspect.getdoc(one)]
-    assert not missing
+    assert [key for key, one in objects.items() if not inspect.getdoc(one)] == []
 
 
 def test_nothing_is_shown_twice() -> None:
     assert sorted(set(SHOWN)) == sorted(SHOWN)
 
 
-@pytest.mark.parametrize("error", [name for name in tk.__all__ if name.endswith("Error")])
-def test_errors_have_a_page(error: str) -> None:
-    assert f"::: truthkit.{error}" in (REFERENCE / "errors.md").read_text(encoding="utf-8")
+def test_errors_have_a_page() -> None:
+    page = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    errors = [name for name in tk.__all__ if name.endswith("Error")]
+    assert [error for error in errors if f"::: truthkit.{error}" not in page] == []
+
+
+def test_what_stays_is_there() -> None:
+    page = (REFERENCE / "stability.md").read_text(encoding="utf-8")
+    stable = re.findall(r"^\| `(truthkit\.[\w.]+)` \| (.+?) \|", page, re.MULTILINE)
+    promised = [(module, name) for module, names in stable for name in re.findall(r"`(\w+)`", names)]
+    assert len(stable) > 15
+    assert [f"{module}.{name}" for module, name in promised if not hasattr(import_module(module), name)] == []

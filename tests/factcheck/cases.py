@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-import peft
 import torch
 
 from tests.activations.oracle import block_list
@@ -59,6 +58,8 @@ def toy_claims(count: int = 12, seed: int = 0, labels: tuple[str, ...] = LABELS_
 
 def tuned(family: str = "llama", seed: int = 0, scale: float = 1.0) -> Any:
     """A tiny model with a random adapter that changes its verdicts."""
+    import peft
+
     config = peft.LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], r=4, lora_alpha=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -84,10 +85,22 @@ Edits = Iterable[tuple[int, Change, Callable[[int, int], Iterable[int]]]]
 """Layer, what happens to one state there, and at which tokens, by prompt length and present length."""
 
 
-def label_score(model: Any, prompt: list[int], label: str, edits: Edits = (), lead: str = "Verdict:") -> float:
+def letters(text: str) -> list[int]:
+    """`ChatTokenizer`'s tokens."""
+    return list(map(ord, text))
+
+
+def label_score(
+    model: Any,
+    prompt: list[int],
+    label: str,
+    edits: Edits = (),
+    lead: str = "Verdict:",
+    encode: Callable[[str], list[int]] = letters,
+) -> float:
     """Log-probability of " label" after prompt and lead: one forward, without batch, padding or cache."""
-    begun = [*prompt, *map(ord, lead)]
-    ids = [*begun, *map(ord, " " + label)]
+    begun = [*prompt, *encode(lead)]
+    ids = [*begun, *encode(" " + label)]
     with ExitStack() as stack, torch.no_grad():
         for layer, change, where in edits:
 

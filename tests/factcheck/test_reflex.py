@@ -16,7 +16,7 @@ from tests.tiny import tiny
 from truthkit.factcheck.claims import LABELS_3, Claim, read_claims, write_claims
 from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.disagreement import Disagreement, disagreement, refinement_claims
-from truthkit.factcheck.reflex import ReflexVectors, horizontal_pairs, projections, reflex_vectors, vertical_pairs
+from truthkit.factcheck.reflex import ReflexVectors, along_vectors, horizontal_pairs, reflex_vectors, vertical_pairs
 from truthkit.factcheck.verdicts import Verdict
 
 CLAIMS = toy_claims(30)
@@ -143,10 +143,12 @@ def test_orthogonal_forms() -> None:
         vectors.orthogonalised(keep="both")
 
 
-def test_projections_by_hand() -> None:
+def test_texts_along_vectors_by_hand() -> None:
     model, vectors = tuned(), ReflexVectors(*(tk.SteeringVector({2: torch.randn(48)}, 4) for _ in range(2)))
     prompts = [prompt_of(claim) for claim in CLAIMS[:5]]
-    found = projections(model, ChatTokenizer(), prompts, [vectors.style, vectors.substance], layer=2, token_budget=600)
+    found = along_vectors(
+        model, ChatTokenizer(), prompts, [vectors.style, vectors.substance], layer=2, token_budget=600
+    )
     for row, claim in enumerate(CLAIMS[:5]):
         for column, vector in enumerate((vectors.style, vectors.substance)):
             along = last_state(model, claim, "Verdict:", 2) @ vector[2].double() / vector[2].double().norm()

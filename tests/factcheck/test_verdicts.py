@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from tests.decoding.cases import ToyTokenizer
 from tests.factcheck.cases import ChatTokenizer, label_score, prompt_ids, prompt_of, toy_claims, tuned
 from tests.tiny import tiny
 from truthkit.factcheck.claims import LABELS_3, LABELS_6
-from truthkit.factcheck.explanations import answers, generated_verdicts
+from truthkit.factcheck.explanations import answers
 from truthkit.factcheck.guide import Guide, as_guide
 from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias, parse_verdict
+from truthkit.likelihood.log_probabilities import log_probabilities_under
 from truthkit.steering.vector import SteeringVector
 
 CLAIMS = toy_claims(6)
@@ -51,6 +53,41 @@ def test_scores_are_those_of_separate_forwards(family: str) -> None:
         found = scorer(model, token_budget=budget).scores(PROMPTS)
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_the_real_model(smollm2: tuple[Any, Any]) -> None:
+    """With labels of several tokens, and prompts read once for what steers the answer."""
+    model, tokenizer = smollm2
+    prompts = [prompt_of(replace(claim, text=f"{claim.text} is a city.")) for claim in toy_claims(3)]
+    words = {label: label.replace("-", " ") for label in LABELS_6}
+    one = VerdictScorer(model, tokenizer, words)
+    vector = SteeringVector({3: torch.randn(576, generator=torch.Generator().manual_seed(0)) / 2}, 30)
+    edits = [(3, lambda h: h + 2.0 * vector[3], WHERE["generated"])]
+    found = one.scores_under(prompts, [(), [Guide(vector, 2.0)]])
+    for number, prompt in enumerate(prompts):
+        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        for row, change in enumerate(((), edits)):
+            expected = [
+                label_score(model, ids, word, change, encode=lambda text: tokenizer(text).input_ids)
+                for word in words.values()
+            ]
+            torch.testing.assert_close(found[row, number], torch.tensor(expected).double(), atol=2e-4, rtol=0)
+
+
+def test_a_prompt_that_goes_on_as_an_answer_would() -> None:
+    """No token is in the prompt of one row and in the answer of another: steering takes them apart."""
+    model, vector = tiny("llama", max_position_embeddings=1024), random_vector()
+    longest = [ord(letter) for letter in "Q: is it? Verdict: true, or not\n"]
+    rows = [[*longest[:10], *longest[10:20], 40 + i] for i in range(3)] + [[*longest, 40 + i] for i in range(3)]
+    starts, lengths = [18] * 3 + [len(longest)] * 3, [10] * 3 + [len(longest)] * 3
+    sets = [[vector.steer(model, strength=s, positions="generated")] for s in (0.0, 3.0)]
+    found = log_probabilities_under(model, rows, starts, sets, prompt_lengths=lengths)
+    for strength, scores in zip((0.0, 3.0), found, strict=True):
+        for row, start, length, score in zip(rows, starts, lengths, scores, strict=True):
+            with vector.steer(model, strength=strength, positions="generated") as steering, torch.no_grad():
+                steering.prompt_lengths = [length]
+                log_p = model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
+            assert score == pytest.approx(sum(float(log_p[i - 1, row[i]]) for i in range(start, len(row))), abs=1e-4)
 
 
 def test_six_labels_and_other_words_for_them() -> None:
@@ -102,10 +139,8 @@ def test_a_sweep_is_all_its_trials(positions: str) -> None:
     model, vector, other = tuned(), random_vector((0, 1, 2, 3)), random_vector((2,), seed=4)
     given = Guide(other, 1.0, positions)
     options: dict[str, Any] = {"layers": (3, 0), "strengths": (-2.0, 0.5, 4.0), "positions": positions}
-    counted: list[int] = []
-    found = scorer(model, token_budget=1500).sweep(PROMPTS, vector, guides=[given], progress=counted.append, **options)
+    found = scorer(model, token_budget=1500).sweep(PROMPTS, vector, guides=[given], **options)
     assert found.shape == (2, 3, 6, 3)
-    assert sum(counted) == 2 * 3 * 6
     for row, layer in enumerate((3, 0)):
         for column, strength in enumerate((-2.0, 0.5, 4.0)):
             edits = add(other, 1.0, positions) + add(vector.at(layer), strength, positions)
@@ -182,11 +217,6 @@ def test_answers_with_a_settled_beginning() -> None:
     assert found[0] == (heads[0] + ChatTokenizer().decode(new, skip_special_tokens=True)).strip()
 
 
-def test_generated_verdicts_are_parsed_answers() -> None:
-    model = tiny("llama", max_position_embeddings=1024)
-    assert generated_verdicts(model, ChatTokenizer(), PROMPTS[:2], LABELS_3, max_new_tokens=3) == [None, None]
-
-
 def test_bad_input() -> None:
     model = tiny("llama", max_position_embeddings=300)
     for labels in (["true"], ["true", "  "], []):
@@ -202,9 +232,9 @@ def test_bad_input() -> None:
         scorer(model).scores([[]])
     long = prompt_of(toy_claims(1)[0])
     long[1] = {"role": "user", "content": "x" * 300}
-    with pytest.raises(tk.ArgumentError, match=r"prompts\[1\] has \d+ tokens and its verdict \d+.*room for 300"):
+    with pytest.raises(tk.ArgumentError, match=r"prompts\[1\] with its verdict has \d+ tokens.*room for 300"):
         scorer(model).scores([PROMPTS[0], long])
-    with pytest.raises(tk.ArgumentError, match=r"prompts\[0\] has \d+ tokens.*max_new_tokens"):
+    with pytest.raises(tk.ArgumentError, match=r"prompts\[0\] with its answer has \d+ tokens.*max_new_tokens"):
         answers(model, ChatTokenizer(), PROMPTS[:1], max_new_tokens=200)
     with pytest.raises(tk.ArgumentError, match="no chat template"):
         VerdictScorer(model, ToyTokenizer(), LABELS_3).scores(PROMPTS)

@@ -10,7 +10,8 @@ import torch
 
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
-from truthkit.generation.answers import Settings, answer, parts_at
+from truthkit.generation.answers import answer, parts_at
+from truthkit.generation.settings import AnswerSettings
 from truthkit.text.encode import encode_prompt
 
 
@@ -34,7 +35,7 @@ def test_an_answer_is_what_generate_gives(smollm2: Any) -> None:
     inputs = encode_prompt(tokenizer, "What is the capital of Australia?")
     steps = []
     result = answer(
-        model, tokenizer, nullcontext(), inputs, Settings(max_new_tokens=16), on_token=lambda *_: steps.append(1)
+        model, tokenizer, nullcontext(), inputs, AnswerSettings(max_new_tokens=16), on_token=lambda *_: steps.append(1)
     )
     expected = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert result.token_ids == expected.tolist()
@@ -53,12 +54,12 @@ def test_tokens_come_as_they_are_made_until_they_are_stopped(smollm2: Any) -> No
         tokenizer,
         tk.DoLa(model),
         inputs,
-        Settings(max_new_tokens=8),
+        AnswerSettings(max_new_tokens=8),
         explain=True,
         on_token=lambda token, step: came.append((token, step)),
         stop=lambda: len(came) == 3,
     )
-    whole = answer(model, tokenizer, tk.DoLa(model), inputs, Settings(max_new_tokens=8))
+    whole = answer(model, tokenizer, tk.DoLa(model), inputs, AnswerSettings(max_new_tokens=8))
     assert [token for token, _ in came] == stopped.token_ids == whole.token_ids[:3]
     assert [step for _, step in came] == stopped.trace
     assert not stopped.finished
@@ -68,14 +69,14 @@ def test_a_listener_that_fails_leaves_the_model_as_it_was(smollm2: Any) -> None:
     model, tokenizer = smollm2
     inputs = encode_prompt(tokenizer, "Hi")
     with pytest.raises(ZeroDivisionError):
-        answer(model, tokenizer, tk.DoLa(model), inputs, Settings(max_new_tokens=4), on_token=lambda *_: 1 / 0)
+        answer(model, tokenizer, tk.DoLa(model), inputs, AnswerSettings(max_new_tokens=4), on_token=lambda *_: 1 / 0)
     with tk.DoLa(model):  # none is attached any more
         pass
 
 
 def test_one_token_has_no_speed(smollm2: Any) -> None:
     model, tokenizer = smollm2
-    result = answer(model, tokenizer, nullcontext(), encode_prompt(tokenizer, "Hi"), Settings(max_new_tokens=1))
+    result = answer(model, tokenizer, nullcontext(), encode_prompt(tokenizer, "Hi"), AnswerSettings(max_new_tokens=1))
     assert len(result.token_ids) == 1
     assert not result.finished
     assert result.tokens_per_second is None
@@ -86,7 +87,7 @@ def test_sampling_follows_its_seed_and_leaves_the_global_one(smollm2: Any) -> No
     inputs = encode_prompt(tokenizer, "Tell me a story.")
 
     def sampled(seed: int) -> list[int]:
-        settings = Settings(max_new_tokens=8, sample=True, temperature=2.0, seed=seed)
+        settings = AnswerSettings(max_new_tokens=8, sample=True, temperature=2.0, seed=seed)
         return answer(model, tokenizer, nullcontext(), inputs, settings).token_ids
 
     before = torch.random.get_rng_state()
@@ -97,7 +98,7 @@ def test_sampling_follows_its_seed_and_leaves_the_global_one(smollm2: Any) -> No
 def test_beams(smollm2: Any) -> None:
     model, tokenizer = smollm2
     inputs = encode_prompt(tokenizer, "Who wrote Hamlet?")
-    result = answer(model, tokenizer, tk.DoLa(model), inputs, Settings(max_new_tokens=6, num_beams=2))
+    result = answer(model, tokenizer, tk.DoLa(model), inputs, AnswerSettings(max_new_tokens=6, num_beams=2))
     with tk.DoLa(model):
         expected = model.generate(**inputs, max_new_tokens=6, num_beams=2, do_sample=False)
     assert result.token_ids == expected[0, inputs["input_ids"].shape[1] :].tolist()
@@ -106,8 +107,8 @@ def test_beams(smollm2: Any) -> None:
 def test_a_prompt_that_does_not_fit(smollm2: Any) -> None:
     model, tokenizer = smollm2
     inputs = encode_prompt(tokenizer, "word " * 8150)
-    with pytest.raises(tk.ArgumentError, match=r"up to 64 new ones .* room for 8192"):
-        answer(model, tokenizer, nullcontext(), inputs, Settings())
+    with pytest.raises(tk.ArgumentError, match=r"up to 64 new ones has .* room for 8192"):
+        answer(model, tokenizer, nullcontext(), inputs, AnswerSettings())
 
 
 def test_prompts_with_and_without_the_template(smollm2: Any) -> None:
@@ -142,4 +143,4 @@ def test_a_system_message_needs_a_template() -> None:
 def test_settings_out_of_range(options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(tk.ArgumentError, match=f"{name} is "):
-        Settings(**options)
+        AnswerSettings(**options)

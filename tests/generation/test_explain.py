@@ -11,9 +11,11 @@ import torch
 
 import truthkit as tk
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
-from truthkit.generation.answers import Answer, Settings, answer
+from truthkit.generation.answers import Answer, answer
 from truthkit.generation.explain import Trace, TraceProcessor, view_names
+from truthkit.generation.settings import AnswerSettings
 from truthkit.text.encode import encode_prompt, passage_in_front
 
 QUESTION = "Who wrote Romeo and Juliet?"
@@ -47,20 +49,33 @@ class Capture:
         self.combined.append(combined[0, -1].clone())
 
 
+class Watched:
+    """A decoder whose sessions have one more observer."""
+
+    def __init__(self, decoder: Decoder, capture: Capture):
+        self._decoder, self._capture = decoder, capture
+
+    def __enter__(self) -> Session:
+        session = self._decoder.__enter__()
+        session.observers.append(self._capture)
+        return session
+
+    def __exit__(self, *exception: object) -> None:
+        self._decoder.__exit__(*exception)
+
+
 def explained(smollm2: Any, decoder: Any, **settings: Any) -> Answer:
     model, tokenizer = smollm2
     inputs = encode_prompt(tokenizer, PASSAGE + QUESTION)
-    return answer(model, tokenizer, decoder, inputs, Settings(max_new_tokens=TOKENS, **settings), explain=True)
+    return answer(model, tokenizer, decoder, inputs, AnswerSettings(max_new_tokens=TOKENS, **settings), explain=True)
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_trace_agrees_with_the_logits(name: str, smollm2: Any) -> None:
     """Contributions sum to the combined lead of the emitted token over the main view's choice."""
     make, names = DECODERS[name]
-    decoder, capture = make(*smollm2), Capture()
-    decoder.observers.append(capture)
-    result = explained(smollm2, decoder)
-    assert decoder.observers == [capture]
+    capture = Capture()
+    result = explained(smollm2, Watched(make(*smollm2), capture))
     assert result.trace is not None
     assert [step.token_id for step in result.trace] == result.token_ids
     assert any(step.pushed_by for step in result.trace)
@@ -85,7 +100,7 @@ def test_a_trace_agrees_with_the_logits(name: str, smollm2: Any) -> None:
 
 def test_explaining_changes_no_token(smollm2: Any) -> None:
     model, tokenizer = smollm2
-    inputs, settings = encode_prompt(tokenizer, QUESTION), Settings(max_new_tokens=TOKENS)
+    inputs, settings = encode_prompt(tokenizer, QUESTION), AnswerSettings(max_new_tokens=TOKENS)
     for make in (tk.DoLa, tk.ContrastiveSearch, lambda *_: nullcontext()):
         plain, traced = (
             answer(model, tokenizer, make(model, tokenizer), inputs, settings, explain=explain)

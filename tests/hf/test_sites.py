@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import peft
 import pytest
 import torch
 from transformers import (
@@ -138,6 +137,8 @@ def test_llava_is_steered_under_generate() -> None:
 
 
 def test_through_peft() -> None:
+    import peft
+
     model, batch = tiny("llama"), padded_batch(4, 7)
     with Capture(model, [2]) as plain, torch.no_grad():
         model(**batch)

@@ -169,14 +169,28 @@ def test_an_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_pillows_own_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above it Pillow warns, and above twice the limit it raises; both are refused, and a warning is nobody's."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    between, above = encoded(picture(15, 10), "PNG"), encoded(picture(21, 10), "PNG")
-    with pytest.warns(Image.DecompressionBombWarning):
-        assert read_image(between).size == (15, 10)
-    with pytest.raises(ArgumentError, match="is too large"):
+    within, between, above = (encoded(picture(width, 10), "PNG") for width in (10, 15, 21))
+    assert read_image(within).size == (10, 10)
+    with pytest.raises(ArgumentError, match="is too large: 150 pixels, where 100 are allowed"):
         read_image(between)
     with pytest.raises(ArgumentError, match="is too large"):
         read_image(above)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image(above).size == (21, 10)
+
+
+def test_a_small_file_of_many_pixels_costs_no_memory() -> None:
+    """20 kB that are 169 million pixels: refused by what the header says."""
+    with pytest.raises(ArgumentError, match="is too large: 169000000 pixels"):
+        read_image(promise(13_000, 13_000))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_only_regular_files_are_read(path: str) -> None:
+    with pytest.raises(ArgumentError, match=f"'{path}' is a folder, a device or a pipe; expected an image file."):
+        read_image(path)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
@@ -187,7 +201,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"cannot be read: File name too long") as failure:
         read_image("A" * 100_000)
     assert len(str(failure.value)) < 400
-    with pytest.raises(ArgumentError, match="cannot be read: Is a directory"):
+    with pytest.raises(ArgumentError, match="is a folder, a device or a pipe"):
         read_image(tmp_path)
     with pytest.raises(ArgumentError, match=r"cannot be read: .*null"):
         read_image("a\0b")

@@ -86,14 +86,14 @@ def test_crop_resizes_to_the_processor_or_to_the_image() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (37, 20)])
-def test_the_image_stays_and_the_size_is_kept(name: str, shape: operations.Size) -> None:
-    image = picture(*shape)
-    before = image.tobytes()
-    found, applied = transformed(image, name, seed=4)
-    assert (applied, found.mode, found.size) == (name, "RGB", shape)
-    assert image.tobytes() == before
-    assert found is not image
+def test_the_image_stays_and_the_size_is_kept(name: str) -> None:
+    for shape in ((1, 1), (1, 50), (50, 1), (37, 20)):
+        image = picture(*shape)
+        before = image.tobytes()
+        found, applied = transformed(image, name, seed=4)
+        assert (applied, found.mode, found.size) == (name, "RGB", shape)
+        assert image.tobytes() == before
+        assert found is not image
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ from tests.tiny import FAMILIES, tiny
 from tests.tiny_vlm import tiny_vlm
 from truthkit.hf.branches import takes_branches
 from truthkit.hf.trees import takes_trees
-from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.likelihood.log_probabilities import log_probabilities, log_probabilities_under
 
 WHOLE = {"gemma2", "gemma3_text", "mistral", "mpt"}
 """Their rows cannot be cut: sliding windows, and attention biased by a token's place in the cache."""
@@ -66,18 +66,18 @@ def alone(model: Any, row: list[int], start: int) -> float:
 
 
 def check(model: Any, decoder: Any = None, *, rows: Any = ROWS, starts: Any = STARTS, **options: Any) -> None:
-    with decoder or nullcontext():
-        found = log_probabilities(model, rows, starts, decoder, **{"batch_tokens": 40} | options)
+    with decoder or nullcontext() as session:
+        found = log_probabilities(model, rows, starts, session, **{"token_budget": 40} | options)
         assert found == pytest.approx([alone(model, *each) for each in zip(rows, starts, strict=True)], abs=2e-4)
 
 
-@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "bloom", "mistral"])
-def test_equals_rows_alone(family: str, name: str, share: bool, adapters: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mistral"])
+def test_equals_rows_alone(family: str, name: str, adapters: Callable[[str], str]) -> None:
     """Trees, but for Bloom, which has no position ids: branches; Mistral's sliding window cannot be shared."""
     model = tiny(family)
-    check(model, DECODERS[name](model, adapters(family)), share_prefix=share)
+    for share in (True, False):
+        check(model, DECODERS[name](model, adapters(family)), share_prefix=share)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -112,19 +112,39 @@ def test_positions_on_several_axes(prompt: str) -> None:
     """Qwen2-VL's are counted along the row where a view has another prompt."""
     model = tiny_vlm("qwen2_vl").model
     decoder = tk.ICD(model, ToyTokenizer(), amateur_prompt=prompt, beta=0.0) if prompt else tk.APC(model, beta=0.0)
-    assert decoder.takes_trees == (not prompt)
+    with decoder as session:
+        assert session.takes_trees == (not prompt)
     check(model, decoder)
 
 
-@pytest.mark.parametrize("positions", ["all", "generated"])
-def test_steered(positions: str) -> None:
-    model = tiny("llama")
-    steering = tk.Steering(model, {1: torch.randn(48, generator=GENERATOR)}, strength=4.0, positions=positions)
-    with steering:
-        found = log_probabilities(model, ROWS, STARTS, batch_tokens=40, steerings=[steering])
-        for row, start, score in zip(ROWS, STARTS, found, strict=True):
-            steering.prompt_lengths = [start]
-            assert score == pytest.approx(alone(model, row, start), abs=2e-4)
+@pytest.mark.parametrize("positions", ["all", "generated", "prompt", ("prompt", "answer"), "last"])
+@pytest.mark.parametrize("family", ["llama", "bloom", "mistral"])
+def test_steered(family: str, positions: Any) -> None:
+    """Trees where a token's part of its text decides, but for Bloom and Mistral; the prompt ends before the start."""
+    model, vectors = tiny(family), {1: torch.randn(48, generator=GENERATOR), 3: torch.randn(48, generator=GENERATOR)}
+    ends = [start - 1 for start in STARTS]
+
+    def steering(strength: float) -> tk.Steering:
+        return tk.Steering(model, vectors, strength=strength, positions=positions)
+
+    def check_under(found: list[float], strength: float) -> None:
+        with steering(strength) as alike:
+            for row, start, end, score in zip(ROWS, STARTS, ends, found, strict=True):
+                alike.prompt_lengths = [end]
+                assert score == pytest.approx(alone(model, row, start), abs=2e-4)
+
+    with steering(4.0) as active:
+        found = log_probabilities(model, ROWS, STARTS, token_budget=40, steerings=[active], prompt_lengths=ends)
+        assert active.prompt_lengths is None
+    check_under(found, 4.0)
+    strengths = (4.0, 0.0, -2.0)
+    sets = [[steering(strength)] for strength in strengths]
+    done: list[int] = []
+    options: dict[str, Any] = {"prompt_lengths": ends, "token_budget": 40, "on_rows": done.append}
+    for strength, found in zip(strengths, log_probabilities_under(model, ROWS, STARTS, sets, **options), strict=True):
+        check_under(found, strength)
+    assert sum(done) == len(sets) * len(ROWS)
+    assert log_probabilities_under(model, [], [], sets, prompt_lengths=[]) == [[], [], []]
 
 
 def test_half_precision() -> None:
@@ -146,10 +166,32 @@ def read_by(model: Any, **options: Any) -> tuple[list[int], list[int]]:
 
 
 def test_what_is_shared_is_read_once() -> None:
-    rows = {"rows": ROWS, "starts": STARTS, "batch_tokens": 1000}
+    rows = {"rows": ROWS, "starts": STARTS, "token_budget": 1000}
     beginnings = {tuple(row[:i]) for row in ROWS for i in range(len(PREFIX), len(row))}  # but for the last tokens
     assert read_by(tiny("llama"), **rows) == ([len(PREFIX) - 1, len(beginnings)], [len(ROWS)])
     assert read_by(tiny("bloom"), **rows) == ([len(PREFIX) - 1, len(QUESTIONS) * 11, len(ROWS) * 13], [len(ROWS)])
+
+
+def test_what_is_half_shared_is_a_tree_by_itself() -> None:
+    """Where a beginning is not worth a forward of its own."""
+    rows = [[*PREFIX, 50, *draw(3)] for _ in range(3)]
+    check(tiny("llama"), rows=rows, starts=[len(PREFIX) + 1] * 3, token_budget=1000)
+    read, _ = read_by(tiny("llama"), rows=rows, starts=[len(PREFIX) + 1] * 3, token_budget=1000)
+    assert read == [len(PREFIX) + 1 + 3 * 2]
+
+
+def test_prompts_are_read_once_for_all_that_steers_answers() -> None:
+    model, vector = tiny("llama"), {1: torch.ones(48)}
+    sets = [[tk.Steering(model, vector, positions="generated")] for _ in range(4)]
+    read: list[int] = []
+    handle = model.base_model.register_forward_pre_hook(
+        lambda _m, args, kwargs: read.append((args[0] if args else kwargs["input_ids"]).numel()), with_kwargs=True
+    )
+    with handle:
+        log_probabilities_under(model, ROWS, STARTS, sets, prompt_lengths=STARTS, token_budget=1000)
+    prompts = {tuple(row[:i]) for row, start in zip(ROWS, STARTS, strict=True) for i in range(len(PREFIX), start + 1)}
+    answers = {(start, *row[:i]) for row, start in zip(ROWS, STARTS, strict=True) for i in range(start + 1, len(row))}
+    assert read == [len(PREFIX) - 1, len(prompts), *[len(answers)] * 4]
 
 
 def test_families_of_rows() -> None:
@@ -159,7 +201,7 @@ def test_families_of_rows() -> None:
     rows = [[*begin, 40 + i, *draw(3)] for i, begin in enumerate(begins)]
     starts = [len(begin) + 1 for begin in begins]
     check(tiny("llama"), rows=rows, starts=starts)
-    read, done = read_by(tiny("llama"), rows=rows, starts=starts, batch_tokens=100)
+    read, done = read_by(tiny("llama"), rows=rows, starts=starts, token_budget=100)
     assert read == [29, 1 + 2 * 3, 49, 1 + 3 * 3, 3 * 24]
     assert sum(done) == len(rows)
 
@@ -167,10 +209,10 @@ def test_families_of_rows() -> None:
 def test_rows_with_nothing_to_score() -> None:
     rows = [PREFIX, [*PREFIX, 40, 41], PREFIX, [*PREFIX, 40]]
     done: list[int] = []
-    found = log_probabilities(tiny("llama"), rows, [len(PREFIX)] * 4, on_rows=done.append, batch_tokens=20)
+    found = log_probabilities(tiny("llama"), rows, [len(PREFIX)] * 4, on_rows=done.append, token_budget=20)
     assert found[0] == found[2] == 0.0 > max(found[1], found[3])
     assert sum(done) == 4
-    assert log_probabilities(tiny("llama"), rows[::2], [len(PREFIX)] * 2, batch_tokens=20) == [0.0, 0.0]
+    assert log_probabilities(tiny("llama"), rows[::2], [len(PREFIX)] * 2, token_budget=20) == [0.0, 0.0]
 
 
 def test_rows_without_anything_in_common() -> None:

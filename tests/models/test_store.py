@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import truthkit as tk
+from truthkit.files.writing import file_sha256
 from truthkit.models import store
 from truthkit.models.bundled import BundledModel
 
@@ -103,8 +104,8 @@ def test_a_copied_cache_is_hashed_once_and_not_converted_again(model: Any, monke
     folder = store.ensure_converted(model)
     os.utime(folder / "model.safetensors", ns=(1, 1))
     hashed: list[Path] = []
-    real = store.sha256_of
-    monkeypatch.setattr(store, "sha256_of", lambda file: hashed.append(file) or real(file))
+    real = file_sha256
+    monkeypatch.setattr(store, "file_sha256", lambda file: hashed.append(file) or real(file))
     assert store.is_complete(folder)
     assert hashed == [folder / "model.safetensors"]
     assert store.is_complete(folder)

@@ -20,7 +20,7 @@ MOST_BYTES = 200_000
 SMALL = {
     "decoding": {"new_tokens": 2, "long_text": 4},
     "steering": {"new_tokens": 2},
-    "reflex": {"to_train": 6, "to_hold": 1, "to_test": 1, "steps": 2, "batch_tokens": 128, "new_tokens": 2},
+    "reflex": {"to_train": 6, "to_hold": 1, "to_test": 1, "steps": 2, "token_budget": 128, "new_tokens": 2},
     "pope_chair": {"scene_count": 8},
     "report": {"scene_count": 8},
 }

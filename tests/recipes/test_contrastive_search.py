@@ -10,6 +10,7 @@ import pytest
 import truthkit as tk
 from recipes import contrastive_search as recipe
 from tests.training.toys import chat_folder
+from truthkit.activations.passages import PASSAGES
 from truthkit.evaluation.tasks.open_ended import scorer as open_ended
 
 
@@ -38,7 +39,7 @@ def test_the_whole_of_it_and_again(tmp_path: Path, folder: Path, capsys: pytest.
     assert rows["greedy"]["metrics"]["coherence"] > rows["nucleus, p 0.95"]["metrics"]["coherence"]
 
     model, tokenizer = tk.load(folder)
-    prompts = [tokenizer(text).input_ids[:32] for text in recipe.PASSAGES[:4]]
+    prompts = [tokenizer(text).input_ids[:32] for text in PASSAGES[:4]]
     inputs = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     output = model.generate(**inputs, max_new_tokens=32, min_new_tokens=32, do_sample=False)
     texts = tokenizer.batch_decode(output[:, 32:], skip_special_tokens=True)

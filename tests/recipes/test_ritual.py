@@ -72,7 +72,7 @@ def test_real_benchmarks(tmp_path: Path, shared_data: Path, capsys: pytest.Captu
     ("more", "message"),
     [
         (["--pope", "none.json"], "none.json"),
-        (["--chair", "none"], "there is no synonyms.txt"),
+        (["--chair", "none"], "no file 'synonyms.txt'"),
         (["--model", "no/where"], "no/where"),
     ],
 )

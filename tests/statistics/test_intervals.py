@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +136,6 @@ def test_cluster_totals_keep_the_order() -> None:
         (lambda: mcnemar([True], [True, False]), "one value per item"),
     ],
 )
-def test_bad_input(call, message: str) -> None:
+def test_bad_input(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(tk.ArgumentError, match=message):
         call()

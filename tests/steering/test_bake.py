@@ -31,15 +31,18 @@ def bits(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("site", ["block", "mlp", "heads"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_tokens_as_steering_and_exactly_undone(family: str, site: str) -> None:
+def test_same_tokens_as_steering_and_exactly_undone(family: str) -> None:
     model = tiny(family)
+    for site in ("block", "mlp", "heads"):
+        if not (family in _POST_NORM and site == "mlp"):  # its MLP output itself takes a bias
+            check_baked(model, family, site)
+
+
+def check_baked(model: Any, family: str, site: str) -> None:
     before, config = bits(model), model.config.to_dict()
     if site != "heads" and (family in _POST_NORM or family == "mixtral"):
-        expected = "before it joins" if family in _POST_NORM and site == "block" else "cannot|no single|joins"
-        if family in _POST_NORM and site == "mlp":
-            return  # its MLP output itself takes a bias
+        expected = "before it joins" if family in _POST_NORM else "cannot|no single|joins"
         with pytest.raises(tk.ModelError, match=expected):
             vector(site).bake(model, keep_in_memory=True)
     else:

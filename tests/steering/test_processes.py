@@ -99,7 +99,7 @@ _DYING = """
 import os, pathlib, signal, sys
 import safetensors.torch
 from truthkit import cli
-from truthkit.steering import progress
+from truthkit.steering.extraction import progress
 
 progress._EVERY = 0.02
 moment, saved, write = sys.argv.pop(1), [], safetensors.torch.save_file

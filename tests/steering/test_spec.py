@@ -23,7 +23,7 @@ def test_layers(text: str, expected: list[int]) -> None:
     assert parse_layers(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,2", "4-2", "1.5"])
+@pytest.mark.parametrize("text", ["", "a", "1,2", "4-2", "1.5", "0-99999999999", "9" * 5000])
 def test_bad_layers(text: str) -> None:
     with pytest.raises(tk.ArgumentError, match="layers is"):
         parse_layers(text)

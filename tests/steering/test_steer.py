@@ -36,24 +36,25 @@ def greedy(model: Any, batch: dict[str, torch.Tensor], **options: Any) -> list[l
     return output[:, batch["input_ids"].shape[1] :].tolist()
 
 
-@pytest.mark.parametrize("positions", sorted(WHERE))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_tokens_as_by_hand(family: str, positions: str) -> None:
+def test_same_tokens_as_by_hand(family: str) -> None:
     model, batch, steered = tiny(family), padded_batch(5, 9, 3), vectors(1, 2, scale=6.0)
-    expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
-    with tk.Steering(model, steered, positions=positions):
-        assert greedy(model, batch) == expected
-    assert greedy(model, batch) != expected
+    plain = greedy(model, batch)
+    for positions, where in WHERE.items():
+        expected = [steered_tokens(model, ids, steered, where, COUNT) for ids in unpadded(batch)]
+        with tk.Steering(model, steered, positions=positions):
+            assert greedy(model, batch) == expected, positions
+        assert expected != plain, positions
 
 
-@pytest.mark.parametrize("cache", sorted(CACHES))
 @pytest.mark.parametrize("positions", sorted(WHERE))
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
-def test_every_cache(family: str, positions: str, cache: str) -> None:
+def test_every_cache(family: str, positions: str) -> None:
     model, batch, steered = tiny(family), padded_batch(5, 9), vectors(1, 2)
     expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
     with tk.Steering(model, steered, positions=positions):
-        assert greedy(model, batch, **CACHES[cache]) == expected
+        found = {cache: greedy(model, batch, **options) for cache, options in CACHES.items()}
+    assert found == dict.fromkeys(CACHES, expected)
 
 
 @pytest.mark.parametrize("positions", ["generated", "last"])

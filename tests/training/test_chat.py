@@ -12,7 +12,7 @@ from tests.training.toys import chat_tokenizer
 from truthkit.factcheck.claims import read_claims
 from truthkit.factcheck.dialogue import dialogue
 from truthkit.factcheck.examples import reflex_examples
-from truthkit.training.chat import Example, encode, encode_all, prompt_ids
+from truthkit.training.chat import Example, encode, encode_all
 
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
 
@@ -41,7 +41,7 @@ class TestMask:
         tokenizer = chat_tokenizer()
         ids, start, _ = encode(tokenizer, Example(ASKED, "Because."), 1000)
         seen = tokenizer.apply_chat_template(ASKED, add_generation_prompt=True, return_dict=True).input_ids
-        assert ids[:start] == prompt_ids(tokenizer, ASKED) == seen
+        assert ids[:start] == seen
 
     def test_a_template_that_rewrites_the_prompt(self) -> None:
         template = "{% if add_generation_prompt %}<s>{% endif %}{{ messages[-1]['content'] }}"
@@ -97,5 +97,6 @@ def test_real_tokenizer_and_claims(smollm2: Any, shared_data: Path) -> None:
         answer = tokenizer.decode(ids[start:])
         assert answer == f"Verdict: {claim.label}\nExplanation: {claim.explanation}<|im_end|>"
         asked = dialogue(claim, explain=True, evidence=True, answer=False)
-        assert cut or ids[:start] == prompt_ids(tokenizer, asked)
+        seen = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True).input_ids
+        assert cut or ids[:start] == seen
         assert len(ids) <= 1600

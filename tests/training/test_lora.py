@@ -18,9 +18,11 @@ from tests.training.toys import chat_folder, chat_tokenizer, toy_examples
 from truthkit.models import load
 from truthkit.training import lora
 from truthkit.training.chat import Example, encode
-from truthkit.training.lora import Settings, train
+from truthkit.training.checkpoint import Checkpoint
+from truthkit.training.lora import train
+from truthkit.training.settings import TrainingSettings
 
-FAST = Settings(lr=1e-2, rank=4, batch_tokens=160, steps=12)
+FAST = TrainingSettings(lr=1e-2, rank=4, token_budget=160, steps=12)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,7 +58,7 @@ class TestLoss:
     def test_first_loss(self, family: str, tmp_path: Path) -> None:
         """A new adapter changes nothing yet: the padded batch's loss is the model's own."""
         model, examples = tiny(family, **NO_DROPOUT.get(family, {})), toy_examples(12)
-        everything = replace(FAST, steps=1, batch_tokens=100_000)
+        everything = replace(FAST, steps=1, token_budget=100_000)
         report = train(model, chat_tokenizer(), examples, tmp_path / "a", settings=everything)
         assert report["losses"][0] == pytest.approx(mean_loss(model, examples), rel=1e-5)
 
@@ -74,7 +76,7 @@ class TestLoss:
         """Gradients of the answers alone through plain PEFT, and one step of AdamW at the peak rate."""
         from peft import LoraConfig, get_peft_model
 
-        settings = replace(FAST, steps=1, warmup=0.0, batch_tokens=100_000, clip=1e9, dropout=0.0)
+        settings = replace(FAST, steps=1, warmup=0.0, token_budget=100_000, clip=1e9, dropout=0.0)
         examples = toy_examples(5)
         train(tiny("llama"), chat_tokenizer(), examples, tmp_path / "a", settings=settings)
         torch.manual_seed(settings.seed)
@@ -162,18 +164,18 @@ class TestResume:
         class Killed(BaseException):
             pass
 
-        original = lora.Checkpoint.save
+        original = Checkpoint.save
 
         def save(self: Any, weights: Any, optimizer: Any, losses: list[float]) -> None:
             original(self, weights, optimizer, losses)
             if len(losses) == stopped_after:
                 raise Killed
 
-        monkeypatch.setattr(lora.Checkpoint, "save", save)
+        monkeypatch.setattr(Checkpoint, "save", save)
         with pytest.raises(Killed):
             train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "a", settings=settings, save_every=0)
         assert not (tmp_path / "a").exists()
-        monkeypatch.setattr(lora.Checkpoint, "save", original)
+        monkeypatch.setattr(Checkpoint, "save", original)
         report = train(tiny("llama"), chat_tokenizer(), toy_examples(), tmp_path / "a", settings=settings)
         assert same(tmp_path / "a", tmp_path / "whole")
         assert report["losses"] == json.loads((tmp_path / "whole" / "training.json").read_text())["losses"]
@@ -231,7 +233,7 @@ class TestResume:
         model, examples = tiny("llama"), toy_examples()
         train(model, chat_tokenizer(), examples, tmp_path / "a", settings=replace(FAST, steps=30))
         adapted = tk.models.adapter.with_adapter(tiny("llama"), tmp_path / "a")
-        settings = replace(FAST, steps=1, batch_tokens=100_000)
+        settings = replace(FAST, steps=1, token_budget=100_000)
         report = train(model, chat_tokenizer(), examples, tmp_path / "b", settings=settings, start=tmp_path / "a")
         assert report["losses"][0] == pytest.approx(mean_loss(adapted, examples), rel=1e-4)
         with pytest.raises(tk.ArgumentError, match="holds no adapter_model"):
@@ -265,13 +267,13 @@ class TestBadInput:
             ({"epochs": -1}, "epochs is -1"),
             ({"steps": 0}, "steps is 0"),
             ({"warmup": 1.0}, "warmup is 1.0"),
-            ({"batch_tokens": 0}, "batch_tokens is 0"),
+            ({"token_budget": 0}, "token_budget is 0"),
             ({"contrastive_margin": 1.5}, "contrastive_margin is 1.5; expected -1 to 1"),
         ],
     )
     def test_settings(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(tk.ArgumentError, match=message):
-            Settings(**options)
+            TrainingSettings(**options)
 
     def test_max_length_beyond_the_context(self, tmp_path: Path) -> None:
         with pytest.raises(tk.ArgumentError, match="max_length is 513; expected 2 to 512, the model's context"):

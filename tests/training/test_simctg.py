@@ -14,10 +14,11 @@ from tests.training.toys import chat_tokenizer, toy_examples
 from truthkit.activations.isotropy import isotropy
 from truthkit.models.adapter import with_adapter
 from truthkit.training.chat import Encoded, Example, encode
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import TrainingSettings
 from truthkit.training.simctg import margin_loss, pair_count
 
-FAST = Settings(lr=1e-2, rank=4, batch_tokens=100_000, steps=1, contrastive_margin=0.5)
+FAST = TrainingSettings(lr=1e-2, rank=4, token_budget=100_000, steps=1, contrastive_margin=0.5)
 
 
 def double_loop(states: torch.Tensor, start: int, margin: float) -> tuple[float, int]:

@@ -16,6 +16,7 @@ from truthkit.activations.positions import Positions, Tokens, selected
 from truthkit.errors import ArgumentError
 from truthkit.hf.compiled import eagerly
 from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers
+from truthkit.text.tokens import padded
 
 Reducer = Literal["keep", "mean"]
 
@@ -207,12 +208,9 @@ def visit_texts(
 
 
 def _padded(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids padded on the right by each text's last token, token numbers, and which are real; (texts, width) each."""
-    lengths = torch.tensor([[len(ids)] for ids in texts])
-    width = int(lengths.max())
-    ids = torch.tensor([[*tokens, *[tokens[-1]] * (width - len(tokens))] for tokens in texts])
-    number = torch.arange(width).expand(len(texts), -1)
-    return ids, number, number < lengths
+    """Ids padded on the right, token numbers, and which are real; (texts, width) each."""
+    ids, mask = padded(texts, side="right")
+    return ids, torch.arange(ids.shape[1]).expand(len(texts), -1), mask.bool()
 
 
 def _visit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import nn
@@ -71,6 +71,12 @@ class Hooked(ABC):
     @prompt_lengths.setter
     def prompt_lengths(self, lengths: Sequence[int] | None) -> None:
         self._tracker.prompt_lengths = lengths
+
+    def reads(self, part: Literal["prompt", "answer"] | None) -> None:
+        """Say that all tokens of the next forwards outside `generate` are of this part of their texts, whatever was
+        read before; None: no longer.
+        """
+        self._tracker.part = part
 
     def __enter__(self) -> Self:
         refuse_compiled(self._given, self.model)

@@ -18,6 +18,7 @@ from truthkit.activations.capture import visit_texts, wide
 from truthkit.activations.passages import PASSAGES
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, final_norm, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.statistics.intervals import FloatArray
@@ -30,7 +31,7 @@ FINAL = "final"
 
 def isotropy(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     texts: Iterable[str] | None = None,
     *,
     layers: Sequence[int] | None = None,
@@ -47,7 +48,7 @@ def isotropy(
 
     Args:
         model: any text or image-text model; PEFT wrappers are looked through.
-        tokenizer: its tokenizer or processor.
+        processor: its tokenizer or processor.
         texts: what is read, without a chat template; None is `PASSAGES`, a few short ones.
         layers: layer numbers, for the outputs of decoder blocks; None is all.
         max_tokens: of a text, and no more than the model's context; the rest is cut off.
@@ -65,13 +66,13 @@ def isotropy(
         raise ArgumentError(f"max_tokens is {max_tokens}; expected at least 2, as isotropy compares tokens.")
     plain = plain_model(model)
     config = plain.config.get_text_config(decoder=True)
-    max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+    max_tokens = min(max_tokens, context_length(plain) or max_tokens)
     if getattr(config, "use_bidirectional_attention", None):
         token_budget = 1  # a text each: others would see their padding
     count = len(decoder_blocks(plain))
     wanted = sorted(set(resolve_layers(range(count) if layers is None else layers, count)))
     names = [f"layer_{layer}" for layer in wanted] + ([FINAL] if count - 1 in wanted else [])
-    encoded, skipped = _encoded(text_tokenizer(tokenizer, "a text"), PASSAGES if texts is None else texts, max_tokens)
+    encoded, skipped = _encoded(text_tokenizer(processor, "a text"), PASSAGES if texts is None else texts, max_tokens)
     values = np.empty((len(encoded), len(names)))
     with tqdm(total=len(encoded), unit="text", desc="isotropy", disable=not progress) as bar:
         for batch in batches([encoded.length(text) for text in range(len(encoded))], token_budget):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from truthkit.parallel import Shards
+
 
 class Moments:
     """Count, mean and (if asked for) scatter of feature rows, for several layers at once.
@@ -55,6 +57,17 @@ class Moments:
             self.scatter.baddbmm_(delta[:, :, None], delta[:, None, :], alpha=self.count * count / total)
         self.mean += delta * (count / total)
         self.count = total
+
+    def merged(self, shards: Shards) -> Moments:
+        """All processes' moments, the same in every process: merged in the order of the processes."""
+        counts, means = shards.gathered(torch.tensor(self.count)), shards.gathered(self.mean)
+        scatters = [None] * shards.count if self.scatter is None else shards.gathered(self.scatter)
+        total = Moments(*self.mean.shape, scatter=self.scatter is not None)
+        for count, mean, scatter in zip(counts, means, scatters, strict=True):
+            part = Moments(0, 0)
+            part.count, part.mean, part.scatter = int(count), mean, scatter
+            total.merge(part)
+        return total
 
     def layer(self, index: int) -> Moments:
         """The moments of one layer, sharing memory; shapes keep a layer dimension of 1."""

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from truthkit.errors import ArgumentError
-from truthkit.text.template import role_spans
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -124,7 +124,7 @@ def selected(positions: Positions, tokens: Tokens) -> torch.Tensor:
         ArgumentError: a passage does not occur in a row's text, or image positions are asked of embeddings.
     """
     if isinstance(positions, tuple):
-        chosen = torch.zeros_like(tokens.real)
+        chosen = tokens.real.new_zeros(tokens.real.shape)
         for position in positions:
             chosen = chosen | _selected(position, tokens)
     else:
@@ -174,7 +174,7 @@ def _in_ranges(position: Text | Characters | Role, tokens: Tokens) -> torch.Tens
         memory[position] = [_token_ranges(position, row, tokens.processor) for row in tokens.text]
     if position not in memory:
         raise ArgumentError(f"positions contains {position!r}, which needs input_ids from the text's first token on.")
-    chosen = torch.zeros_like(tokens.real)
+    chosen = tokens.real.new_zeros(tokens.real.shape)
     for row, ranges in enumerate(memory[position]):
         for first, stop in ranges:
             number = tokens.number[row]
@@ -203,6 +203,8 @@ def _token_ranges(position: Text | Characters | Role, ids: list[int], processor:
             raise ArgumentError(f"positions has {position!r}, but the text has {len(text)} characters: {text[:120]!r}.")
         spans = [(position.start, position.stop)]
     else:
+        from truthkit.text.template import role_spans
+
         spans = role_spans(tokenizer, position.name, text)
     ends = [len(decoded(count)) for count in range(1, len(ids) + 1)] if spans else []
     starts = [0, *ends[:-1]]

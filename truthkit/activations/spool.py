@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from truthkit.parallel import Shards
 
 
 class Spool:
@@ -50,6 +55,19 @@ class Spool:
                 raise OSError(f"{self.path} ends early; it was changed while it was in use.")
             done += count
         return torch.from_numpy(np.frombuffer(data, dtype=self._numpy).reshape(self.rows, self.features))
+
+    @contextmanager
+    def summed(self, shards: Shards) -> Iterator[Spool]:
+        """All processes' states: each has written its own rows, and zeros elsewhere."""
+        with tempfile.TemporaryDirectory(prefix="truthkit-") as folder:
+            dtype = torch.float64 if self._numpy == np.float64 else torch.float32
+            whole = Spool(Path(folder) / "states.bin", self.layers, self.rows, self.features, dtype)
+            for layer in range(self.layers):
+                whole.write_layer(layer, shards.summed(self.read(layer)))
+            try:
+                yield whole
+            finally:
+                whole.close()
 
     def flush(self) -> None:
         """Make sure that all of it is on disk."""

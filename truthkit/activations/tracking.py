@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,6 +20,9 @@ from truthkit.activations.positions import Tokens
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import image_token
 from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, replaced_method
+
+_ENDLESS = 1 << 62
+"""More tokens than any text has."""
 
 
 class Tracker:
@@ -35,12 +38,15 @@ class Tracker:
         item: for each row of it, the item of the caller's batch; (rows,), int64.
         after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
         prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
+        part: for forwards outside `generate` whose tokens are all of a "prompt", or all of an "answer", whatever was
+            read before. None: the beginning of a text says where its prompt ends.
     """
 
     def __init__(self, model: Any, processor: Any = None, observer: Callable[[], None] | None = None):
         self.model, self.processor, self.observer = model, processor, observer
         self._image_token = image_token(model)
         self.prompt_lengths: Sequence[int] | None = None
+        self.part: Literal["prompt", "answer"] | None = None
         self.tokens: Tokens
         self.item: torch.Tensor
         self.after_prompt = False
@@ -107,7 +113,7 @@ class Tracker:
         if self._generating:
             first, self._began = not self._began, True
         else:
-            first = past == 0
+            first = past == 0 or self.part is not None
         self.item = self._items(narrow["rows"], rows, given.device)
         if ids is None:
             prompts = self._prompts_given[self.item.cpu()] if first and self._prompts_given is not None else None
@@ -125,6 +131,9 @@ class Tracker:
         ]
         text = start.pop("text", None)
         prompt, given_count = counts
+        if self.part is not None and not self._generating:
+            self.after_prompt = self.part == "answer"
+            prompt = torch.full_like(prompt, -_ENDLESS if self.after_prompt else _ENDLESS)
         self.tokens = Tokens(
             number, real, prompt, given_count, ids, text, self.processor, self._image_token, start["memory"]
         )

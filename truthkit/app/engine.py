@@ -1,13 +1,12 @@
-"""One model that answers for the page, one run at a time."""
+"""One model that answers for the page."""
 
 from __future__ import annotations
 
 import io
 import random
-import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -16,20 +15,21 @@ from typing import Any, NamedTuple
 import torch
 
 import truthkit
-from truthkit.app.events import Emit, Event, Gone, projections_event, token_event, transforms_event
-from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, Card, RunRequest
+from truthkit.app.events import Emit, Event, projections_event, token_event, transforms_event
+from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, MAX_TEXT, Card, RunRequest
 from truthkit.decoding.catalog import catalog
-from truthkit.decoding.methods.ritual import ritual_in
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
-from truthkit.generation.answers import Answer, Settings, answer, parts_at
+from truthkit.generation.answers import Answer, answer, parts_at
 from truthkit.generation.explain import Step
 from truthkit.generation.pieces import Pieces
+from truthkit.generation.settings import AnswerSettings
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
 from truthkit.printable import printable
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene
+from truthkit.serving.outbox import Gone
 from truthkit.steering.projections import projections
 from truthkit.steering.spec import SteerSpec, parse_layers
 from truthkit.steering.steer import Steering
@@ -40,11 +40,8 @@ from truthkit.text.tokens import text_tokenizer
 _SCENES = "scene-vlm"
 """The test model that has seen nothing but drawn scenes."""
 
-_PATIENCE = 3.0  # seconds for which a run waits for one that is ending, as after a reload of the page
-
-
-class Busy(TruthkitError, RuntimeError):
-    """Another run is not over."""
+Stop = Callable[[], bool]
+"""Asked after every token: whether to end the run there."""
 
 
 class _Loaded(NamedTuple):
@@ -81,9 +78,6 @@ class Engine:
         self._vectors = [_Loaded(spec, spec.load()) for spec in steers]
         for spec, vector in self._vectors:
             vector.steer(model, strength=spec.strength_of(vector), processor=processor, **spec.options)
-        self._free = threading.Lock()
-        self._cancelled = threading.Event()
-        self._run = ""
 
     @property
     def takes_images(self) -> bool:
@@ -117,42 +111,39 @@ class Engine:
                 }
                 for spec, vector in self._vectors
             ],
-            "limits": {"body": MAX_BODY, "cards": MAX_CARDS, "images": MAX_IMAGES, "new_tokens": MAX_NEW_TOKENS},
+            "limits": {
+                "body": MAX_BODY,
+                "cards": MAX_CARDS,
+                "images": MAX_IMAGES,
+                "new_tokens": MAX_NEW_TOKENS,
+                "text": MAX_TEXT,
+            },
         }
 
-    def run(self, request: RunRequest, emit: Emit) -> None:
+    def run(self, request: RunRequest, emit: Emit, stop: Stop = lambda: False) -> None:
         """Answer with one decoder after another; every token goes to `emit` as it comes.
 
-        An error of one decoder goes to its card, and the others still answer.
+        An error of one decoder goes to its card, and the others still answer. One thread at a time may run: the model
+        is one.
 
         Raises:
-            Busy: another run is not over; nothing was emitted.
             Gone: of `emit`; it ends the run.
         """
-        if not self._free.acquire(timeout=_PATIENCE):
-            raise Busy("the model is answering another page; wait until it is done, or cancel it there.")
         started = time.perf_counter()
-        try:
-            self._cancelled.clear()
-            self._run = request.run
-            first: Answer | None = None
-            for index, card in enumerate(request.cards):
-                if self._cancelled.is_set():
-                    break
-                emit({"event": "answering", "index": index})
-                try:
-                    one = self._answer(index, card, request, first, emit)
-                except Gone:
-                    raise
-                except Exception as error:
-                    emit(_error_event(index, error))
-                else:
-                    first = one if index == 0 else first
-            seconds = round(time.perf_counter() - started, 3)
-            emit({"event": "end", "cancelled": self._cancelled.is_set(), "seconds": seconds})
-        finally:
-            self._run = ""
-            self._free.release()
+        first: Answer | None = None
+        for index, card in enumerate(request.cards):
+            if stop():
+                break
+            emit({"event": "answering", "index": index})
+            try:
+                one = self._answer(index, card, request, first, emit, stop)
+            except Gone:
+                raise
+            except Exception as error:
+                emit(_error_event(index, error))
+            else:
+                first = one if index == 0 else first
+        emit({"event": "end", "cancelled": stop(), "seconds": round(time.perf_counter() - started, 3)})
 
     def scene(self) -> bytes:
         """A drawn scene as a PNG file, another one every time."""
@@ -160,19 +151,9 @@ class Engine:
         render(sample_scene(random.Random(), bias=0.0), size=256).save(stream, "PNG")
         return stream.getvalue()
 
-    def cancel(self, run: str) -> bool:
-        """End the run of that name after its current token; False if it is not the one that runs."""
-        if not run or run != self._run:
-            return False
-        self._cancelled.set()
-        return True
-
-    def close(self, timeout: float = 10.0) -> None:
-        """End what runs and wait until it has; no run begins afterwards."""
-        self._cancelled.set()
-        self._free.acquire(timeout=timeout)
-
-    def _answer(self, index: int, card: Card, request: RunRequest, first: Answer | None, emit: Emit) -> Answer:
+    def _answer(
+        self, index: int, card: Card, request: RunRequest, first: Answer | None, emit: Emit, stop: Stop
+    ) -> Answer:
         spec = card.spec()
         passage = passage_in_front(request.context) if request.context and spec.takes("context") else ""
         decoder = self._decoder(spec, request, passage)
@@ -183,7 +164,7 @@ class Engine:
             raw=request.raw,
             images=request.images,
         )
-        settings = Settings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
+        settings = AnswerSettings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
         pieces = Pieces(text_tokenizer(self.processor, "an answer"))
 
         def on_token(token: int, step: Step | None) -> None:
@@ -200,12 +181,12 @@ class Engine:
                 settings,
                 explain=True,
                 on_token=on_token,
-                stop=self._cancelled.is_set,
+                stop=stop,
             )
             emit(_answer_event(index, one, first))
             self._project(index, inputs, one, steerings, emit)
-        if (ritual := ritual_in(decoder)) is not None:
-            sheets = transforms_event(index, ritual, request.images, self._cancelled.is_set)
+        if "chosen" in one.notes:
+            sheets = transforms_event(index, one.notes, request.images, stop)
             if sheets is not None:
                 emit(sheets)
         return one
@@ -225,6 +206,11 @@ class Engine:
 
     def _steerings(self, card: Card) -> list[Steering]:
         """A steering for each loaded vector that the card uses."""
+        if card.steering and len(card.steering) != len(self._vectors):
+            raise ArgumentError(
+                f"steering has {len(card.steering)} entries; expected one for each vector, of which the app has "
+                f"{len(self._vectors)}."
+            )
         steerings = []
         for (spec, vector), use in zip(self._vectors, card.steering, strict=False):
             if use.strength:

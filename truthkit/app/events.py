@@ -13,18 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-from truthkit.decoding.methods.ritual import RITUAL
-from truthkit.decoding.methods.ritual_plus import RITUALPlus
+from truthkit.decoding.engine.source import Notes
 from truthkit.generation.explain import Candidate, Step
 from truthkit.images.transforms import TRANSFORMS, transformed
 from truthkit.printable import printable
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]
-
-
-class Gone(Exception):
-    """Nobody listens to the events any more."""
 
 
 _THUMBNAIL = 320  # pixels of the longer side
@@ -59,25 +54,23 @@ def projections_event(index: int, vector: int, values: Mapping[int, Iterable[flo
     return {"event": "projections", "index": index, "vector": vector, "layers": layers}
 
 
-def transforms_event(
-    index: int, ritual: RITUAL, images: Iterable[Image.Image], stop: Callable[[], bool]
-) -> Event | None:
+def transforms_event(index: int, notes: Notes, images: Iterable[Image.Image], stop: Callable[[], bool]) -> Event | None:
     """Each image with its six transforms as RITUAL would draw them for the last prompt, the drawn one marked.
 
     Blur and jitter take seconds on a photo at full size, so `stop` is asked in between; None if it says so.
     """
     sheets = []
-    for image, drawn, seed in zip(images, ritual.chosen[0], ritual.seeds[0], strict=True):
+    for image, drawn, seed in zip(images, notes["chosen"][0], notes["seeds"][0], strict=True):
         cells = [{"name": "original", "src": _data_url(image), "drawn": False}]
         for name in TRANSFORMS:
             if stop():
                 return None
-            made, _ = transformed(image, name, seed=seed, size=ritual.crop_size)
+            made, _ = transformed(image, name, seed=seed, size=notes["crop_size"])
             cells.append({"name": name.replace("_", " "), "src": _data_url(made), "drawn": name == drawn})
         sheets.append(cells)
     event: Event = {"event": "transforms", "index": index, "sheets": sheets, "reply": None, "fell_back": False}
-    if isinstance(ritual, RITUALPlus):
-        event |= {"reply": printable(ritual.replies[0]), "fell_back": ritual.fell_back[0]}
+    if "replies" in notes:
+        event |= {"reply": printable(notes["replies"][0]), "fell_back": notes["fell_back"][0]}
     return event
 
 

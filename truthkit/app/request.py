@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import reprlib
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,19 @@ from typing import Any
 from PIL import Image
 
 from truthkit.decoding.spec import DecoderSpec, parse_spec, spec_of
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, did_you_mean
 from truthkit.images.reading import read_image
 
-MAX_BODY = 64 * 2**20
+MAX_BODY = 32 * 2**20
 """Bytes of a request; images come as base64 inside."""
+MAX_TEXT = 200_000
+"""Characters of prompt, system message and passage together."""
 MAX_IMAGES = 4
 MAX_PIXELS = 40_000_000
 """Of one image."""
 MAX_CARDS = 8
 MAX_NEW_TOKENS = 4096
+_MAX_OPTION = 10_000  # characters
 _LARGEST = 1e30
 
 
@@ -64,7 +68,7 @@ class RunRequest:
         run: the page's own name for this run, to cancel it by.
         prompt, system, context, raw: as in `truthkit generate`; "" where there is none.
         images: upright RGB.
-        settings: fields of `truthkit.generation.answers.Settings`.
+        settings: fields of `truthkit.generation.settings.AnswerSettings`.
         cards: the decoders.
     """
 
@@ -84,35 +88,42 @@ def read_request(document: Any) -> RunRequest:
     Raises:
         ArgumentError: a field is missing or not of its kind, or an image cannot be read or is too large.
     """
-    fields = _object(document, "the request")
-    settings = _object(fields.get("settings", {}), "settings")
+    fields = _object(document, "the request", "run prompt system context raw images settings cards")
+    settings = _object(fields.get("settings", {}), "settings", "max_new_tokens sample temperature top_p seed")
+    texts = {name: _text(fields, name, MAX_TEXT) for name in ("prompt", "system", "context")}
+    if (length := sum(map(len, texts.values()))) > MAX_TEXT:
+        raise ArgumentError(
+            f"prompt, system message and passage have {length} characters; shorten them to {MAX_TEXT} together."
+        )
     images = _list(fields.get("images", []), "images", MAX_IMAGES)
     cards = _list(fields.get("cards"), "cards", MAX_CARDS)
     if not cards:
         raise ArgumentError("there is no decoder to answer; add one.")
     return RunRequest(
-        run=_text(fields, "run"),
-        prompt=_text(fields, "prompt"),
-        system=_text(fields, "system").strip(),
-        context=_text(fields, "context").strip(),
-        raw=bool(fields.get("raw", False)),
-        images=tuple(_image(image, number) for number, image in enumerate(images, start=1)),
+        run=_text(fields, "run", 100),
+        prompt=texts["prompt"],
+        system=texts["system"].strip(),
+        context=texts["context"].strip(),
+        raw=_flag(fields, "raw"),
         settings={
             "max_new_tokens": _integer(settings, "max_new_tokens", 64, 1, MAX_NEW_TOKENS),
-            "sample": bool(settings.get("sample", False)),
+            "sample": _flag(settings, "sample"),
             "temperature": _number(settings, "temperature"),
             "top_p": _number(settings, "top_p"),
             "seed": _integer(settings, "seed", 0, 0, 2**63 - 1),
         },
         cards=tuple(map(_card, cards)),
+        images=tuple(_image(image, number) for number, image in enumerate(images, start=1)),
     )
 
 
 def _card(document: Any) -> Card:
-    fields = _object(document, "a decoder")
+    fields = _object(document, "a decoder", "decoder options steering")
     written = fields.get("options")
     options = None if written is None else {key: _text(written, key) for key in _object(written, "options")}
-    steering = (_object(one, "steering") for one in _list(fields.get("steering", []), "steering", 16))
+    steering = [
+        _object(one, "steering", "strength layers") for one in _list(fields.get("steering", []), "steering", 16)
+    ]
     uses = tuple(Steer(_number(one, "strength") or 0.0, _text(one, "layers").strip()) for one in steering)
     return Card(_text(fields, "decoder"), options, uses)
 
@@ -140,9 +151,15 @@ def _pixels(content: bytes) -> int:
         return 0
 
 
-def _object(value: Any, name: str) -> dict[str, Any]:
+def _object(value: Any, name: str, known: str | None = None) -> dict[str, Any]:
+    """A JSON object, whose fields are among `known`, words of a text."""
     if not isinstance(value, dict):
         raise ArgumentError(f"{name} is not a JSON object.")
+    names = value if known is None else known.split()
+    for field in value:
+        if field not in names:
+            meant = did_you_mean(field[:100], names)
+            raise ArgumentError(f"{name} has a field {reprlib.repr(field)}{meant}; expected {', '.join(names)}.")
     return value
 
 
@@ -152,10 +169,22 @@ def _list(value: Any, name: str, most: int) -> list[Any]:
     return value
 
 
-def _text(fields: dict[str, Any], name: str) -> str:
+def _text(fields: dict[str, Any], name: str, most: int = _MAX_OPTION) -> str:
     value = fields.get(name, "")
+    name = name if len(name) <= 100 else reprlib.repr(name)
     if not isinstance(value, str):
-        raise ArgumentError(f"{name} is {value!r}; expected text.")
+        raise ArgumentError(f"{name} is {reprlib.repr(value)}; expected text.")
+    if len(value) > most:
+        raise ArgumentError(f"{name} has {len(value)} characters; shorten it to {most}.")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ArgumentError(f"{name} has half a character, a lone surrogate; expected text that UTF-8 can hold.")
+    return value
+
+
+def _flag(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} is {reprlib.repr(value)}; expected true or false.")
     return value
 
 
@@ -164,12 +193,12 @@ def _number(fields: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
-        raise ArgumentError(f"{name} is {value!r}; expected a number.")
+        raise ArgumentError(f"{name} is {reprlib.repr(value)}; expected a number.")
     return float(value)
 
 
 def _integer(fields: dict[str, Any], name: str, default: int, least: int, most: int) -> int:
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ArgumentError(f"{name} is {value!r}; expected an integer from {least} to {most}.")
+        raise ArgumentError(f"{name} is {reprlib.repr(value)}; expected an integer from {least} to {most}.")
     return value

@@ -1,33 +1,30 @@
-"""The page over HTTP: six paths, nothing from the file system, and only for who knows the token.
+"""The page over HTTP: its files and four paths under /api, for who knows the token of this start.
 
-The standard library's server is enough for one person on one machine, and adds nothing to install. What it leaves open
-is closed here: requests under a foreign host name (DNS rebinding), from a foreign page (cross-site requests), without
-the token of this start (other users of the machine), or larger than `MAX_BODY`.
+`truthkit.serving` says who may ask and how much, and has the line before the model. While a run waits it is told how
+many are before it; its answers follow on the same response, one JSON document per line.
 """
 
 from __future__ import annotations
 
-import errno
-import hmac
-import ipaddress
 import json
-import os
 import secrets
-import socket
-import socketserver
-import sys
-import traceback
-from contextlib import suppress
+from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from truthkit.app.engine import Busy, Engine
-from truthkit.app.events import Event, Gone
 from truthkit.app.request import MAX_BODY, read_request
-from truthkit.errors import ArgumentError
+from truthkit.serving.answers import Endpoint, routed, with_errors, with_headers
+from truthkit.serving.asgi import App, Receive, Refused, Scope, Send, header
+from truthkit.serving.bodies import Documents, limited
+from truthkit.serving.guards import for_hosts, own_host, with_token
+from truthkit.serving.line import Full, Job, Line
+from truthkit.serving.listening import Listener
+from truthkit.serving.outbox import Outbox
+
+if TYPE_CHECKING:
+    from truthkit.app.engine import Engine
+    from truthkit.app.events import Event
 
 _STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -53,221 +50,122 @@ _HEADERS = {
 }
 
 
-class Server(socketserver.ThreadingTCPServer):
+class Server:
     """Listens on `host` and `port`, 0 for a free one, and serves the page once there is an engine.
 
     Attributes:
         token: of this start; every request under /api must bring it.
         url: what to open, with the token behind the #, where no server and no log sees it.
+        port: the one that was taken.
 
     Raises:
+        MissingExtraError: starlette or uvicorn is not installed.
         ArgumentError: there is no such address on this machine, or the port is in use.
     """
-
-    allow_reuse_address = os.name == "posix"
-    daemon_threads = True
-
-    engine: Engine
 
     def __init__(self, host: str = "127.0.0.1", port: int = 7860):
         self.host = host
         self.token = secrets.token_urlsafe(24)
-        self.static = {
-            path: (files("truthkit.app") / "static" / name).read_bytes() for path, (name, _) in _STATIC.items()
-        }
-        try:
-            self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            super().__init__((host, port), _Handler)
-        except OverflowError:
-            raise ArgumentError(f"port is {port}; expected 0 to 65535.") from None
-        except OSError as error:
-            way_out = " Port 0 takes a free one." if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
-            reason = error.strerror or error
-            raise ArgumentError(f"the page cannot be served at {host}, port {port}: {reason}.{way_out}") from None
+        self._listener = Listener(host, port)
+        self.port = self._listener.port
+        self.url = f"{self._listener.origin}/#token={self.token}"
 
-    @property
-    def url(self) -> str:
-        """The page's address."""
-        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        shown = f"[{shown}]" if ":" in shown else shown
-        return f"http://{shown}:{self.server_address[1]}/#token={self.token}"
+    def serve(self, engine: Engine, seconds: float = 600.0) -> None:
+        """Serve the page until `shutdown` or Ctrl-C, which is raised here again; then end the run, if there is one.
 
-    def knows_host(self, name: str) -> bool:
-        """Whether `name`, of a Host header, can only mean this machine.
-
-        A loopback address or "localhost", the host that was asked for, or, where that is all addresses of the machine,
-        any address and the machine's own name.
+        Args:
+            engine: what answers.
+            seconds: that one run may have the model.
         """
-        if name in ("localhost", "127.0.0.1", "::1", self.host.lower()):
-            return True
-        if self.host not in ("0.0.0.0", "::"):
-            return False
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return name == socket.gethostname().lower()
-        return True
+        line = Line(seconds)
+        app = with_token(limited(routed(_routes(engine, line)), MAX_BODY), self.token, under="/api/")
+        app = with_headers(with_errors(for_hosts(app, own_host(self.host))), _HEADERS)
+        self._listener.serve(app, line.close)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that hangs up between two requests is no error; everything else is shown."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            super().handle_error(request, client_address)
+    def shutdown(self) -> None:
+        """From any thread: end `serve`."""
+        self._listener.stop()
 
-    def serve(self, engine: Engine) -> None:
-        """Serve the page until `shutdown` or an exception, such as Ctrl-C; then end the run, if there is one."""
-        self.engine = engine
-        try:
-            self.serve_forever()
-        finally:
-            self.server_close()
-            engine.close()
+    def close(self) -> None:
+        """Give the port back, where `serve` never ran."""
+        self._listener.close()
 
 
-class _Refused(Exception):
-    """A request that gets an error instead of an answer."""
+def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import JSONResponse, Response
 
-    def __init__(self, status: HTTPStatus, message: str):
-        super().__init__(message)
-        self.status = status
+    documents = Documents()
 
+    def static(name: str, kind: str) -> Endpoint:
+        content = (files("truthkit.app") / "static" / name).read_bytes()
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    server_version, sys_version = "truthkit", ""
-    protocol_version = "HTTP/1.1"
-    timeout = 30.0  # seconds that a connection may stand still
-    _streaming = False
+        async def endpoint(_scope: Scope, _receive: Receive) -> App:
+            return Response(content, media_type=kind)
 
-    def do_GET(self) -> None:
-        api = {"/api/about": self._about, "/api/scene": self._scene}
-        self._guarded(dict.fromkeys(_STATIC, self._send_static) | api)
+        return endpoint
 
-    def do_POST(self) -> None:
-        self._guarded({"/api/run": self._run, "/api/cancel": self._cancel})
+    async def about(_scope: Scope, _receive: Receive) -> App:
+        return JSONResponse(engine.about())
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class calls it so)
-        """Requests are no news on one's own machine."""
+    async def scene(_scope: Scope, _receive: Receive) -> App:
+        return Response(await run_in_threadpool(engine.scene), media_type="image/png")
 
-    def _guarded(self, routes: dict[str, Any]) -> None:
-        """Answer by the route, or with what is wrong."""
-        try:
-            self._check_host()
-            if (route := routes.get(self.path)) is None:
-                raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing at this address.")
-            if self.path.startswith("/api/"):
-                self._check_token()
-            route()
-        except _Refused as refused:
-            self._send_error(refused.status, str(refused))
-        except ArgumentError as error:
-            self._send_error(HTTPStatus.BAD_REQUEST, " ".join(str(error).split()))
-        except Busy as error:
-            self._send_error(HTTPStatus.CONFLICT, str(error))
-        except (Gone, ConnectionError, TimeoutError):
-            self.close_connection = True
-        except Exception as error:
-            traceback.print_exception(error)
-            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
-
-    # -- checks --------------------------------------------------------------------------------------------------------
-
-    def _check_host(self) -> None:
-        hosts = self.headers.get_all("Host", [])
-        if len(hosts) != 1 or not self.server.knows_host(_name(hosts[0])):
-            raise _Refused(
-                HTTPStatus.FORBIDDEN, "this host name is not that of truthkit app; use the address it printed."
-            )
-        origin = self.headers.get("Origin")
-        if origin is not None and origin.lower() != f"http://{hosts[0].lower()}":
-            raise _Refused(HTTPStatus.FORBIDDEN, "requests from other pages are refused.")
-
-    def _check_token(self) -> None:
-        given = self.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self.server.token}".encode()):
-            raise _Refused(
-                HTTPStatus.UNAUTHORIZED,
-                "the token is missing or of an earlier start; open the whole address that truthkit app printed.",
-            )
-
-    def _body(self) -> Any:
-        """The JSON document that was sent."""
-        if self.headers.get_content_type() != "application/json":
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json.")
-        length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit():
-            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length.")
-        if int(length) > MAX_BODY:
-            limit = MAX_BODY // 2**20
-            raise _Refused(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request is larger than {limit} MB; use smaller images."
-            )
-        try:
-            return json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "the request is not JSON.") from None
-
-    # -- routes --------------------------------------------------------------------------------------------------------
-
-    def _send_static(self) -> None:
-        self._send(HTTPStatus.OK, self.server.static[self.path], _STATIC[self.path][1])
-
-    def _about(self) -> None:
-        self._send_json(HTTPStatus.OK, self.server.engine.about())
-
-    def _scene(self) -> None:
-        self._send(HTTPStatus.OK, self.server.engine.scene(), "image/png")
-
-    def _cancel(self) -> None:
-        document = self._body()
+    async def cancel(scope: Scope, receive: Receive) -> App:
+        document = await documents.read(scope, receive, lambda document: document)
         run = document.get("run") if isinstance(document, dict) else None
-        self._send_json(HTTPStatus.OK, {"cancelled": isinstance(run, str) and self.server.engine.cancel(run)})
+        return JSONResponse({"cancelled": isinstance(run, str) and line.cancel(run)})
 
-    def _run(self) -> None:
-        """Stream the run's events, one JSON document per line, until the connection closes."""
-        request = read_request(self._body())
+    async def run(scope: Scope, receive: Receive) -> App:
+        name, document = await documents.read(scope, receive, lambda document: (read_request(document).run, document))
+        return _streamed(engine, line, name, document, int(header(scope, "content-length")[0]))
 
-        def emit(event: Event) -> None:
-            line = json.dumps(event, allow_nan=False).encode() + b"\n"
-            try:
-                if not self._streaming:
-                    self._begin(HTTPStatus.OK, "application/x-ndjson", {"Connection": "close"})
-                    self._streaming = True
-                self.wfile.write(line)
-            except OSError as error:
-                raise Gone from error
-
-        self.server.engine.run(request, emit)
-
-    # -- answers -------------------------------------------------------------------------------------------------------
-
-    def _begin(self, status: HTTPStatus, kind: str, more: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, **_HEADERS, **more}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def _send(self, status: HTTPStatus, content: bytes, kind: str, more: dict[str, str] | None = None) -> None:
-        self._begin(status, kind, {"Content-Length": str(len(content)), **(more or {})})
-        self.wfile.write(content)
-
-    def _send_json(self, status: HTTPStatus, document: Any, more: dict[str, str] | None = None) -> None:
-        self._send(status, json.dumps(document).encode(), "application/json", more)
-
-    def _send_error(self, status: HTTPStatus, message: str) -> None:
-        """The error, on a connection that closes: what is left of the request is not read.
-
-        A stream that has begun just ends; the page knows from the missing "end" that it was cut short.
-        """
-        self.close_connection = True
-        if self._streaming:
-            return
-        with suppress(ConnectionError, TimeoutError):
-            self._send_json(status, {"error": message}, {"Connection": "close"})
+    return {
+        **{path: {"GET": static(name, kind)} for path, (name, kind) in _STATIC.items()},
+        "/api/about": {"GET": about},
+        "/api/scene": {"GET": scene},
+        "/api/run": {"POST": run},
+        "/api/cancel": {"POST": cancel},
+    }
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without port and brackets; "" where there is none."""
+def _streamed(engine: Engine, line: Line, name: str, document: Any, size: int) -> App:
+    """The response that stands in the line, and then is the run's events; it ends the run when its client leaves.
+
+    The document waits as it came, and its images are decoded when it is its turn: decoded they are far larger.
+
+    Raises:
+        Refused: too many are waiting.
+    """
+    from starlette.responses import StreamingResponse
+
+    outbox = Outbox()
+
+    def emit(event: Event) -> None:
+        if event["event"] == "end":
+            event = {**event, "limit": line.seconds if job.overdue else None}
+        outbox.put(json.dumps(event, allow_nan=False).encode() + b"\n")
+
+    def work(stop: Callable[[], bool]) -> None:
+        engine.run(read_request(document), emit, stop)
+
+    def moved(ahead: int) -> None:
+        emit({"event": "waiting", "ahead": ahead})
+
+    job = Job(work, moved, outbox.close, name=name, weight=size)
     try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        line.join(job)
+    except Full as full:
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(full)) from None
+
+    async def response(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            stream = StreamingResponse(
+                outbox.contents(), media_type="application/x-ndjson", headers={"Connection": "close"}
+            )
+            await stream(scope, receive, send)
+        finally:
+            outbox.leave()
+            line.leave(job)
+
+    return response

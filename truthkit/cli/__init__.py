@@ -1,7 +1,7 @@
 """The `truthkit` command. One module per subcommand, each with `add_parser(subparsers)` and `run(args)`.
 
 `add_parser` adds its parser and sets `run` as its default; `run` returns the exit code. Torch and transformers are
-imported inside `run` only, so that help is instant.
+imported inside `run` only, after all that was typed has been checked, so that help and mistakes are instant.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 import truthkit
+from truthkit.cli.parser import Parser
 from truthkit.errors import ArgumentError, TruthkitError
 
 COMMANDS = (
@@ -56,11 +57,10 @@ example:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, subcommands included."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="truthkit",
         description="Truthful decoding, steering and benchmarks for Hugging Face models.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action="version", version=f"truthkit {truthkit.__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -71,18 +71,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (they are listed in `truthkit --help`)."""
-    try:
-        args = build_parser().parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or EXIT_OK)
     debug = os.environ.get("TRUTHKIT_DEBUG") == "1"
     usual = warnings.formatwarning
     if not debug:
         warnings.formatwarning = _warning
     try:
+        args = build_parser().parse_args(argv)
         code = args.run(args)
         sys.stdout.flush()
         return int(code)
+    except SystemExit as stop:  # help, or the version
+        return int(stop.code or EXIT_OK)
     except TruthkitError as error:
         if debug:
             raise

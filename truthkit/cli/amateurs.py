@@ -8,6 +8,18 @@ from typing import Any
 from truthkit.errors import NotAvailableError
 
 
+def check_amateur(name: str) -> None:
+    """Look whether there is something at `name`, where that is a path.
+
+    Raises:
+        NotAvailableError: there is not.
+    """
+    if name.startswith((".", "/", "~")) and not (path := Path(name).expanduser()).exists():
+        raise NotAvailableError(
+            f"the amateur {name!r} is no adapter within reach, and no model: there is nothing at {path.absolute()}."
+        )
+
+
 def amateur(name: str, model: Any, dtype: str | None) -> Any:
     """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model.
 

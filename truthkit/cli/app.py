@@ -6,7 +6,10 @@ import argparse
 import sys
 from typing import Any
 
-from truthkit.cli.model_options import add_model_options
+from truthkit.cli.amateurs import amateur, check_amateur
+from truthkit.cli.files import readable
+from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.steering.spec import parse_steer
 
 _EPILOG = """\
 The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
@@ -27,7 +30,6 @@ def add_parser(subparsers: Any) -> None:
         help="a local page: answers side by side as they are made",
         description="Serve a page on this machine: type a prompt or drop an image, and see decoders answer.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     models = parser.add_argument_group("models")
     add_model_options(models)
@@ -44,8 +46,15 @@ def add_parser(subparsers: Any) -> None:
         help="a vector to steer by and to project tokens on, as in v.safetensors:1.5,layers=10+12; repeat for more",
     )
     page = parser.add_argument_group("page")
-    page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1)")
-    page.add_argument("--port", type=int, default=7860, metavar="N", help="0 takes a free one (default: 7860)")
+    page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on")
+    page.add_argument("--port", type=_port, default=7860, metavar="N", help="0 takes a free one")
+    page.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="seconds for which one run may have the model",
+    )
     page.add_argument(
         "--open",
         action="store_true",
@@ -56,15 +65,19 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C, which is the way to end it: 0."""
+    check_model_options(args)
+    steers = [parse_steer(text) for text in args.steer or ()]
+    for steer in steers:
+        readable(steer.path, "--steer")
+    for name in args.amateur or ():
+        check_amateur(name)
+
     from truthkit.app.engine import Engine
     from truthkit.app.server import Server
     from truthkit.cli import rendering
-    from truthkit.cli.amateurs import amateur
     from truthkit.models import load
     from truthkit.models.bundled import DEFAULT
-    from truthkit.steering.spec import parse_steer
 
-    steers = [parse_steer(text) for text in args.steer or ()]
     server = Server(args.host, args.port)  # a port in use is no news to wait for
     with rendering.working("loading the model"):
         model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
@@ -78,10 +91,26 @@ def run(args: argparse.Namespace) -> int:
 
         webbrowser.open(server.url)
     try:
-        server.serve(engine)
+        server.serve(engine, args.time_limit)
     except KeyboardInterrupt:
         print("truthkit app: stopped", file=sys.stderr)
     return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected 0 to 65535.")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a number of seconds above 0.")
+    return seconds
 
 
 def _is_loopback(host: str) -> bool:

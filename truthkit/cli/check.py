@@ -6,9 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from truthkit.cli.model_options import add_model_options
+from truthkit.cli.files import readable
+from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.cli.parser import at_least
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.errors import ArgumentError
+from truthkit.steering.spec import SteerSpec, parse_steer
 
 if TYPE_CHECKING:
     from truthkit.factcheck.checker import Check
@@ -33,7 +36,6 @@ def add_parser(subparsers: Any) -> None:
         help="the verdict on a claim, with its explanation",
         description="Check claims: a probability for every verdict, and an explanation with its noise left out.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="a claim; - reads one per line from standard input")
     parser.add_argument("--file", metavar="FILE", help="read one claim per line; blank lines are skipped")
@@ -45,7 +47,9 @@ def add_parser(subparsers: Any) -> None:
         )
     parser.add_argument("--labels", metavar="A,B,...", help="the verdicts to choose from (default: true,half,false)")
     parser.add_argument("--no-explanation", action="store_true", help="the verdict only")
-    parser.add_argument("--max-new-tokens", type=int, default=160, metavar="N", help="(default: 160)")
+    parser.add_argument(
+        "--max-new-tokens", type=at_least(1), default=160, metavar="N", help="of an explanation, at most"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of text")
     parser.set_defaults(run=run)
 
@@ -57,12 +61,15 @@ def run(args: argparse.Namespace) -> int:
     if args.evidence is not None and not args.evidence.strip():
         raise ArgumentError("--evidence is empty; pass what is known, or leave it out.")
 
+    check_model_options(args)
+    specs = {name: _spec(text) for name in ("style", "substance") if (text := getattr(args, name))}
+
     from truthkit.cli import rendering
     from truthkit.factcheck.checker import FactChecker
     from truthkit.factcheck.claims import LABELS_3
     from truthkit.models import load
 
-    vectors = {name: _guide(text) for name in ("style", "substance") if (text := getattr(args, name))}
+    vectors = {name: _guide(spec) for name, spec in specs.items()}
     with rendering.working("loading the model"):
         model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
     checker = FactChecker(
@@ -81,16 +88,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _guide(text: str) -> Guide:
-    """The guide of FILE, or with the strength of FILE:STRENGTH."""
-    from dataclasses import replace
-
-    from truthkit.factcheck.guide import Guide, as_guide
-    from truthkit.steering.spec import parse_steer
-
+def _spec(text: str) -> SteerSpec:
+    """FILE or FILE:STRENGTH, of a file that is there."""
     spec = parse_steer(text)
     if spec.options:
         raise ArgumentError(f"{text!r} has options; expected FILE or FILE:STRENGTH, the rest stands in the file.")
+    readable(spec.path, "the vector")
+    return spec
+
+
+def _guide(spec: SteerSpec) -> Guide:
+    """The guide of the file, with the strength that was written, if one was."""
+    from dataclasses import replace
+
+    from truthkit.factcheck.guide import Guide, as_guide
+
     vector = spec.load()
     if spec.strength is not None and len(vector) == 1:
         return Guide(vector, spec.strength)

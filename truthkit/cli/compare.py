@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from truthkit.errors import ArgumentError
+
 _EPILOG = """\
 Differences are B minus A with paired bootstrap intervals over images or questions; right and wrong answers are tested
 by McNemar's exact test.
@@ -22,34 +24,37 @@ def add_parser(subparsers: Any) -> None:
         help="two runs of a benchmark, with paired tests",
         description="Compare two runs of `truthkit eval` over the same items.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("before", type=Path, metavar="A", help="folder of the one run")
     parser.add_argument("after", type=Path, metavar="B", help="folder of the other")
-    parser.add_argument("--show", type=int, default=5, metavar="N", help="items gained and lost to show (default: 5)")
+    parser.add_argument("--show", type=int, default=5, metavar="N", help="items gained and lost to show")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the differences, and items that flipped."""
+    if args.show < 0:
+        raise ArgumentError(f"--show is {args.show}; expected 0 or more.")
     from rich.table import Table
     from rich.text import Text
 
-    from truthkit.cli.rendering import Output, printable
     from truthkit.evaluation.report.compare import compare, read_run
+    from truthkit.evaluation.tasks import benchmark_of
+    from truthkit.output import Output
+    from truthkit.printable import printable
 
     before, after = read_run(args.before), read_run(args.after)
     found = compare(before, after)
     console = Output()
     table = Table(title=Text(f"{after.name} against {before.name}"), title_justify="left")
-    for column in ("metric", "A", "B", "difference", "95 % interval", "p"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+    for column in ("metric", "A", "B", "difference", "95 % interval", "p", ""):
+        table.add_column(column, justify="right" if column not in ("metric", "") else "left")
+    benchmark = benchmark_of(before.summary["config"]["task"])
     for name, change in found.changes.items():
-        value = found.before[name]
-        span = f"{change.low:+.4f} to {change.high:+.4f}"
-        table.add_row(
-            name, f"{value:.4f}", f"{value + change.value:.4f}", f"{change.value:+.4f}", span, f"{change.p:.3g}"
-        )
+        metric, value = benchmark.metric(name), found.before[name]
+        values = [metric.plain(value), metric.plain(value + change.value), metric.plain(change.value, sign="+")]
+        span = f"{metric.plain(change.low, sign='+')} to {metric.plain(change.high, sign='+')}"
+        table.add_row(name, *values, span, f"{change.p:.3g}", metric.reading)
     console.print(table)
     if found.answers is not None:
         test = found.answers

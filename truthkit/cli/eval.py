@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truthkit.cli.model_options import add_model_options
+from truthkit.cli.amateurs import check_amateur
+from truthkit.cli.files import existing, writable_folder
+from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.benchmark import Benchmark, Grid
 from truthkit.evaluation.running.hub import fetch, is_hub
-from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.tasks import benchmarks
 
 if TYPE_CHECKING:
     from truthkit.decoding.spec import DecoderSpec
+    from truthkit.evaluation.running.task import Task
+    from truthkit.steering.spec import SteerSpec
 
 _EPILOG = """\
 tasks:
@@ -24,14 +29,15 @@ tasks:
 a folder, as `hf download NAME --repo-type dataset --local-dir FOLDER` puts it there. It becomes the benchmark's own
 files in truthkit's cache ($TRUTHKIT_CACHE), which later runs read without a network.
 
-Where choices are scored (truthfulqa, factor), a decoder's plausibility constraint gives all that is outside it a
-probability of zero: turn it off, as in dola:beta=0, or say that it was on. In factcheck it holds for explanations only.
+Where choices are scored, a decoder's plausibility constraint gives all that is outside it a probability of zero: turn
+it off, as in dola:beta=0, or say that it was on.
 
 DIR/records.jsonl has a line per item, on the disk as soon as it is done: run the same command again after an
 interruption, and it goes on. DIR/summary.json has the metrics with 95 % intervals, the settings, the checksums of the
-data and the versions. With --controls the folder has a folder per run: the decoder's, greedy, and, where answers are
-written, sampling at temperature 1 / (1 + alpha) and the plausibility constraint alone, which explain much of what
-contrastive decoders gain. With several processes, `accelerate launch -m truthkit.cli eval ...` shares the items out.
+data and the versions. With --controls the folder has a folder per run: the decoder's, and those that an honest table
+puts beside it: greedy, and, where answers are written, sampling, sampling at the lower temperature that the decoder's
+formula comes near, and its plausibility constraint alone. They explain much of what contrastive decoders gain. With
+several processes, `accelerate launch -m truthkit.cli eval ...` shares the items out.
 
 examples:
 {examples}
@@ -44,10 +50,9 @@ def add_parser(subparsers: Any) -> None:
         "eval",
         help="run a benchmark",
         description="Run a benchmark on a model under a decoder; interrupted runs go on where they were.",
-        epilog=_EPILOG.format(tasks=described_tasks(), examples="\n".join(f"  {example}" for example in examples())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_epilog,
     )
-    parser.add_argument("task", metavar="TASK", choices=list(TASKS), help=", ".join(TASKS))
+    parser.add_argument("task", metavar="TASK", choices=list(benchmarks()), help=", ".join(benchmarks()))
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="the benchmark's file or folder; hub or hub:NAME fetches it"
     )
@@ -64,35 +69,98 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of written answers (default: the task's)")
     parser.add_argument("--sample", action="store_true", help="draw tokens, each item by its own seed")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="for --sample (default: 1)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="for --sample")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
     parser.add_argument("--no-sharing", action="store_true", help="read shared prompts anew for every choice")
     add_task_options(parser)
     parser.set_defaults(run=run)
 
 
+def _epilog() -> str:
+    shown = "\n".join(f"  {one}" for one in examples("eval", benchmarks().values()))
+    return _EPILOG.format(tasks=described_tasks(), examples=shown)
+
+
+class _Run(NamedTuple):
+    """A decoder's run or a control's: its folder, and how tokens are drawn."""
+
+    folder: Path
+    decoder: DecoderSpec
+    sample: bool
+    temperature: float
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its scores, and name the folder."""
-    from truthkit.cli.amateurs import amateur
-    from truthkit.cli.rendering import Output, working
     from truthkit.decoding.spec import parse_spec
-    from truthkit.evaluation.running.asking import Asking
-    from truthkit.evaluation.running.runs import run as run_task
-    from truthkit.models import load
     from truthkit.steering.spec import parse_steer
 
-    given = given_options(args.task, args)
-    if args.limit is not None and args.limit < 1:
-        raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
-    if args.batch_size is not None and args.batch_size < 1:
-        raise ArgumentError(f"--batch-size is {args.batch_size}; expected at least 1.")
+    benchmark = benchmarks()[args.task]
+    options = given_options(benchmark, args)
+    _check_numbers(args)
+    writable_folder(args.out, "--out")
     spec, steers = parse_spec(args.decoder), [parse_steer(text) for text in args.steer or ()]
     if args.amateur and not spec.takes("amateur"):
         raise ArgumentError("--amateur is for decoders that contrast with one; use --decoder icd or --decoder lol.")
-    task = TASKS[args.task].task(_data(args), **given)
-    if task.greedy and args.sample:
+    if args.amateur:
+        check_amateur(args.amateur)
+    check_model_options(args)
+    task = benchmark.task(_data(benchmark, args), **options)
+    sample = args.sample or spec.name == "sample"
+    if task.greedy and sample:
         raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")
+    runs = [_Run(args.out / "decoder" if args.controls else args.out, spec, sample, args.temperature)]
+    if args.controls:
+        runs += _controls(spec, args, written=bool(task.max_new_tokens) and not task.greedy)
+    _ask(args, benchmark, task, runs, steers)
+    return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raise an `ArgumentError` for a number out of range."""
+    for name in ("limit", "batch_size", "max_new_tokens"):
+        if (number := getattr(args, name)) is not None and number < 1:
+            raise ArgumentError(f"--{name.replace('_', '-')} is {number}; expected at least 1.")
+    if not args.temperature > 0:
+        raise ArgumentError(f"--temperature is {args.temperature}; expected a number above 0.")
+    if not 0 < args.top_p <= 1:
+        raise ArgumentError(f"--top-p is {args.top_p}; expected a number in (0, 1].")
+
+
+def _data(benchmark: Benchmark, args: argparse.Namespace) -> Path:
+    """The files that `--data` stands for."""
+    if not is_hub(args.data):
+        return existing(args.data, "--data")
+    if benchmark.hub is None:
+        raise ArgumentError(f"--data {args.data}: the data of {args.task} is not on the hub; pass its files.")
+    from truthkit.cli.rendering import working
+
+    with working(f"fetching {args.data.partition(':')[2] or benchmark.hub.name}"):
+        return fetch(args.data, benchmark.hub)
+
+
+def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> list[_Run]:
+    """The runs to put beside the decoder's; where nothing is written, those that draw nothing."""
+    from truthkit.decoding.spec import parse_spec
+
+    return [
+        _Run(args.out / one.name, parse_spec(one.decoder), one.sample, args.temperature / one.cooler)
+        for one in spec.controls()
+        if written or not one.sample
+    ]
+
+
+def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[_Run], steers: list[SteerSpec]) -> None:
+    """Load the model, run everything, and print what was found."""
+    from truthkit.cli.amateurs import amateur
+    from truthkit.cli.rendering import working
+    from truthkit.evaluation.report.words import run_name
+    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.runs import run as run_task
+    from truthkit.models import load
+    from truthkit.output import Output
+
     with working("loading the model"):
         model, processor = load(
             args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
@@ -102,89 +170,51 @@ def run(args: argparse.Namespace) -> int:
     console, name = Output(), args.model or "bundled model"
     name += f" + {args.adapter}" if args.adapter else ""
     name += "".join(f" steered by {text}" for text in args.steer or ())
-    runs = (
-        _controls(spec, args, written=bool(task.max_new_tokens) and not task.greedy)
-        if args.controls
-        else [(args.out, spec, {})]
-    )
     with ExitStack() as steering:
         active = [steering.enter_context(steer.build(model, processor)) for steer in steers]
-        for folder, decoder, options in runs:
+        for folder, decoder, sample, temperature in runs:
             asking = Asking(
                 model,
                 processor,
                 decoder,
                 supplied if decoder.takes("amateur") else {},
                 max_new_tokens=args.max_new_tokens or task.max_new_tokens,
+                sample=sample,
+                temperature=temperature,
+                top_p=args.top_p,
                 seed=args.seed,
                 batch_size=args.batch_size,
                 share_prefix=not args.no_sharing,
                 steerings=active,
-                **{"sample": args.sample, "temperature": args.temperature, "top_p": args.top_p} | options,
             )
             summary = run_task(task, asking, folder, model_name=name, limit=args.limit)
             if "metrics" in summary:
-                console.print(_table(f"{args.task}, {decoder.text}: {folder}", summary))
-                if "mauve" in summary["config"]:
-                    console.print(f"MAUVE {summary['config']['mauve']:.4f}, features of {summary['config']['scorer']}")
-                if "confusion" in summary["config"]:
-                    console.print(_confusion(summary["config"]["confusion"]))
-    return 0
+                console.print(_table(f"{args.task}, {run_name(summary['config'])}: {folder}", benchmark, summary))
+                for remark in benchmark.remarks(summary["config"]) if benchmark.remarks else ():
+                    console.print(_grid(remark) if isinstance(remark, Grid) else remark)
 
 
-def _data(args: argparse.Namespace) -> Path:
-    """The files that `--data` stands for."""
-    if not is_hub(args.data):
-        return Path(args.data)
-    if (data := getattr(TASKS[args.task], "HUB", None)) is None:
-        raise ArgumentError(f"--data {args.data}: the data of {args.task} is not on the hub; pass its files.")
-    from truthkit.cli.rendering import working
-
-    with working(f"fetching {args.data.partition(':')[2] or data.name}"):
-        return fetch(args.data, data)
-
-
-def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> list[tuple[Path, DecoderSpec, Any]]:
-    """The decoder's run and its controls: folder, decoder, and what differs in the sampling."""
-    from truthkit.decoding.spec import parse_spec
-
-    greedy = parse_spec("greedy")
-    runs: list[tuple[Path, DecoderSpec, Any]] = [(args.out / "decoder", spec, {})]
-    runs.append((args.out / "greedy", greedy, {"sample": False}))
-    if written:
-        alpha = float(spec.options.get("alpha", 3.0 if spec.takes("transform") else 1.0))
-        cooler = {"sample": True, "temperature": args.temperature / (1 + alpha)}
-        runs.append((args.out / "sampling", greedy, {"sample": True}))
-        runs.append((args.out / "sampling-cooler", greedy, cooler))
-        beta = float(spec.options.get("beta", 0.1))
-        runs.append((args.out / "constraint-alone", parse_spec(f"apc:beta={beta}"), {"sample": True}))
-    return runs
-
-
-def _table(title: str, summary: dict[str, Any]) -> Any:
+def _table(title: str, benchmark: Benchmark, summary: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
+    table.add_column("")
     for name, value in summary["metrics"].items():
-        low, high = summary["intervals"][name]
-        table.add_row(name, f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+        metric, (low, high) = benchmark.metric(name), summary["intervals"][name]
+        table.add_row(name, metric.plain(value), f"{metric.plain(low)} to {metric.plain(high)}", metric.reading)
     return table
 
 
-def _confusion(counts: dict[str, dict[str, int]]) -> Any:
-    """Gold labels down, verdicts across."""
+def _grid(grid: Grid) -> Any:
     from rich.table import Table
 
-    table = Table(title="claims by gold label (rows) and verdict", title_justify="left")
+    table = Table(title=grid.title, title_justify="left")
     table.add_column("")
-    said = [
-        label for label in next(iter(counts.values())) if any(row[label] for row in counts.values()) or label in counts
-    ]
-    for label in said:
-        table.add_column(label, justify="right")
-    for gold, row in counts.items():
-        table.add_row(gold, *(str(row[label]) for label in said))
+    for head in grid.heads:
+        table.add_column(head, justify="right")
+    for row in grid.rows:
+        table.add_row(*row)
     return table

@@ -10,8 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit.cli.model_options import add_model_options
+from truthkit.cli.files import writable
+from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
+from truthkit.steering.extraction.methods import find_method
+from truthkit.steering.spec import parse_layers, parse_positions
+from truthkit.written import split_name
 
 if TYPE_CHECKING:
     from truthkit.steering import SteeringVector
@@ -42,7 +47,6 @@ def add_parser(subparsers: Any) -> None:
         help="a steering vector from contrast pairs",
         description="Extract a steering vector for every layer from pairs of texts, and score it on held-out pairs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pairs", metavar="PAIRS", nargs="?", help="JSON Lines file of pairs")
     parser.add_argument("--pairs", dest="pairs_option", metavar="PAIRS", help="the same, as an option")
@@ -52,40 +56,34 @@ def add_parser(subparsers: Any) -> None:
         "--against", metavar="M", help='read the negatives from another model, or "base" for no adapter'
     )
     parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
-    parser.add_argument("--positions", metavar="P", default="last", help="see below (default: last)")
-    parser.add_argument("--method", metavar="M", default="mean", help="see below (default: mean)")
-    parser.add_argument("--site", metavar="S", default="block", help="block, heads or mlp (default: block)")
-    parser.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share to score on (default: 0.2)")
-    parser.add_argument(
-        "--token-budget", type=int, default=2048, metavar="N", help="tokens per forward (default: 2048)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the held-out split (default: 0)")
+    parser.add_argument("--positions", metavar="P", default="last", help="see below")
+    parser.add_argument("--method", metavar="M", default="mean", help="see below")
+    parser.add_argument("--site", choices=("block", "heads", "mlp"), default="block", help="what is read")
+    parser.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share to score on")
+    parser.add_argument("--token-budget", type=at_least(1), default=2048, metavar="N", help="tokens per forward")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the held-out split")
     parser.add_argument(
         "--select",
         action="store_true",
         help="choose layer and strength on the held-out pairs, and keep that layer only",
     )
-    parser.add_argument(
-        "--strengths", metavar="X", default="0.5+1+2+4", help="strengths that --select tries (default: 0.5+1+2+4)"
-    )
+    parser.add_argument("--strengths", metavar="X", default="0.5+1+2+4", help="strengths that --select tries")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Extract, score, save; 0 if there is a vector."""
-    from truthkit.models import load
-    from truthkit.parallel import Shards
-    from truthkit.steering import extract, read_pairs
-    from truthkit.steering.spec import parse_layers, parse_positions
+    from truthkit.steering.extraction.pairs import read_pairs
 
     source = args.pairs or args.pairs_option
     if source is None:
         raise ArgumentError("no pairs were given; name a JSON Lines file.")
-    out = Path(args.out)
-    if out.suffix != ".safetensors" or not out.absolute().parent.is_dir():
-        raise ArgumentError(f"--out is {args.out!r}; expected a .safetensors file in a folder that exists.")
+    out = writable(args.out, "--out", [".safetensors"])
+    check_model_options(args)
     method, options = _method(args.method)
+    if not 0 <= args.held_out < 1:
+        raise ArgumentError(f"--held-out is {args.held_out}; expected a share from 0 to less than 1.")
     layers = parse_layers(args.layers) if args.layers else None
     positions = parse_positions(args.positions)
     strengths = _numbers(args.strengths)
@@ -94,6 +92,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"{source}: {bad}", file=sys.stderr)
     if not file.pairs:
         raise ArgumentError(f"{source} holds no usable pair.")
+
+    from truthkit.models import load
+    from truthkit.parallel import Shards
+    from truthkit.steering import extract
+
     model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
     against = args.against
     if against is not None and against != "base":
@@ -128,13 +131,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _method(text: str) -> tuple[str, dict[str, Any]]:
-    name, _, rest = text.partition(":")
+    name, pairs = split_name(text)
     options: dict[str, Any] = {}
-    for item in rest.split(",") if rest else []:
-        key, _, value = item.partition("=")
+    for key, value in pairs:
         options[key] = {"true": True, "false": False}.get(value)
         if options[key] is None:
             (options[key],) = _numbers(value)
+    find_method(name, options)
     return name, options
 
 

@@ -9,33 +9,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
-from truthkit.cli.amateurs import amateur
-from truthkit.cli.model_options import add_model_options
+from truthkit.cli.amateurs import amateur, check_amateur
+from truthkit.cli.files import readable
+from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.prompt_lines import read_prompts
+from truthkit.decoding.spec import DecoderSpec, parse_spec
 from truthkit.errors import ArgumentError
+from truthkit.generation.settings import AnswerSettings
+from truthkit.steering.spec import parse_steer
 
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
-    from truthkit.decoding.spec import DecoderSpec
-    from truthkit.generation.answers import Settings
 
-_DECODER_HELP = """\
-decoders (--decoder NAME or NAME:option=value,option=value; each is a class, whose options are its keyword arguments):
-  greedy               the model alone, its most probable token each time
-  sample               the model alone, tokens drawn from its distribution
-  contrastive_search   options penalty_alpha, top_k
-  dola                 contrast with an earlier layer: layers, beta, norm
-  icd                  contrast with an amateur: amateur, amateur_prompt, lam, beta
-  lol                  contrast with an amateur at several layers: as icd, and layers, dynamic, refocus, omega, gamma
-  cad                  amplify what --context says: alpha, beta
-  apc                  the plausibility constraint of the others by itself, as a control: beta
-for image-text models, whose images come from --image:
-  ritual               add the answer to a transform of the image: transform, alpha, beta, seed
-  ritual_plus          the same, the model choosing the transform: as ritual, and choice_prompt
-  vcd                  contrast with the image in noise: alpha, beta, noise_step, seed
-  m3id                 contrast with no image, the more the longer the answer: decay, beta
+_EXAMPLES = """\
 Lists are joined by +, as in lol:layers=14+18+22,refocus=true, and so are decoders that work at once, as in ritual+vcd.
 Without --decoder: greedy, and icd (cad with --context, ritual with --image).
 
@@ -53,8 +42,7 @@ def add_parser(subparsers: Any) -> None:
         "generate",
         help="answers of several decoders side by side",
         description="Answer prompts with several decoders side by side, and mark where the answers part.",
-        epilog=_DECODER_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_decoder_help,
     )
     prompts = parser.add_argument_group("prompts")
     prompts.add_argument(
@@ -84,12 +72,12 @@ def add_parser(subparsers: Any) -> None:
 
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument("--decoder", action="append", metavar="NAME[:OPTIONS]", help="repeat for more; see below")
-    decoding.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="(default: 64)")
+    decoding.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="of an answer, at most")
     decoding.add_argument("--sample", action="store_true", help="draw tokens, under every decoder but greedy")
     decoding.add_argument("--temperature", type=float, metavar="T", help="for sampling (default: the model's own)")
     decoding.add_argument("--top-p", type=float, metavar="P", help="for sampling (default: the model's own)")
-    decoding.add_argument("--seed", type=int, default=0, metavar="N", help="set before every answer (default: 0)")
-    decoding.add_argument("--num-beams", type=int, default=1, metavar="N", help="beam search (default: 1, none)")
+    decoding.add_argument("--seed", type=int, default=0, metavar="N", help="set before every answer")
+    decoding.add_argument("--num-beams", type=int, default=1, metavar="N", help="beam search; 1 is none")
 
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print one JSON document instead of text")
@@ -97,28 +85,57 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _decoder_help() -> str:
+    """Every decoder with its options and their defaults, and examples."""
+    from truthkit.decoding.catalog import catalog
+
+    lines = ["decoders (--decoder NAME or NAME:option=value,option=value):"]
+    known = sorted(catalog(), key=lambda decoder: decoder.needs_image)
+    for number, decoder in enumerate(known):
+        if decoder.needs_image and not known[number - 1].needs_image:
+            lines.append("for image-text models, whose images come from --image:")
+        lines.append(_entry(decoder.name, decoder.summary))
+        if decoder.options:
+            written = [f"{option.name}={shorten(option.default, 20, placeholder='...')}" for option in decoder.options]
+            lines.append(_entry("", ", ".join(written)))
+    return "\n".join(lines) + "\n" + _EXAMPLES
+
+
+def _entry(name: str, text: str) -> str:
+    return fill(
+        text or "no description",
+        118,
+        initial_indent=f"  {name:<20} ",
+        subsequent_indent=" " * 23,
+        break_on_hyphens=False,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Generate and print; 0 if all answers came out."""
     prompts = read_prompts(args.prompts, args.file)
+    check_model_options(args)
+    steers = [parse_steer(text) for text in args.steer or ()]
+    for steer in steers:
+        readable(steer.path, "--steer")
+    usual = "cad" if args.context else "ritual" if args.image else "icd"
+    specs = [parse_spec(text) for text in args.decoder or ("greedy", usual)]
+    settings = [_settings(spec, args) for spec in specs]
+    _check_all_is_used(specs, args)
+    if args.amateur:
+        check_amateur(args.amateur)
+    images = _images(args.image or ())
 
     from rich.text import Text
 
     from truthkit.cli import rendering
     from truthkit.cli.side_by_side import Contestant, answer_all
-    from truthkit.decoding.spec import parse_spec
-    from truthkit.images.reading import read_image
     from truthkit.models import load
-    from truthkit.steering.spec import parse_steer
+    from truthkit.output import Output
     from truthkit.text.encode import encode_prompt, passage_in_front
     from truthkit.text.tokens import text_tokenizer
 
-    steers = [parse_steer(text) for text in args.steer or ()]
-    usual = "cad" if args.context else "ritual" if args.image else "icd"
-    specs = [parse_spec(text) for text in args.decoder or ("greedy", usual)]
-    settings = [_settings(spec, args) for spec in specs]
-    _check_all_is_used(specs, args)
     passage = passage_in_front(args.context) if args.context else ""
-    images = [read_image(path) for path in args.image or ()]
     with rendering.working("loading the model"):
         model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
         if images and not hasattr(processor, "image_processor"):
@@ -127,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # an output without Unicode gets escapes instead of an error
         sys.stdout.reconfigure(errors="backslashreplace")
-    console, documents = rendering.Output(), []
+    console, documents = Output(), []
     for number, prompt in enumerate(prompts, start=1):
         contestants = [
             Contestant(
@@ -145,14 +162,9 @@ def run(args: argparse.Namespace) -> int:
             for steer in steers:
                 steering.enter_context(steer.build(model, processor))
             shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
-            shown = [
-                one._replace(label=_label(one.label, decoder)) for one, decoder in zip(shown, decoders, strict=True)
-            ]
+            shown = [one._replace(label=_label(one)) for one in shown]
         if args.json:
-            answers = [
-                _answer_record(spec, entry) | _transforms(decoder)
-                for spec, entry, decoder in zip(specs, shown, decoders, strict=True)
-            ]
+            answers = [_answer_record(spec, entry) for spec, entry in zip(specs, shown, strict=True)]
             documents.append({"prompt": prompt, "answers": answers})
             continue
         if number == 1:
@@ -166,10 +178,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
-    from truthkit.generation.answers import Settings
+def _images(paths: Sequence[str]) -> list[Any]:
+    if not paths:
+        return []
+    from truthkit.images.reading import read_image
 
-    return Settings(
+    return [read_image(path) for path in paths]
+
+
+def _settings(spec: DecoderSpec, args: argparse.Namespace) -> AnswerSettings:
+    settings = AnswerSettings(
         max_new_tokens=args.max_new_tokens,
         sample=spec.draws(args.sample),
         temperature=args.temperature,
@@ -177,6 +195,9 @@ def _settings(spec: DecoderSpec, args: argparse.Namespace) -> Settings:
         seed=args.seed,
         num_beams=args.num_beams,
     )
+    if args.explain:
+        settings.check_one_row()
+    return settings
 
 
 def _check_all_is_used(specs: Sequence[DecoderSpec], args: argparse.Namespace) -> None:
@@ -211,21 +232,10 @@ def _in_full(prompt: str, spec: DecoderSpec, passage: str) -> str:
     return passage + prompt if spec.takes("context") else prompt
 
 
-def _transforms(decoder: Any) -> dict[str, Any]:
-    """The transforms that RITUAL drew or the model chose for the last prompt, for the record; {} without RITUAL."""
-    from truthkit.decoding import RITUALPlus
-    from truthkit.decoding.methods.ritual import ritual_in
-
-    if (part := ritual_in(decoder)) is None:
-        return {}
-    asked = {"reply": part.replies[0], "fell_back": part.fell_back[0]} if isinstance(part, RITUALPlus) else {}
-    return {"transforms": part.chosen[0]} | asked
-
-
-def _label(label: str, decoder: Any) -> str:
+def _label(shown: Shown) -> str:
     """The decoder's name, and with RITUAL the transforms of the last prompt."""
-    names = _transforms(decoder).get("transforms", [])
-    return f"{label} ({', '.join(name.replace('_', ' ') for name in names)})" if names else label
+    names = shown.answer.notes.get("chosen", [[]])[0]
+    return f"{shown.label} ({', '.join(name.replace('_', ' ') for name in names)})" if names else shown.label
 
 
 def _headline(args: argparse.Namespace, model: Any, specs: Sequence[DecoderSpec]) -> str:
@@ -265,4 +275,5 @@ def _answer_record(spec: DecoderSpec, shown: Shown) -> dict[str, Any]:
     }
     if answer.trace is not None:
         record["explain"] = [asdict(step) for step in answer.trace]
-    return record
+    noted = {"transforms": "chosen", "reply": "replies", "fell_back": "fell_back"}
+    return record | {name: answer.notes[note][0] for name, note in noted.items() if note in answer.notes}

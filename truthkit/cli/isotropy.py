@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.files import writable
+from truthkit.cli.model_options import check_model_options
+from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
+from truthkit.figures import ENDINGS, check_matplotlib
+from truthkit.steering.spec import parse_layers
 
 if TYPE_CHECKING:
     from truthkit.statistics.score import Score
@@ -34,7 +39,6 @@ def add_parser(subparsers: Any) -> None:
         help="how differently a model's token states point, layer by layer",
         description="Measure the isotropy of a model's token states, layer by layer.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="hub id, folder or bundled name (default: the bundled model)"
@@ -43,12 +47,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
     parser.add_argument("--texts", type=Path, metavar="FILE", help="what is read, see below")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N texts")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N texts")
     parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of a text (default: 256)")
-    parser.add_argument(
-        "--token-budget", type=int, default=2048, metavar="N", help="tokens per forward (default: 2048)"
-    )
+    parser.add_argument("--max-tokens", type=at_least(1), default=256, metavar="N", help="of a text")
+    parser.add_argument("--token-budget", type=at_least(1), default=2048, metavar="N", help="tokens per forward")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it: .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(run=run)
@@ -56,20 +58,18 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the texts, and print a line per layer."""
-    from truthkit.activations.isotropy import isotropy, plot_isotropy
-    from truthkit.cli.rendering import Output, working
-    from truthkit.figures import ENDINGS, new_figure
-    from truthkit.models import load
-    from truthkit.steering.spec import parse_layers
-
-    if args.limit is not None and args.limit < 1:
-        raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
-    if args.plot is not None and args.plot.suffix not in ENDINGS:
-        raise ArgumentError(f"--plot is {str(args.plot)!r}; plots are written as {', '.join(ENDINGS)}.")
+    check_model_options(args)
     if args.plot is not None:
-        new_figure(1, 1)  # before the model is loaded: is there matplotlib?
+        writable(args.plot, "--plot", ENDINGS)
+        check_matplotlib()
     texts = _read(args.texts)[: args.limit] if args.texts else None
     layers = parse_layers(args.layers) if args.layers else None
+
+    from truthkit.activations.isotropy import isotropy, plot_isotropy
+    from truthkit.cli.rendering import working
+    from truthkit.models import load
+    from truthkit.output import Output
+
     with working("loading the model"):
         model, processor = load(
             args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map

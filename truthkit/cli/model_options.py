@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+from pathlib import Path
 from typing import Any
+
+from truthkit.errors import NotAvailableError
 
 
 def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model") -> None:
@@ -18,3 +23,23 @@ def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched o
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help=f"{adapter}: folder or hub id, as org/name@revision too")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+
+
+def check_model_options(args: argparse.Namespace) -> None:
+    """Look for what `--model` and `--adapter` name where that is on this machine, and at `--dtype`.
+
+    Raises:
+        ArgumentError, NotAvailableError: as `tk.load` would.
+    """
+    from truthkit.models.bundled import BUNDLED
+    from truthkit.models.checkpoint import local_model
+    from truthkit.models.types import no_dtype
+
+    if args.model is not None and args.model not in BUNDLED:
+        local_model(args.model, args.revision)
+    dtype = getattr(args, "dtype", None)
+    if dtype is not None and not re.fullmatch(r"auto|bfloat16|float(8_\w+|16|32|64)?|half|double", dtype):
+        raise no_dtype(dtype)
+    adapter = getattr(args, "adapter", None)
+    if adapter is not None and adapter.startswith((".", "/", "~")) and not Path(adapter).expanduser().is_dir():
+        raise NotAvailableError(f"--adapter is {adapter!r}: there is no such folder.")

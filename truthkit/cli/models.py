@@ -20,7 +20,6 @@ def add_parser(subparsers: Any) -> None:
         help="what is bundled and cached, and how to get more",
         description="List the bundled models and those in the hub cache, and say how to get more.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--verify", action="store_true", help="read all files and compare them with their checksums")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from truthkit.cli.files import readable, writable_folder
 from truthkit.errors import ArgumentError
 
 STRATEGIES = ("random", "popular", "adversarial")
@@ -35,27 +36,26 @@ def add_parser(subparsers: Any) -> None:
         help="make POPE questions from your own annotations",
         description="Make balanced yes/no questions about objects in images, as POPE's official sampler does.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("objects", type=Path, metavar="OBJECTS", help="file with the objects of each image")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the question files")
-    parser.add_argument("--name", default="pope", help="what their names begin with (default: pope)")
+    parser.add_argument("--name", default="pope", help="what their names begin with")
     parser.add_argument(
         "--strategies",
         default=",".join(STRATEGIES),
         metavar="A,B",
-        help=f"how absent objects are chosen (default: {','.join(STRATEGIES)})",
+        help="how absent objects are chosen",
     )
     parser.add_argument(
         "--objects-per-image",
         type=int,
         default=3,
         metavar="N",
-        help="present objects asked for; images with fewer are left out (default: 3)",
+        help="present objects asked for; images with fewer are left out",
     )
     parser.add_argument("--images", type=int, metavar="N", help="draw so many images (default: all)")
-    parser.add_argument("--template", default=TEMPLATE, metavar="TEXT", help=f"the question (default: {TEMPLATE})")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every draw (default: 0)")
+    parser.add_argument("--template", default=TEMPLATE, metavar="TEXT", help="the question")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every draw")
     parser.set_defaults(run=run)
 
 
@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.evaluation.tasks.pope.sampler import read_objects, sample_questions
     from truthkit.files.writing import write_atomically
 
+    readable(args.objects, "OBJECTS")
+    writable_folder(args.out, "--out")
     for name in ("objects_per_image", "images"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ArgumentError(f"--{name.replace('_', '-')} is {value}; expected at least 1.")

@@ -26,16 +26,6 @@ _NARROWEST_TABLE = 60
 _NARROWEST_COLUMN = 36
 
 
-class Output(Console):
-    """Standard output. A reader that left is a BrokenPipeError as for `print`, where rich would exit with code 1."""
-
-    def __init__(self, **options: Any):
-        super().__init__(highlight=False, **options)
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def split_at_parting(tokenizer: Any, shown: Shown) -> tuple[str, str]:
     """The answer's printable text, up to where it parts from the first answer and from there on."""
     text = shown.answer.text

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from truthkit.errors import ArgumentError
+
 _EPILOG = """\
 DIR is the folder of a run of `truthkit eval`, or one with runs below it. Runs of one task on the same data are put side
 by side: metrics with intervals, paired tests against the baseline, quality against cost, yes ratios, categories, and
@@ -27,7 +29,6 @@ def add_parser(subparsers: Any) -> None:
         help="runs of benchmarks as a page, Markdown or a picture",
         description="Put finished runs of `truthkit eval` side by side, with intervals and paired tests.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run, or a folder with runs")
     parser.add_argument(
@@ -39,9 +40,7 @@ def add_parser(subparsers: Any) -> None:
         help="what the others are tested against, a name as the report shows it or a folder "
         "(default: the greedy run, else the first)",
     )
-    parser.add_argument(
-        "--flips", type=int, default=12, metavar="N", help="at most so many flipped items per task (default: 12)"
-    )
+    parser.add_argument("--flips", type=int, default=12, metavar="N", help="at most so many flipped items per task")
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where the images are (default: where the runs found them)"
     )
@@ -55,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.evaluation.report.words import counted
     from truthkit.evaluation.report.writing import check_path
 
+    if args.flips < 0:
+        raise ArgumentError(f"--flips is {args.flips}; expected 0 or more.")
     for path in args.out:
         check_path(path)
     with working("comparing the runs"):

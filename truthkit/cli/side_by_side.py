@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from truthkit.generation.answers import Answer, Settings, answer, parts_at
+from truthkit.generation.answers import Answer, answer, parts_at
+from truthkit.generation.settings import AnswerSettings
 
 
 class Contestant(NamedTuple):
@@ -19,7 +20,7 @@ class Contestant(NamedTuple):
     label: str
     decoder: AbstractContextManager[Any]
     inputs: dict[str, torch.Tensor]
-    settings: Settings
+    settings: AnswerSettings
 
 
 class Shown(NamedTuple):

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.cli.files import readable, writable
+from truthkit.cli.model_options import check_model_options
+from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
+from truthkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from truthkit.training.chat import Example
@@ -52,7 +56,6 @@ def add_parser(subparsers: Any) -> None:
         help="a LoRA adapter: amateur or fact-checker",
         description="Train a LoRA adapter.",
         epilog="example:\n  truthkit train amateur qa_one-turn_data.json --out amateur",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="what to train", dest="kind", metavar="WHAT", required=True)
 
@@ -66,8 +69,8 @@ def add_parser(subparsers: Any) -> None:
     amateur.set_defaults(run=_run_amateur)
 
     reflex = _kind(kinds, "reflex", "REFLEX's role-play fact-checker", _REFLEX)
-    reflex.add_argument("--formats", metavar="F", default="verdict", help="see below (default: verdict)")
-    reflex.add_argument("--labels", type=int, choices=(6, 3, 2), default=3, help="how many (default: 3)")
+    reflex.add_argument("--formats", metavar="F", default="verdict", help="see below")
+    reflex.add_argument("--labels", type=int, choices=(6, 3, 2), default=3, help="how many")
     reflex.add_argument(
         "--gold-as-evidence", action="store_true", help="show the gold explanation as evidence (an upper bound)"
     )
@@ -80,7 +83,6 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
         help=what,
         description=f"Train {what}.",
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="DATA", nargs="+", help="files to train on")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for the adapter")
@@ -92,18 +94,18 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
     parser.add_argument("--device-map", metavar="D", help="as auto (default: one GPU per process where there are any)")
     parser.add_argument("--held-out", metavar="FILE", action="append", default=[], help="refuse to train on its texts")
     parser.add_argument("--drop-overlap", action="store_true", help="leave such texts out instead")
-    parser.add_argument("--limit", type=int, metavar="N", help="train on so many records, drawn by the seed")
-    parser.add_argument("--epochs", type=float, metavar="X", default=1.0, help="passes over the data (default: 1)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="train on so many records, drawn by the seed")
+    parser.add_argument("--epochs", type=float, metavar="X", default=1.0, help="passes over the data")
     parser.add_argument("--steps", type=int, metavar="N", help="so many steps instead")
     for option, kind, default, text in (
         ("--lr", float, 5e-4, "peak learning rate"),
         ("--rank", int, 16, "of the LoRA update"),
         ("--dropout", float, 0.0, "on the update's input"),
-        ("--batch-tokens", int, 1024, "tokens of a step"),
+        ("--token-budget", int, 1024, "tokens of a step"),
         ("--accumulate", int, 1, "pieces of a step, to save memory"),
         ("--seed", int, 0, "of data order, dropout and first weights"),
     ):
-        parser.add_argument(option, type=kind, default=default, help=f"{text} (default: {default})")
+        parser.add_argument(option, type=kind, default=default, help=text)
     parser.add_argument(
         "--max-length", type=int, metavar="N", help="tokens of an example; longer prompts are cut (default: 1024)"
     )
@@ -112,7 +114,7 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
         "--contrastive-margin", type=float, metavar="X", help="add SimCTG's contrastive loss with this margin, as 0.5"
     )
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    parser.add_argument("--save-every", type=float, default=20.0, metavar="S", help="seconds between records (20)")
+    parser.add_argument("--save-every", type=float, default=20.0, metavar="S", help="seconds between records")
     parser.add_argument("--json", action="store_true", help="print training.json instead of text")
     return parser
 
@@ -120,6 +122,7 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
 def _run_amateur(args: argparse.Namespace) -> int:
     from truthkit.training.amateur_data import read_pairs
 
+    settings = _checked(args)
     options = {name: getattr(args, name) for name in ("prompt_field", "answer_field", "knowledge")}
     forms = args.forms.split("+")
     examples = [pair for file in args.data for pair in read_pairs(file, forms=forms, **options)]
@@ -129,6 +132,7 @@ def _run_amateur(args: argparse.Namespace) -> int:
     kept = _kept(list(by_question), args)
     return _train(
         args,
+        settings,
         [example for question in kept for example in by_question[question]],
         {"task": "amateur", "data_options": {**options, "forms": forms}},
         "It answers as the training data do: where those are hallucinated answers, it makes things up. It is the "
@@ -140,6 +144,7 @@ def _run_reflex(args: argparse.Namespace) -> int:
     from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, read_claims
     from truthkit.factcheck.examples import reflex_examples
 
+    settings = _checked(args)
     labels = {6: LABELS_6, 3: LABELS_3, 2: LABELS_2}[args.labels]
     claims = [
         claim
@@ -151,6 +156,7 @@ def _run_reflex(args: argparse.Namespace) -> int:
     options = {"formats": formats, "labels": list(labels), "gold_as_evidence": args.gold_as_evidence}
     return _train(
         args,
+        settings,
         reflex_examples([claim for claim in claims if claim.text in kept], formats=formats, labels=labels),
         {"task": "reflex", "data_options": options},
         "A fact-checker by role-play dialogue (REFLEX, arXiv 2511.20233): the verdict first, then, where asked for, "
@@ -173,8 +179,6 @@ def _kept(texts: list[str], args: argparse.Namespace) -> list[str]:
     if not texts:
         raise ArgumentError("all texts are held out; there is nothing to train on.")
     if args.limit is not None:
-        if args.limit < 1:
-            raise ArgumentError(f"--limit is {args.limit}; expected at least 1.")
         texts = random.Random(args.seed).sample(texts, min(args.limit, len(texts)))
     return texts
 
@@ -185,7 +189,7 @@ _SETTINGS = (
     "dropout",
     "epochs",
     "steps",
-    "batch_tokens",
+    "token_budget",
     "accumulate",
     "seed",
     "max_length",
@@ -195,15 +199,23 @@ _SETTINGS = (
 )
 
 
-def _train(args: argparse.Namespace, examples: Sequence[Example], about: dict[str, Any], note: str) -> int:
-    from truthkit.models import load
-    from truthkit.training.card import file_sha256
-    from truthkit.training.lora import Settings, train
+def _checked(args: argparse.Namespace) -> TrainingSettings:
+    """The settings, once all that is named has been looked for."""
+    check_model_options(args)
+    for file in (*args.data, *args.held_out):
+        readable(file, "DATA" if file in args.data else "--held-out")
+    writable(args.out, "--out")
+    return TrainingSettings(**{name: getattr(args, name) for name in _SETTINGS})
 
-    settings = Settings(**{name: getattr(args, name) for name in _SETTINGS})
+
+def _train(
+    args: argparse.Namespace, settings: TrainingSettings, examples: Sequence[Example], about: dict[str, Any], note: str
+) -> int:
+    from truthkit.files.writing import file_sha256
+    from truthkit.models import load
+    from truthkit.training.lora import train
+
     out = Path(args.out)
-    if not out.absolute().parent.is_dir():
-        raise ArgumentError(f"--out is {args.out!r}; its parent folder does not exist.")
     files = [{"path": str(file), "sha256": file_sha256(file)} for file in args.data]
     model, processor = load(
         args.model,

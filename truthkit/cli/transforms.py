@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from truthkit.cli.files import writable
 from truthkit.errors import ArgumentError
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -33,19 +34,16 @@ def add_parser(subparsers: Any) -> None:
         help="what RITUAL's transforms do to an image",
         description="Draw RITUAL's six transforms of an image, beside it in one picture.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--image", metavar="FILE", required=True, help="the image")
     parser.add_argument("--out", metavar="FILE", required=True, help=f"the picture to write: {', '.join(_ENDINGS)}")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="other draws of the same item (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="other draws of the same item")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the picture and name it; 0 if it could be written."""
-    image_path, out = Path(args.image), Path(args.out)
-    if out.suffix.lower() not in _ENDINGS or not out.absolute().parent.is_dir():
-        raise ArgumentError(f"--out is {args.out!r}; expected {', '.join(_ENDINGS)} in a folder that exists.")
+    image_path, out = Path(args.image), writable(args.out, "--out", _ENDINGS)
     if out.exists() and image_path.exists() and out.samefile(image_path):
         raise ArgumentError(f"--out is the image itself, {args.out!r}; name another file.")
 

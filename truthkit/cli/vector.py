@@ -7,7 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from truthkit.cli.files import readable, writable
+from truthkit.cli.model_options import check_model_options
 from truthkit.errors import ArgumentError
+from truthkit.figures import ENDINGS
+from truthkit.steering.names import FORMATS
 
 _EPILOG = """\
 Vectors are read from .safetensors (truthkit), .gguf (llama.cpp, repeng), .pt (lm-evaluation-harness) and .npz (numpy).
@@ -28,7 +32,6 @@ def add_parser(subparsers: Any) -> None:
         help="show, plot, export and compare steering vectors",
         description="Show, plot, export and compare steering vectors.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     show = actions.add_parser("show", help="where a vector comes from, its norms and scores")
@@ -47,7 +50,7 @@ def add_parser(subparsers: Any) -> None:
     export.add_argument("vector", metavar="FILE")
     export.add_argument("--out", metavar="FILE", required=True, help=".gguf, .npz, .pt or .safetensors")
     export.add_argument("--layer", type=int, metavar="N", help="this layer only")
-    export.add_argument("--strength", type=float, default=1.0, metavar="X", help="multiply by this (default: 1)")
+    export.add_argument("--strength", type=float, default=1.0, metavar="X", help="multiply by this")
     export.add_argument(
         "--model", metavar="M", help="for .pt: the model that will be steered (default: the bundled model)"
     )
@@ -62,8 +65,25 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do the action; 0 if it could be done."""
     actions = {"show": _show, "plot": _plot, "export": _export, "compare": _compare}
+    for path in (args.vector, *([args.other] if args.action == "compare" else [])):
+        _check_file(path)
+    if "out" in args:
+        writable(args.out, "--out", _endings(args))
+    if "model" in args:
+        check_model_options(args)
     actions[args.action](args)
     return 0
+
+
+def _check_file(path: str) -> None:
+    if (ending := Path(path).suffix) not in FORMATS:
+        raise ArgumentError(f"{path!r} ends in {ending!r}; expected one of {', '.join(FORMATS)}.")
+    readable(path, "the vector")
+
+
+def _endings(args: argparse.Namespace) -> tuple[str, ...]:
+    """What `--out` may be: a vector, a plot, or a text's page."""
+    return tuple(FORMATS) if args.action == "export" else ENDINGS if args.text is None else (*ENDINGS, ".html")
 
 
 def _read(path: str) -> Any:
@@ -117,7 +137,7 @@ def _export(args: argparse.Namespace) -> None:
     vector, out = _read(args.vector), Path(args.out)
     if args.layer is not None:
         vector = vector.at(args.layer)
-    match formats.FORMATS.get(out.suffix):
+    match FORMATS.get(out.suffix):
         case "gguf":
             formats.to_gguf(vector * args.strength if args.strength != 1 else vector, out)
         case "numpy":
@@ -128,8 +148,6 @@ def _export(args: argparse.Namespace) -> None:
             from truthkit.models import load
 
             formats.to_lm_eval(vector, out, load(args.model)[0], strength=args.strength)
-        case _:
-            raise ArgumentError(f"--out ends in {out.suffix!r}; expected one of {', '.join(formats.FORMATS)}.")
     print(out)
 
 

@@ -1,30 +1,28 @@
 """Decoders written as text, `lol:omega=0.5,layers=14+18+22,refocus=true`, for command lines and config files.
 
-`ritual:alpha=2+vcd` is both at once, as in `Together`.
+`ritual:alpha=2+vcd` is both at once, as in `Together`. A sentence may hold commas; one that would be misread is put in
+double quotes.
 
 Options are checked against the decoder's own signature and converted by its annotations, so a new decoder or option
-needs no entry here, and a misspelt one is an error that names the accepted ones.
+needs no entry here, and a misspelt one is an error that names the accepted ones. All of it is read from the decoder's
+source: torch is imported by `DecoderSpec.build`.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from inspect import Parameter
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from truthkit.decoding import DECODERS, Decoder, Together
+from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
+from truthkit.decoding.engine.controls import Control, combined
+from truthkit.decoding.engine.registry import FROM_PROMPT
 from truthkit.errors import ArgumentError, did_you_mean
-
-PLAIN = ("greedy", "sample")
-"""The model alone: its most probable token each time, or one drawn from its distribution."""
-
-_FROM_PROMPT = {"context", "images"}  # they are in the prompt, so whoever builds the prompt passes them
-_SEES_IMAGES = {"ritual", "ritual_plus", "vcd", "m3id"}
-_NEXT_OPTION = re.compile(r",(?=\s*\w+\s*=)")  # a comma inside a value, as in an instruction, stays in it
+from truthkit.written import join_options, split_name, split_sum
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,10 @@ class DecoderSpec:
 
     Attributes:
         text: as it was written.
-        name: a key of `DECODERS`, or one of `PLAIN`.
+        name: of a decoder, or one of `PLAIN`.
         options: keyword arguments for the decoder.
-        parts: the decoders that are combined, where there are several; `name` and `options` are then those of all.
+        parts: the decoders that are combined, where there are several; `name` is then those of all, joined by +, and
+            `options` has each part's under its name, the second "vcd" as "vcd 2".
     """
 
     text: str
@@ -50,7 +49,7 @@ class DecoderSpec:
     @property
     def needs_image(self) -> bool:
         """Whether the decoder, or one of its parts, compares images."""
-        return any(part.name in _SEES_IMAGES for part in self.parts or (self,))
+        return any(part.name not in PLAIN and decoders()[part.name].sees_images for part in self.parts or (self,))
 
     def draws(self, sample: bool) -> bool:
         """Whether tokens are drawn: by "sample" always, by "greedy" never, by the others where `sample` asks for it."""
@@ -61,14 +60,26 @@ class DecoderSpec:
 
         `supplied` are arguments that the caller knows, such as CAD's `context`. They override the options, and those
         that are None, or that the decoder has no parameter for, are left out.
+
+        Raises:
+            ArgumentError, ModelError, NotAvailableError: as the decoder's class, whose module is imported here.
         """
         if self.parts:
-            built: list[Any] = [part.build(model, processor, **supplied) for part in self.parts]
-            return Together(*built)
+            from truthkit.decoding.engine.decoder import Together
+
+            return Together(*(part.build(model, processor, **supplied) for part in self.parts))  # type: ignore[arg-type]
         if self.name in PLAIN:
             return nullcontext()
         known = {key: value for key, value in supplied.items() if value is not None and self.takes(key)}
-        return DECODERS[self.name](model, processor, **self.options | known)
+        built: AbstractContextManager[Any] = decoder_class(self.name)(model, processor, **self.options | known)
+        return built
+
+    def controls(self) -> list[Control]:
+        """What an honest table puts beside the decoder; see `Decoder.controls`."""
+        if self.name in PLAIN:
+            return [Control("greedy", "greedy")]
+        every = [decoder_class(part.name).controls(**part.options) for part in self.parts or (self,)]
+        return list(combined(every) if self.parts else every[0])
 
 
 def parse_spec(text: str) -> DecoderSpec:
@@ -79,52 +90,46 @@ def parse_spec(text: str) -> DecoderSpec:
     Raises:
         ArgumentError: no such decoder or option, or a value of the wrong kind.
     """
-    names = [*PLAIN, *DECODERS]
-    if len(pieces := re.split(rf"\+(?=(?:{'|'.join(names)})\b)", text.strip())) > 1:
+    names = [*PLAIN, *decoders()]
+    if len(pieces := split_sum(text, names)) > 1:
         parts = tuple(map(parse_spec, pieces))
+        options: dict[str, Any] = {}
         for part in parts:
-            if part.name in PLAIN or not issubclass(DECODERS[part.name], Decoder):
+            if part.name in PLAIN or not decoders()[part.name].combines:
                 raise ArgumentError(f"{part.name!r} cannot be combined with other decoders, as in {text.strip()!r}.")
-        options = {part.name: part.options for part in parts}
+            count = sum(one.name == part.name for one in parts[: len(options) + 1])
+            options[part.name if count == 1 else f"{part.name} {count}"] = part.options
         return DecoderSpec(text.strip(), "+".join(part.name for part in parts), options, parts)
-    name, _, rest = text.strip().partition(":")
-    pairs = [_pair(pair) for pair in _NEXT_OPTION.split(rest)] if rest.strip() else []
-    options = _checked(name, pairs)
-    return DecoderSpec(text.strip(), name, options)
+    name, pairs = split_name(text)
+    if "+" in name:  # one of the names is none
+        name = next((one for one in map(str.strip, name.split("+")) if one not in names), name)
+    return DecoderSpec(text.strip(), name, _checked(name, pairs))
 
 
 def spec_of(name: str, options: Mapping[str, str]) -> DecoderSpec:
-    """The decoder `name` with options whose values are written as in `parse_spec`, commas and all.
+    """The decoder `name` with options whose values are written as in `parse_spec`, but for quotes.
 
     Raises:
         ArgumentError: as in `parse_spec`.
     """
-    written = ",".join(f"{key}={value.strip()}" for key, value in options.items())
-    checked = _checked(name, [(key, value.strip()) for key, value in options.items()])
-    return DecoderSpec(f"{name}:{written}" if written else name, name, checked)
+    stripped = {key: value.strip() for key, value in options.items()}
+    checked = _checked(name, stripped.items())
+    return DecoderSpec(join_options(name, stripped, [*PLAIN, *decoders()]), name, checked)
 
 
-def options_of(name: str) -> dict[str, inspect.Parameter]:
+def options_of(name: str) -> dict[str, Parameter]:
     """The options that may be written for a decoder."""
-    return {key: parameter for key, parameter in parameters(name).items() if key not in _FROM_PROMPT}
+    return {key: parameter for key, parameter in parameters(name).items() if key not in FROM_PROMPT}
 
 
-def parameters(name: str) -> dict[str, inspect.Parameter]:
+def parameters(name: str) -> dict[str, Parameter]:
     """The decoder's keyword-only parameters, with evaluated annotations."""
-    if name in PLAIN:
-        return {}
-    found = inspect.signature(DECODERS[name], eval_str=True).parameters
-    return {key: parameter for key, parameter in found.items() if parameter.kind is parameter.KEYWORD_ONLY}
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key.strip(), value.strip()
+    return {} if name in PLAIN else decoders()[name].parameters
 
 
 def _checked(name: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The values of a decoder's options, each of the kind that its parameter has."""
-    if name not in (names := [*PLAIN, *DECODERS]):
+    if name not in (names := [*PLAIN, *decoders()]):
         raise ArgumentError(
             f"there is no decoder {name!r}{did_you_mean(name, names)}; the decoders are {', '.join(names)}."
         )
@@ -144,20 +149,59 @@ def _checked(name: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def _convert(value: str, hint: Any, where: str) -> Any:
     """`value` as the first kind that it can be, text last: a list of layers beats a word, `true` an instruction."""
-    for read, _ in _readers(hint):
-        with suppress(ValueError, KeyError):
-            return read(value)
+    for alternative, read, _ in _readers(hint):
+        try:
+            converted = read(value)
+        except (ValueError, KeyError):
+            continue
+        for check in _checks(hint, alternative):
+            check(converted)
+        return converted
     raise ArgumentError(f"{where} is {value!r}; expected {' or '.join(kinds(hint))}.")
 
 
 def kinds(hint: Any) -> list[str]:
     """What a value of an annotation may be written as, in words."""
-    return [described for _, described in _readers(hint)]
+    return [described for _, _, described in _readers(hint)]
 
 
-def _readers(hint: Any) -> list[tuple[Callable[[str], Any], str]]:
-    alternatives = set(get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,))
-    return [(read, described) for matches, read, described in _READERS if any(matches(kind) for kind in alternatives)]
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, without what `Annotated` adds to each."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(inner for one in get_args(hint) for inner in _alternatives(one))
+    return (hint,)
+
+
+def _checks(hint: Any, alternative: Any) -> list[Callable[[Any], Any]]:
+    """The checks that `Annotated` adds to an annotation, or to that member of it which a value was read as."""
+    if get_origin(hint) is Annotated:
+        inner, *added = get_args(hint)
+        return [*_checks(inner, alternative), *(one for one in added if isinstance(one, types.FunctionType))]
+    if get_origin(hint) in (Union, types.UnionType):
+        return [
+            check for one in get_args(hint) if alternative in _alternatives(one) for check in _checks(one, alternative)
+        ]
+    return []
+
+
+def _readers(hint: Any) -> list[tuple[Any, Callable[[str], Any], str]]:
+    alternatives = _alternatives(hint)
+    found: list[tuple[Any, Callable[[str], Any], str]] = []
+    for one in alternatives:
+        if get_origin(one) is Literal:
+            allowed = {str(word): word for word in get_args(one)}
+            found.append((one, allowed.__getitem__, " or ".join(map(repr, allowed))))
+    for matches, read, words in _READERS:
+        found += [(one, read, words) for one in alternatives if matches(one)][:1]
+    return found
+
+
+def _read_number(value: str) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError
+    return number
 
 
 def _read_numbers(value: str) -> list[int]:
@@ -175,7 +219,7 @@ _READERS: tuple[tuple[Any, Any, str], ...] = (
     (lambda hint: hint is type(None), lambda value: {"none": None}[value.lower()], "none"),
     (lambda hint: hint is bool, lambda value: {"true": True, "false": False}[value.lower()], "true or false"),
     (lambda hint: hint is int, int, "an integer"),
-    (lambda hint: hint is float, float, "a number"),
+    (lambda hint: hint is float, _read_number, "a number"),
     (lambda hint: hint == Sequence[int], _read_numbers, "integers joined by +"),
     (lambda hint: hint == Sequence[str], _read_names, "names joined by +"),
     (lambda hint: hint in (str, Any), str, "text"),

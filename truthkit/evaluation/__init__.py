@@ -1,30 +1,14 @@
 """Benchmarks: what they ask, how answers are scored, and how sure one can be of the result.
 
-Every scorer turns answers into a `Score`: counts per item, metrics that are functions of their totals, intervals that
-resample images or questions. `SCORERS` names the modules; nothing is imported before it is used.
+A `Benchmark` says all about one: what turns its data into a `Task` of `Item`s, which `Metric`s its scores have and how
+they are read. Every scorer turns answers into a `Score`: counts per item, metrics that are functions of their totals,
+intervals that resample images or questions.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
+from truthkit.evaluation.benchmark import Benchmark, Grid, Metric
+from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.task import Task
 
-from truthkit.errors import ArgumentError
-
-SCORERS = {
-    "pope": "truthkit.evaluation.tasks.pope.scorer",
-    "chair": "truthkit.evaluation.tasks.chair.scorer",
-    "mme": "truthkit.evaluation.tasks.mme.scorer",
-    "truthfulqa": "truthkit.evaluation.tasks.truthfulqa.choices",
-    "factor": "truthkit.evaluation.tasks.factor.scorer",
-    "open-ended": "truthkit.evaluation.tasks.open_ended.scorer",
-}
-
-__all__ = ["SCORERS", "scorer"]
-
-
-def scorer(task: str) -> ModuleType:
-    """The module that scores a task."""
-    if task not in SCORERS:
-        raise ArgumentError(f"task is {task!r}; expected one of {', '.join(SCORERS)}.")
-    return import_module(SCORERS[task])
+__all__ = ["Benchmark", "Grid", "Item", "Metric", "Task"]

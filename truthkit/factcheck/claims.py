@@ -15,7 +15,6 @@ claims, whereas RAW-FC's own three classes are equally many.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from typing import Any
 
 from truthkit.errors import ArgumentError
 from truthkit.files.reading import Record, read_records, read_text
+from truthkit.files.writing import replacing, writing
 
 LABELS_6: tuple[str, ...] = ("true", "mostly-true", "half-true", "barely-true", "false", "pants-fire")
 """The verdicts of PolitiFact, LIAR and LIAR-RAW."""
@@ -159,10 +159,8 @@ def write_claims(claims: Sequence[Claim], path: str | PathLike[str]) -> None:
         fields |= {} if claim.explanation is None else {"explain": claim.explanation}
         fields |= {} if claim.evidence is None else {"evidence": claim.evidence}
         lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
-    target = Path(path)
-    part = target.with_name(f"{target.name}.part")
-    part.write_text("".join(lines), encoding="utf-8")
-    os.replace(part, target)
+    with writing(Path(path)), replacing(Path(path)) as part:
+        part.write_text("".join(lines), encoding="utf-8")
 
 
 _LIAR_COLUMNS = 14

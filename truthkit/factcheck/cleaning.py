@@ -17,10 +17,12 @@ import torch
 
 from truthkit.activations.capture import Capture
 from truthkit.errors import ArgumentError
+from truthkit.hf.room import check_room
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, text_tokenizer
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 def aligned_tokens(
     model: Any,
     processor: Any,
-    prompt: Prompt,
+    prompt: ChatOrText,
     before: str,
     explanation: str,
     vector: SteeringVector,
@@ -154,9 +156,7 @@ def aligned_tokens(
     tokenizer, plain = text_tokenizer(processor, "cleaning"), plain_model(model)
     head = len(encode_dialogue(tokenizer, prompt))
     ids = encode_dialogue(tokenizer, prompt, before + explanation)
-    room = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if room is not None and len(ids) > room:
-        raise ArgumentError(f"prompt and answer have {len(ids)} tokens, but the model has room for {room}.")
+    check_room(plain, len(ids), "the prompt with its answer", "shorten it")
     with Capture(model, [at], site=vector.site) as capture, torch.no_grad():
         plain.get_decoder()(input_ids=torch.tensor([ids], device=input_device(plain)), use_cache=False)
     states = capture[at].double().cpu()
@@ -242,7 +242,7 @@ def cleaned(explanation: str, tokens: Sequence[Token], how: Cleaning | None = No
 def clean(
     model: Any,
     processor: Any,
-    prompt: Prompt,
+    prompt: ChatOrText,
     before: str,
     explanation: str,
     vector: SteeringVector,

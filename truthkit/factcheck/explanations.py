@@ -11,10 +11,11 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.dialogue import answer_head
 from truthkit.factcheck.guide import Guide, guided
-from truthkit.factcheck.verdicts import LEAD, parse_verdict
+from truthkit.hf.room import check_room
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
-from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, batches, padded, text_tokenizer
 
 
 class _Beginning(LogitsProcessor):
@@ -35,7 +36,7 @@ class _Beginning(LogitsProcessor):
 def answers(
     model: Any,
     processor: Any,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ChatOrText],
     *,
     heads: Sequence[str] | None = None,
     guides: Sequence[Guide] = (),
@@ -66,22 +67,16 @@ def answers(
         encode_dialogue(tokenizer, prompt, head)[len(text) :] if head else []
         for prompt, head, text in zip(prompts, heads or [""] * len(prompts), texts, strict=True)
     ]
-    room = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
     lengths = [len(text) + len(head) + max_new_tokens for text, head in zip(texts, begun, strict=True)]
-    if room is not None and max(lengths) > room:
-        number = lengths.index(max(lengths))
-        raise ArgumentError(
-            f"prompts[{number}] has {len(texts[number])} tokens, {lengths[number]} with its answer, but the model has "
-            f"room for {room}; shorten it, or lower max_new_tokens."
-        )
+    number = lengths.index(max(lengths))
+    check_room(plain, lengths[number], f"prompts[{number}] with its answer", "shorten it, or lower max_new_tokens")
     pad = next(
         (one for one in (plain.generation_config.pad_token_id, getattr(tokenizer, "pad_token_id", None)) if one), 0
     )
     found = [""] * len(prompts)
     for batch in batches(lengths, token_budget):
-        width = max(len(texts[i]) for i in batch)
-        ids = torch.tensor([[pad] * (width - len(texts[i])) + texts[i] for i in batch])
-        mask = torch.tensor([[0] * (width - len(texts[i])) + [1] * len(texts[i]) for i in batch])
+        ids, mask = padded([texts[i] for i in batch], pad=pad)
+        width = ids.shape[1]
         forced = [begun[i] for i in batch]
         with guided(model, guides, processor), torch.no_grad():
             output = plain.generate(
@@ -105,7 +100,7 @@ def answers(
 def explanations(
     model: Any,
     processor: Any,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ChatOrText],
     labels: Sequence[str],
     *,
     guides: Sequence[Guide] = (),
@@ -127,22 +122,3 @@ def explanations(
         token_budget=token_budget,
     )
     return [text.removeprefix(head).strip() for text, head in zip(said, heads, strict=True)]
-
-
-def generated_verdicts(
-    model: Any,
-    processor: Any,
-    prompts: Sequence[Prompt],
-    labels: Sequence[str],
-    *,
-    lead: str = LEAD,
-    guides: Sequence[Guide] = (),
-    max_new_tokens: int = 16,
-    token_budget: int = 2048,
-) -> list[str | None]:
-    """The verdict that each freely generated answer begins with; None where it begins with none.
-
-    The arguments are those of `answers` and `parse_verdict`.
-    """
-    said = answers(model, processor, prompts, guides=guides, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    return [parse_verdict(text, labels, lead=lead) for text in said]

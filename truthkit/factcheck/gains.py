@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truthkit.activations.positions import Positions, describe_positions
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.verdicts import VerdictScorer
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt
+from truthkit.text.tokens import ChatOrText
 
 STRENGTHS = (-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0)
 """Both directions; the vectors' own length is the unit [ours]."""
@@ -109,7 +108,7 @@ class Gains:
 
 def measure_gains(
     scorer: VerdictScorer,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ChatOrText],
     gold: Sequence[str],
     vector: SteeringVector,
     *,
@@ -148,17 +147,16 @@ def measure_gains(
         raise ArgumentError("layers or strengths is empty; name at least one of each to try.")
     right = torch.tensor([scorer.labels.index(label) for label in gold])
     unsteered = _of_gold(scorer.scores(prompts, guides=guides), right)
-    with tqdm(total=len(prompts) * len(tried) * len(strengths), unit="row", disable=not progress) as bar:
-        scores = scorer.sweep(
-            prompts,
-            vector,
-            layers=tried,
-            strengths=strengths,
-            positions=positions,
-            mode=mode,
-            guides=guides,
-            progress=bar.update,
-        )
+    scores = scorer.sweep(
+        prompts,
+        vector,
+        layers=tried,
+        strengths=strengths,
+        positions=positions,
+        mode=mode,
+        guides=guides,
+        progress=progress,
+    )
     counts = torch.tensor([gold.count(label) if balanced else 1 for label in gold], dtype=torch.float64)
     weights = 1 / counts / (1 / counts).sum()
     guide = Guide(vector, 0.0, positions, mode)

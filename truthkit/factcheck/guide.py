@@ -10,8 +10,8 @@ from typing import Any
 
 from truthkit.activations.positions import Positions, describe_positions
 from truthkit.errors import ArgumentError
-from truthkit.steering.edits import check_mode
 from truthkit.steering.formats import read_vector
+from truthkit.steering.names import check_mode
 from truthkit.steering.spec import parse_positions
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector

@@ -24,7 +24,8 @@ from truthkit.hf.wrapping import plain_model
 from truthkit.steering.extraction.extract import extract
 from truthkit.steering.extraction.pairs import Pair
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, batches, text_tokenizer
 
 
 def vertical_pairs(
@@ -209,10 +210,10 @@ def reflex_vectors(
     return ReflexVectors(style, -substance if vertical else substance, shift)
 
 
-def projections(
+def along_vectors(
     model: Any,
     processor: Any,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ChatOrText],
     vectors: Sequence[SteeringVector],
     *,
     layer: int,
@@ -221,7 +222,7 @@ def projections(
     token_budget: int = 2048,
 ) -> torch.Tensor:
     """How far each text's state lies along each vector's unit direction at one layer; (texts, vectors), float64."""
-    tokenizer, plain = text_tokenizer(processor, "projections"), plain_model(model)
+    tokenizer, plain = text_tokenizer(processor, "texts along vectors"), plain_model(model)
     ids = [encode_dialogue(tokenizer, prompt, answer) for prompt in prompts]
     before = [len(encode_dialogue(tokenizer, prompt)) for prompt in prompts]
     units = torch.stack([torch.nn.functional.normalize(vector[layer].double(), dim=0) for vector in vectors])

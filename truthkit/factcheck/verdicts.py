@@ -1,30 +1,30 @@
 """Verdicts: how probable a model finds each label word after a prompt, and what a generated answer says.
 
-A prompt's keys and values are computed once and serve the continuations of all labels; what all prompts begin with (the
-role, the list of labels) is computed once for all of them. Nothing is parsed: a verdict is the most probable label.
+What prompts begin with (the role, the list of labels) is read once for all of them, and each prompt once for all labels
+and all steerings of the answer (`truthkit.likelihood.log_probabilities`). Nothing is parsed: a verdict is the most
+probable label.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
-from truthkit.activations.hooks import hook_states
 from truthkit.activations.positions import Positions
 from truthkit.errors import ArgumentError
 from truthkit.factcheck.dialogue import VERDICT
-from truthkit.factcheck.guide import Guide, guided
-from truthkit.hf.sites import decoder_blocks
+from truthkit.factcheck.guide import Guide
+from truthkit.hf.room import check_room
 from truthkit.hf.wrapping import plain_model
-from truthkit.likelihood.continuation import Reader, Rows
-from truthkit.steering.edits import edited
+from truthkit.likelihood.log_probabilities import log_probabilities_under
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import Prompt, batches, encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import ChatOrText, text_tokenizer
 
 LEAD = VERDICT
 """What an answer begins with; the label follows after a space."""
@@ -51,7 +51,7 @@ class VerdictScorer:
         processor: its tokenizer or processor.
         labels: the label words; or a mapping from label to the words that stand for it.
         lead: what the answer begins with. Forcing it costs no parsing; it is ours.
-        token_budget: how many tokens, padding included, run in one forward.
+        token_budget: how many tokens, padding and shared ones aside, run in one forward.
 
     Raises:
         ArgumentError: fewer than two labels, an empty lead, or a label whose tokens begin another label's.
@@ -76,17 +76,16 @@ class VerdictScorer:
             raise ArgumentError(f"lead is {lead!r} and token_budget {token_budget}; expected a text and at least 1.")
         self.token_budget = token_budget
         self._plain = plain_model(model)
-        self._reader = Reader(self._plain)
 
     # -- what callers ask ----------------------------------------------------------------------------------------------
 
     def verdicts(
-        self, prompts: Sequence[Prompt], *, guides: Sequence[Guide] = (), bias: Sequence[float] | None = None
+        self, prompts: Sequence[ChatOrText], *, guides: Sequence[Guide] = (), bias: Sequence[float] | None = None
     ) -> list[Verdict]:
         """The verdict on every prompt; `bias` is added to the labels' scores, as `label_bias` finds it."""
         return as_verdicts(self.scores(prompts, guides=guides), self.labels, bias)
 
-    def scores(self, prompts: Sequence[Prompt], *, guides: Sequence[Guide] = ()) -> torch.Tensor:
+    def scores(self, prompts: Sequence[ChatOrText], *, guides: Sequence[Guide] = ()) -> torch.Tensor:
         """Log-probability of each label's tokens after prompt and lead; (prompts, labels), float64, on the CPU.
 
         Sums over tokens, not normalised over labels: that is `torch.softmax(scores, -1)`.
@@ -96,29 +95,30 @@ class VerdictScorer:
         """
         return self.scores_under(prompts, [guides])[0]
 
-    def scores_under(self, prompts: Sequence[Prompt], guidings: Sequence[Sequence[Guide]]) -> torch.Tensor:
+    def scores_under(
+        self, prompts: Sequence[ChatOrText], guidings: Sequence[Sequence[Guide]], *, progress: bool = False
+    ) -> torch.Tensor:
         """`scores` under each of several sets of guides, () for none; (sets, prompts, labels).
 
-        The prompts are read once for all sets that steer the answer only.
+        The prompts are read once for all sets that steer the answer only. `progress` shows a progress bar.
         """
-        texts, lead, labels = self._encode(prompts)
-        result = torch.zeros(len(guidings), len(texts), len(labels), dtype=torch.float64)
-        answer_only = [_answer_only(guides) for guides in guidings]
-        shared = self._reader.beginning(texts) if any(answer_only) else None
-        for batch in batches([len(text) for text in texts], self.token_budget):
-            rows = [texts[i] for i in batch]
-            ready = self._reader.read_whole(rows, shared) if any(answer_only) else None
-            for number, guides in enumerate(guidings):
-                if answer_only[number] and ready is not None:
-                    with self._adding([(guide, guide.strength) for guide in guides]):
-                        result[number, batch] = self._continued(ready.fork(), lead, labels)
-                else:
-                    result[number, batch] = self._whole(rows, lead, labels, guides)
-        return result
+        rows, starts, lengths = self._encode(prompts)
+        sets = [[guide.steering(self.model, self.processor) for guide in guides] for guides in guidings]
+        with tqdm(total=len(sets) * len(rows), unit="row", disable=not progress) as bar:
+            found = log_probabilities_under(
+                self._plain,
+                rows,
+                starts,
+                sets,
+                prompt_lengths=lengths,
+                token_budget=self.token_budget,
+                on_rows=bar.update,
+            )
+        return torch.tensor(found, dtype=torch.float64).view(len(sets), len(prompts), len(self.labels))
 
     def sweep(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[ChatOrText],
         vector: SteeringVector,
         *,
         layers: Sequence[int],
@@ -126,12 +126,11 @@ class VerdictScorer:
         positions: Positions = "generated",
         mode: str = "add",
         guides: Sequence[Guide] = (),
-        progress: Callable[[int], Any] | None = None,
+        progress: bool = False,
     ) -> torch.Tensor:
         """`scores` under every layer and strength of one vector; (layers, strengths, prompts, labels).
 
-        All strengths of a layer run as rows of one batch. Where only the answer is steered, the prompts are read once
-        for all layers and strengths.
+        Where only the answer is steered, the prompts are read once for all layers and strengths.
 
         Args:
             prompts: as in `scores`.
@@ -141,34 +140,15 @@ class VerdictScorer:
             positions: as in `Guide`.
             mode: as in `Guide`.
             guides: steering that stays on; it acts first.
-            progress: called with the number of rows scored.
+            progress: show a progress bar.
         """
-        texts, lead, labels = self._encode(prompts)
-        trials = [[Guide(vector.at(layer), s, positions, mode) for s in strengths] for layer in layers]
-        result = torch.zeros(len(layers), len(strengths), len(texts), len(labels), dtype=torch.float64)
-        answer_only = _answer_only([*guides, *trials[0][:1]])
-        shared = self._reader.beginning(texts) if answer_only else None
-        budget = max(1, self.token_budget // len(strengths))
-        for batch in batches([len(text) for text in texts], budget):
-            rows = [text for i in batch for text in [texts[i]] * len(strengths)]
-            ready = None
-            if answer_only:
-                ready = self._reader.read_whole([texts[i] for i in batch], shared).repeated(len(strengths))
-            each = torch.tensor(list(strengths) * len(batch), dtype=torch.float64)
-            for number, guide in enumerate(one[0] for one in trials):
-                if ready is not None:
-                    with self._adding([*((g, g.strength) for g in guides), (guide, each)]):
-                        found = self._continued(ready.fork(), lead, labels)
-                else:
-                    found = self._whole(rows, lead, labels, guides, (guide, each))
-                result[number][:, batch] = found.view(len(batch), len(strengths), -1).transpose(0, 1)
-                if progress is not None:
-                    progress(len(rows))
-        return result
+        trials = [Guide(vector.at(layer), strength, positions, mode) for layer in layers for strength in strengths]
+        scores = self.scores_under(prompts, [[*guides, trial] for trial in trials], progress=progress)
+        return scores.view(len(layers), len(strengths), *scores.shape[1:])
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: ChatOrText) -> list[int]:
         """The prompt's tokens, the header of the answer included.
 
         Raises:
@@ -176,23 +156,24 @@ class VerdictScorer:
         """
         return encode_dialogue(self.tokenizer, prompt)
 
-    def _encode(self, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[int], list[list[int]]]:
-        """Tokens of the prompts, of the lead, and of each label after it."""
+    def _encode(self, prompts: Sequence[ChatOrText]) -> tuple[list[list[int]], list[int], list[int]]:
+        """For every prompt and label the tokens, where the label's begin, and how many are the prompt's."""
         if not prompts:
             raise ArgumentError("prompts is empty; give at least one.")
-        texts = [self.encode(prompt) for prompt in prompts]
         lead, labels = self._answers(prompts[0])
-        room = getattr(self._plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        needed = len(lead) + max(map(len, labels))
-        for number, text in enumerate(texts):
-            if room is not None and len(text) + needed > room:
-                raise ArgumentError(
-                    f"prompts[{number}] has {len(text)} tokens and its verdict {needed}, but the model has room for "
-                    f"{room}; shorten the claim or its evidence."
-                )
-        return texts, lead, labels
+        rows, starts, lengths = [], [], []
+        for number, prompt in enumerate(prompts):
+            text = self.encode(prompt)
+            needed = len(text) + len(lead) + max(map(len, labels))
+            check_room(self._plain, needed, f"prompts[{number}] with its verdict", "shorten the claim or its evidence")
+            for label in labels:
+                rows.append([*text, *lead, *label])
+                starts.append(len(text) + len(lead))
+                lengths.append(len(text))
+        return rows, starts, lengths
 
-    def _answers(self, prompt: Prompt) -> tuple[list[int], list[list[int]]]:
+    def _answers(self, prompt: ChatOrText) -> tuple[list[int], list[list[int]]]:
+        """The lead's tokens, and each label's behind it."""
         before = self.encode(prompt)
         said = [self.lead, *(f"{self.lead} {word}" for word in self.words.values())]
         whole = [encode_dialogue(self.tokenizer, prompt, answer) for answer in said]
@@ -215,81 +196,6 @@ class VerdictScorer:
         if not lead:
             raise ArgumentError(f"lead {self.lead!r} has no token of its own before the labels; end it with a colon.")
         return lead, labels
-
-    # -- forward -------------------------------------------------------------------------------------------------------
-
-    def _whole(
-        self,
-        rows: list[list[int]],
-        lead: list[int],
-        labels: list[list[int]],
-        guides: Sequence[Guide],
-        swept: tuple[Guide, torch.Tensor] | None = None,
-    ) -> torch.Tensor:
-        """Rows whose prompts are steered too: each text is read in one forward, in which steering knows its place."""
-        with ExitStack() as stack:
-            steerings = stack.enter_context(guided(self.model, guides, self.processor))
-            if swept is not None:
-                guide, strengths = swept
-                trial = guide.vector.steer(
-                    self.model,
-                    strength=strengths,
-                    positions=guide.positions,
-                    mode=guide.mode,
-                    processor=self.processor,
-                    allow_other_model=True,
-                )
-                steerings = [*steerings, stack.enter_context(trial)]
-            for steering in steerings:
-                steering.prompt_lengths = [len(row) for row in rows]
-            ready, logits = self._reader.read([row + lead for row in rows])
-            return self._labelled(ready, logits, labels)
-
-    def _continued(self, ready: Rows, lead: list[int], labels: list[list[int]]) -> torch.Tensor:
-        """Scores after a text that has been read; `ready` is used up."""
-        return self._labelled(*self._reader.read([lead] * len(ready.mask), ready), labels)
-
-    def _labelled(self, ready: Rows, logits: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
-        """(rows, labels), from the logits after the lead, (rows, vocabulary)."""
-        first = logits.float().log_softmax(dim=-1)
-        scores = first[:, [tokens[0] for tokens in labels]].double().cpu()
-        for number, tokens in enumerate(labels):
-            if len(tokens) > 1:
-                rows = [tokens[:-1]] * len(logits)
-                _, rest = self._reader.read(rows, ready.fork(), every_token=True)
-                wanted = torch.tensor(tokens[1:], device=rest.device).expand(len(rest), -1)[..., None]
-                picked = rest.float().log_softmax(dim=-1).gather(2, wanted)
-                scores[:, number] += picked[..., 0].sum(dim=1).double().cpu()
-        return scores
-
-    def _adding(self, guides: Sequence[tuple[Guide, float | torch.Tensor]]) -> ExitStack:
-        """Hooks for forwards that hold nothing but tokens of the answer: all of them are changed."""
-        blocks = decoder_blocks(self._plain)
-        with ExitStack() as stack:
-            for guide, strength in guides:
-                guide.vector.check_model(self.model, allow_other_model=True)
-                for layer in guide.vector:
-                    act = _edit(guide.vector[layer], strength, guide.mode)
-                    stack.callback(hook_states(blocks[layer], guide.vector.site, act).remove)
-            return stack.pop_all()
-
-
-def _edit(
-    vector: torch.Tensor, strength: float | torch.Tensor, mode: str
-) -> Callable[[torch.Tensor], torch.Tensor | None]:
-    def act(given: torch.Tensor) -> torch.Tensor:
-        by = strength
-        hidden = given
-        if isinstance(strength, torch.Tensor):
-            hidden = given if given.dim() == 3 else given.view(len(strength), -1, given.shape[-1])
-            by = strength.to(given.device, given.dtype)[:, None, None]
-        return edited(hidden, vector.to(given.device, given.dtype), by, mode).view_as(given)
-
-    return act
-
-
-def _answer_only(guides: Sequence[Guide]) -> bool:
-    return all(guide.positions in ("generated", "answer") for guide in guides)
 
 
 def as_verdicts(

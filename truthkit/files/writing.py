@@ -19,21 +19,29 @@ def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
     Raises:
         NotAvailableError: it can't be written, the disk is full for one.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                if lines:
-                    file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
-                else:
-                    json.dump(document, file, indent=2, ensure_ascii=False)
-                    file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with writing(path), replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        if lines:
+            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
+        else:
+            json.dump(document, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path of a file to write beside `path`: it takes its place at the end of the block, whole and on the disk.
+
+    After an error `path` is what it was, and nothing is left beside it. The folder is made where it is missing.
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,8 +62,9 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, or of all files of a folder with their names."""
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Checksum of a file, or of all files of a folder with their names; hexadecimal."""
+    path = Path(path)
     digest = hashlib.sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:

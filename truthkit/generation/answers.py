@@ -6,61 +6,22 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import StoppingCriteria
 
 from truthkit.decoding.contrastive_search.search import ContrastiveSearch
-from truthkit.decoding.engine.decoder import Decoder
-from truthkit.errors import ArgumentError
+from truthkit.decoding.engine.session import Session
+from truthkit.decoding.engine.source import Notes
 from truthkit.generation.explain import Step, Trace, TraceProcessor
+from truthkit.generation.settings import AnswerSettings
+from truthkit.hf.room import check_room
 from truthkit.text.tokens import text_tokenizer
 
 OnToken = Callable[[int, Step | None], None]
 """Takes the first row's new token, and its step of the trace where there is one."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How `generate` runs, whatever the decoder; what is None is left to the model's generation config.
-
-    Attributes:
-        max_new_tokens: at most this many.
-        sample: draw tokens instead of taking the most probable one.
-        temperature, top_p: for sampling.
-        seed: set before every answer, so that decoders meet the same chances.
-        num_beams: beam search where above 1.
-    """
-
-    max_new_tokens: int = 64
-    sample: bool = False
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int = 0
-    num_beams: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "num_beams"):
-            if (value := getattr(self, name)) < 1:
-                raise ArgumentError(f"{name} is {value}; expected at least 1.")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ArgumentError(f"temperature is {self.temperature}; expected a number above 0.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ArgumentError(f"top_p is {self.top_p}; expected a number in (0, 1].")
-
-    def for_generate(self) -> dict[str, Any]:
-        """Keyword arguments of `generate`."""
-        options: dict[str, Any] = {
-            "max_new_tokens": self.max_new_tokens,
-            "do_sample": self.sample,
-            "num_beams": self.num_beams,
-        }
-        if not self.sample:  # a generation config's own settings for sampling would only bring warnings
-            return options | {"temperature": None, "top_p": None, "top_k": None}
-        given = {"temperature": self.temperature, "top_p": self.top_p}
-        return options | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -73,6 +34,7 @@ class Answer:
         finished: whether the model ended by itself, below `max_new_tokens`.
         step_seconds: the time of every decoding step after the first, which belongs to the prompt.
         trace: one entry per token, where an explanation was asked for.
+        notes: what the method noted about the prompt: RITUAL the transforms that it chose.
     """
 
     text: str
@@ -80,6 +42,7 @@ class Answer:
     finished: bool
     step_seconds: tuple[float, ...]
     trace: list[Step] | None = None
+    notes: Notes = field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -92,7 +55,7 @@ def answer(
     processor: Any,
     decoder: AbstractContextManager[Any],
     inputs: dict[str, torch.Tensor],
-    settings: Settings,
+    settings: AnswerSettings,
     *,
     explain: bool = False,
     on_token: OnToken = lambda token, step: None,
@@ -113,18 +76,17 @@ def answer(
     Raises:
         ArgumentError: prompt and new tokens do not fit the model; or `explain` with beams.
     """
-    if explain and settings.num_beams > 1:
-        raise ArgumentError("an explanation follows one row, and beams change rows; leave out one of the two.")
+    if explain:
+        settings.check_one_row()
     _check_room(model, inputs["input_ids"].shape[1], settings.max_new_tokens)
     tokenizer = text_tokenizer(processor, "an answer")
-    trace = _trace(tokenizer, decoder, settings) if explain else None
-    watch = _Watch(trace, on_token, stop)
     options = settings.for_generate()
     with ExitStack() as stack:
-        stack.enter_context(decoder)
-        if trace and isinstance(decoder, Decoder):
-            decoder.observers.append(trace.observe)
-            stack.callback(decoder.observers.remove, trace.observe)
+        session = stack.enter_context(decoder)
+        trace = _trace(tokenizer, session, settings) if explain else None
+        watch = _Watch(trace, on_token, stop)
+        if trace and isinstance(session, Session):
+            session.observers.append(trace.observe)
         elif trace:
             options["logits_processor"] = [TraceProcessor(trace)]
         if settings.sample:
@@ -143,6 +105,7 @@ def answer(
         finished=end_at is not None,
         step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
         trace=trace.steps[: len(ids)] if trace else None,
+        notes=session.notes if isinstance(session, Session) else {},
     )
 
 
@@ -172,17 +135,13 @@ class _Watch(StoppingCriteria):
         return torch.full((len(input_ids),), self._stop(), device=input_ids.device)
 
 
-def _trace(tokenizer: Any, decoder: AbstractContextManager[Any], settings: Settings) -> Trace:
+def _trace(tokenizer: Any, session: Any, settings: AnswerSettings) -> Trace:
     otherwise = "sampling" if settings.sample else "logits processors"
-    if isinstance(decoder, ContrastiveSearch):
+    if isinstance(session, ContrastiveSearch):
         otherwise = "degeneration penalty"
-    return Trace(tokenizer.decode, decoder if isinstance(decoder, Decoder) else None, otherwise=otherwise)
+    return Trace(tokenizer.decode, session.decoder if isinstance(session, Session) else None, otherwise=otherwise)
 
 
 def _check_room(model: Any, length: int, new_tokens: int) -> None:
-    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if room and length + new_tokens > room:
-        raise ArgumentError(
-            f"the prompt has {length} tokens, and up to {new_tokens} new ones are asked for, but the model has room "
-            f"for {room} (max_position_embeddings); shorten the prompt or ask for fewer."
-        )
+    what = f"the prompt, {length} tokens, with up to {new_tokens} new ones"
+    check_room(model, length + new_tokens, what, "shorten the prompt or ask for fewer")

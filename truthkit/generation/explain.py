@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.loop import Method
 from truthkit.decoding.engine.view import ViewLogits
 
 MAIN = "main"
@@ -73,7 +73,7 @@ class Step:
 class Trace:
     """Collects a `Step` per token of one row.
 
-    `observe` goes into `Decoder.observers` and runs at each forward; `emitted` is then called with the token that came.
+    `observe` goes into `Session.observers` and runs at each forward; `emitted` is then called with the token that came.
 
     Args:
         decode: token ids to text.
@@ -83,7 +83,7 @@ class Trace:
     """
 
     def __init__(
-        self, decode: Callable[[list[int]], str], decoder: Decoder | None = None, *, otherwise: str, top: int = 3
+        self, decode: Callable[[list[int]], str], decoder: Method | None = None, *, otherwise: str, top: int = 3
     ):
         self.steps: list[Step] = []
         self._decode, self._decoder, self._otherwise, self._top = decode, decoder, otherwise, top
@@ -148,7 +148,7 @@ class TraceProcessor(LogitsProcessor):
         return scores
 
 
-def view_names(decoder: Decoder | None) -> list[str]:
+def view_names(decoder: Method | None) -> list[str]:
     """A name for each view of `decoder`, main first."""
     return [view.name for view in decoder.views] if decoder else [MAIN]
 
@@ -163,7 +163,7 @@ def _last_position(view: ViewLogits) -> ViewLogits:
 
 
 def _parts(
-    decoder: Decoder | None, views: list[ViewLogits], weights: list[ViewLogits]
+    decoder: Method | None, views: list[ViewLogits], weights: list[ViewLogits]
 ) -> list[tuple[str, tuple[int, ...], torch.Tensor, torch.Tensor]]:
     """Name, layers, logits (n, vocabulary) and weights (n,) of every view, and of its early exits that count."""
     parts: list[tuple[str, tuple[int, ...], torch.Tensor, torch.Tensor]] = []

@@ -65,23 +65,35 @@ def decoder_blocks(model: Any) -> nn.ModuleList:
     What `name_blocks` was told comes first.
 
     Raises:
-        ModelError: no list of that many blocks is a child of the decoder, or several are; the message lists the lists
+        ModelError: the decoder holds no list of that many blocks, or several at one depth; the message lists the lists
             found.
     """
     if (named := _NAMED_BLOCKS.get(model)) is not None:
         return named
-    decoder, count = model.get_decoder(), model.config.get_text_config(decoder=True).num_hidden_layers
-    found = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)}
-    matching = [child for child in found.values() if len(child) == count]
-    if len(matching) != 1:
-        lists = ", ".join(f"{name} ({len(child)})" for name, child in found.items()) or "none"
+    decoder, config = text_decoder(model), model.config.get_text_config(decoder=True)
+    count = getattr(config, "decoder_layers", config.num_hidden_layers)
+    found = _module_lists(decoder, count)
+    if len(found) != 1:
+        lists = ", ".join(
+            f"{name} ({len(module)})" for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)
+        )
         raise ModelError(
             f"cannot tell the decoder blocks of {type(model).__name__}: its text config says "
-            f"num_hidden_layers={count}, "
-            f"and {type(decoder).__name__} holds these module lists: {lists}. Expected exactly one of that length. "
-            "truthkit.hf.sites.name_blocks(model, path) names them by hand."
+            f"num_hidden_layers={count}, and {type(decoder).__name__} holds these module lists: {lists or 'none'}. "
+            "Expected exactly one of that length. truthkit.hf.sites.name_blocks(model, path) names them by hand."
         )
-    return matching[0]
+    return found[0]
+
+
+def _module_lists(decoder: nn.Module, count: int) -> list[nn.ModuleList]:
+    """The lists of `count` modules that lie least deep in the decoder, and not within another list."""
+    level = [decoder]
+    while level:
+        children = [child for module in level for child in module.children()]
+        if found := [child for child in children if isinstance(child, nn.ModuleList) and len(child) == count]:
+            return found
+        level = [child for child in children if not isinstance(child, nn.ModuleList)]
+    return []
 
 
 def site_module(block: nn.Module, site: str) -> nn.Module:
@@ -204,7 +216,10 @@ def output_head(model: Any) -> nn.Module:
 def text_decoder(model: Any) -> Any:
     """The module whose last hidden states the output head reads.
 
-    This is `get_decoder()`, or the decoder inside it where that is a model with a head of its own (Llama 4).
+    This is `get_decoder()`, or the decoder inside it where that is a model with a head of its own (Llama 4), or the
+    base model where something else goes by that name (ModernBERT's head).
     """
     decoder = model.get_decoder()
+    if not hasattr(decoder, "get_output_embeddings"):
+        decoder = model.base_model
     return decoder.model if decoder.get_output_embeddings() is not None else decoder

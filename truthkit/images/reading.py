@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +15,23 @@ from truthkit.errors import ArgumentError
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image
 
+_WAY_OUT = "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS."
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_image(source: ImageSource) -> Image.Image:
     """A new RGB image, 8 bits per channel, upright as its EXIF orientation says.
 
-    Transparent pixels lie on white; 16-bit grey is scaled by 255/65535; of several frames the first is read. Pillow
-    itself warns above `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels), and twice that is an error here.
+    Transparent pixels lie on white; 16-bit grey is scaled by 255/65535; of several frames the first is read. What a
+    file says of its size is believed before a pixel is decoded: above `PIL.Image.MAX_IMAGE_PIXELS` (89 million), which
+    may be raised, it is refused.
 
     Args:
         source: a path, the bytes of a file, or a Pillow image, which stays as it is.
 
     Raises:
-        ArgumentError: no such file, not an image, damaged or cut short, too large, empty, or of a mode without a fixed
-            range (32-bit integers, floats).
+        ArgumentError: no such file, no regular file (a folder, a device, a pipe), not an image, damaged or cut short,
+            too large, empty, or of a mode without a fixed range (32-bit integers, floats).
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the Pillow image")
@@ -38,7 +42,8 @@ def read_image(source: ImageSource) -> Image.Image:
     name = repr(os.fspath(source))
     name = name if len(name) < 300 else f"{name[:300]}..."
     try:
-        content = Path(source).read_bytes()
+        regular = stat.S_ISREG(Path(source).stat().st_mode)
+        content = Path(source).read_bytes() if regular else b""
     except FileNotFoundError:
         web = str(source).startswith(("http://", "https://"))
         hint = "; download it first, addresses are not fetched" if web else ""
@@ -46,6 +51,8 @@ def read_image(source: ImageSource) -> Image.Image:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ArgumentError(f"the image file {name} cannot be read: {reason}.") from None
+    if not regular:
+        raise ArgumentError(f"{name} is a folder, a device or a pipe; expected an image file.")
     return _decoded(content, f"the image file {name}")
 
 
@@ -65,17 +72,20 @@ def _decoded(content: bytes, name: str) -> Image.Image:
     if not content:
         raise ArgumentError(f"{name} is empty.")
     try:
-        image = Image.open(io.BytesIO(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
         raise ArgumentError(
             f"{name} is no image that Pillow {__version__} knows: another format, or a damaged header."
         ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ArgumentError(
-            f"{name} is too large: {error} Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and pass the opened image."
-        ) from None
+    except Image.DecompressionBombError as error:
+        raise ArgumentError(f"{name} is too large: {error} {_WAY_OUT}") from None
     except Exception as error:  # a damaged header makes Pillow's plugins raise almost anything
         raise ArgumentError(f"{name} is damaged: {_said(error)}.") from error
+    limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+    if limit is not None and pixels > limit:
+        raise ArgumentError(f"{name} is too large: {pixels} pixels, where {limit} are allowed. {_WAY_OUT}")
     with image:
         return _upright_rgb(image, name)
 

@@ -4,11 +4,15 @@ Choices share their question, and questions behind one few-shot prompt share tha
 read first, and what follows as trees of tokens, in which every other beginning that is shared is once too
 (`truthkit.likelihood.token_tree`). Where attention cannot take a tree, each context is read in a row, and what goes on
 from it in further rows (`truthkit.hf.branches`).
+
+Steering that changes prompts otherwise than answers leaves a tree in one piece: the nodes of prompts are read in one
+forward, those of answers in another. Several steerings of answers thus share the prompts.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,17 +20,18 @@ from typing import Any
 import torch
 
 from truthkit.activations.hooks import Hooked
-from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import shared_width
-from truthkit.errors import ArgumentError
+from truthkit.decoding.engine.session import Session
 from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.hf.packed_attention import packed_attention
+from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.trees import additive, takes_trees
 from truthkit.hf.wrapping import plain_model
+from truthkit.likelihood.parts import acts_by_part, acts_on_answers, entered, reading
 from truthkit.likelihood.token_tree import TokenTree, common_length, token_trees
-from truthkit.text.tokens import padded
+from truthkit.text.tokens import batches, padded
 
 _WORTH = 16
 """Fewer shared tokens than this are not read apart, nor those that would save less than a quarter of a batch."""
@@ -42,9 +47,9 @@ def log_probabilities(
     model: Any,
     rows: Sequence[Sequence[int]],
     starts: Sequence[int],
-    decoder: Decoder | None = None,
+    session: Session | None = None,
     *,
-    batch_tokens: int = 512,
+    token_budget: int = 512,
     share_prefix: bool = True,
     on_rows: Callable[[int], None] = lambda _count: None,
     steerings: Sequence[Hooked] = (),
@@ -53,15 +58,15 @@ def log_probabilities(
     """The log-probability of each row from its start on: the sum over its tokens, natural logarithm.
 
     Args:
-        model: a causal language model; under `decoder` its logits are the decoder's.
+        model: a causal language model; under a decoder its logits are the decoder's.
         rows: token ids.
         starts: for each row the first position that counts, at least 1.
-        decoder: attached to `model` by the caller, or None.
-        batch_tokens: how many tokens, padding and shared ones aside, are read at a time.
+        session: of the decoder that the caller has attached to `model`, or None.
+        token_budget: how many tokens, padding and shared ones aside, are read at a time.
         share_prefix: read the rows' common beginning once, and what rows have in common before their starts.
         on_rows: called with the number of rows that were just done.
-        steerings: those at work on the model. Those that act at some tokens only need every row whole, so nothing is
-            shared under them.
+        steerings: those at work on the model. Those that act at the tokens of a passage, say, need every row whole, so
+            nothing is shared under them.
         prompt_lengths: how many of each row's tokens are prompt to them; None is `starts`.
 
     Raises:
@@ -69,46 +74,106 @@ def log_probabilities(
     """
     if not rows:
         return []
-    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if room and (most := max(map(len, rows))) > room:
-        raise ArgumentError(
-            f"a text has {most} tokens, prompt included, but the model has room for {room}; shorten it."
-        )
+    check_room(model, max(map(len, rows)), "a text, its prompt included,", "shorten it")
+    plain, lengths = plain_model(model), starts if prompt_lengths is None else prompt_lengths
     choosy = [steering for steering in steerings if steering.positions != "all"]
-    lengths = starts if prompt_lengths is None else prompt_lengths
-    reader = _Reader(model, rows, starts, decoder, batch_tokens, on_rows, choosy, lengths)
-    plain = plain_model(model)
+    by_part = session is None and all(map(acts_by_part, choosy)) and takes_branches(plain) and takes_trees(plain)
+    parted = choosy if by_part and share_prefix else []
+    choosy = [] if parted else choosy
+    reader = _Reader(model, rows, starts, session, token_budget, on_rows, choosy, lengths)
+    reader.parted, reader.by_part = parted, bool(parted)
     try:
-        if decoder is not None:
-            reader.read(share_prefix and not choosy and decoder.takes_branches, decoder.takes_trees)
+        if session is not None:
+            reader.read(share_prefix and not choosy and session.takes_branches, session.takes_trees)
         else:
             with packed_attention(text_decoder(plain)):
                 reader.read(share_prefix and not choosy and takes_branches(plain), takes_trees(plain))
     finally:
         for steering in choosy:
             steering.prompt_lengths = None
-    return reader.scores
+    return reader.scores[0]
+
+
+def log_probabilities_under(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    sets: Sequence[Sequence[Hooked]],
+    *,
+    prompt_lengths: Sequence[int],
+    token_budget: int = 512,
+    on_rows: Callable[[int], None] = lambda _count: None,
+) -> list[list[float]]:
+    """`log_probabilities` under each of several sets of steerings, () for none; what they leave as it is is read once.
+
+    Args:
+        model: as in `log_probabilities`.
+        rows: as there.
+        starts: as there.
+        token_budget: as there.
+        sets: steerings that are not on: each set is on while it is asked for.
+        prompt_lengths: how many of each row's tokens are prompt to them.
+        on_rows: called with the number of rows that were just done under one set.
+
+    Raises:
+        ArgumentError: a row has more tokens than the model has room for.
+    """
+    plain = plain_model(model)
+    together = [n for n, some in enumerate(sets) if all(map(acts_on_answers, some))]
+    if not rows or len(together) < 2 or not (takes_branches(plain) and takes_trees(plain)):
+        together = []
+    found: list[list[float]] = [[] for _ in sets]
+    if together:
+        check_room(model, max(map(len, rows)), "a text, its prompt included,", "shorten it")
+        reader = _Reader(model, rows, starts, None, token_budget, on_rows, (), prompt_lengths)
+        reader.sets, reader.by_part = [sets[n] for n in together], True
+        reader.scores = [[0.0] * len(rows) for _ in together]
+        with packed_attention(text_decoder(plain)):
+            reader.read(True, True)
+        for n, scores in zip(together, reader.scores, strict=True):
+            found[n] = scores
+    for n in sorted({*range(len(sets))} - {*together}):
+        with entered(sets[n]) as steerings:
+            found[n] = log_probabilities(
+                model,
+                rows,
+                starts,
+                token_budget=token_budget,
+                on_rows=on_rows,
+                steerings=steerings,
+                prompt_lengths=prompt_lengths,
+            )
+    return found
 
 
 class _Reader:
-    """The rows of one call, and their scores so far."""
+    """The rows of one call, and their scores so far.
+
+    Attributes:
+        by_part: read prompts and answers apart; in trees only.
+        parted: steerings at work that are told which of the two is read.
+        sets: steerings, not at work, under each of which the answers are read.
+        scores: of every row, under each set.
+    """
 
     def __init__(
         self,
         model: Any,
         rows: Sequence[Sequence[int]],
         starts: Sequence[int],
-        decoder: Decoder | None,
-        batch_tokens: int,
+        session: Session | None,
+        token_budget: int,
         on_rows: Callable[[int], None],
         steerings: Sequence[Hooked],
         prompt_lengths: Sequence[int],
     ):
-        self.model, self.decoder = model, decoder
+        self.model, self.session = model, session
         self.rows, self.starts = rows, starts
-        self.tokens, self.on_rows = batch_tokens, on_rows
+        self.tokens, self.on_rows = token_budget, on_rows
         self.steerings, self.prompt_lengths = steerings, prompt_lengths
-        self.scores = [0.0] * len(rows)
+        self.by_part, self.parted = False, list[Hooked]()
+        self.sets: list[Sequence[Hooked]] = [()]
+        self.scores = [[0.0] * len(rows)]
         self._accepted = inspect.signature(plain_model(model).forward).parameters
 
     def read(self, sharing: bool, trees: bool) -> None:
@@ -118,26 +183,35 @@ class _Reader:
             families.setdefault(tuple(row[:_WORTH]) if sharing else (), []).append(i)
         alone: list[int] = []
         for which in families.values():
-            most = min(self.starts[i] for i in which) - 2
+            most = min(min(self.starts[i] - 2, self.prompt_lengths[i] if self.by_part else sys.maxsize) for i in which)
             shared = common_length([self.rows[i] for i in which], most) if sharing else 0
             if shared < _WORTH or 4 * shared * (len(which) - 1) < self.tokens or not self._can_cut(which, shared):
+                shared = 0
+            if not (shared or self.by_part or (sharing and trees and self._is_half_shared(which))):
                 alone += which
                 continue
             cache = GrowingCache(config=self.model.config.get_text_config(decoder=True))
-            self._forward(*padded([self.rows[which[0]][:shared]]), 0, 1, cache)
+            if shared:
+                with reading(self.parted, "prompt"):
+                    self._forward(*padded([self.rows[which[0]][:shared]]), 0, 1, cache)
             (self._read_trees if trees else self._read_branches)(which, shared, cache)
         self._read_whole(alone)
 
+    def _is_half_shared(self, which: list[int]) -> bool:
+        """Whether a tree of its own has at most half of the rows' tokens, so that it is worth it even by itself."""
+        rows = {i: self.rows[i] for i in which}
+        nodes = sum(len(tree.ids) for tree in token_trees(rows, _MOST_NODES))
+        return self.session is None and len(which) > 1 and 2 * nodes <= sum(map(len, rows.values()))
+
     def _can_cut(self, which: list[int], shared: int) -> bool:
-        views = () if self.decoder is None else self.decoder.views
+        views = () if self.session is None else self.session.decoder.views
         rewrites = [view.prompt for view in views if view.prompt is not None]
         return shared_width(rewrites, [self.rows[i] for i in which], [shared] * len(which)) is not None
 
     def _read_whole(self, which: list[int]) -> None:
         """Rows by themselves."""
-        order = sorted(which, key=lambda i: len(self.rows[i]))
-        while order:
-            some = _batch(order, lambda i: len(self.rows[i]), self.tokens)
+        for batch in _longest_first([len(self.rows[i]) for i in which], self.tokens):
+            some = [which[n] for n in batch]
             ids, mask = padded([self.rows[i] for i in some])
             self._score(some, ids, mask, 0, None)
 
@@ -146,39 +220,72 @@ class _Reader:
 
         Nothing follows a row's last token, which is not read.
         """
-        read = {i: self.rows[i][shared:-1] for i in which if len(self.rows[i]) > self.starts[i]}
+        read = {i: self._marked(i, shared) for i in which if len(self.rows[i]) > self.starts[i]}
         for tree in token_trees(read, min(self.tokens, _MOST_NODES)):
             self._score_tree(tree, shared, cache)
-            cache.crop(-len(tree.ids))
         if others := len(which) - len(read):
-            self.on_rows(others)
+            self.on_rows(others * len(self.sets))
+
+    def _marked(self, i: int, shared: int) -> list[int]:
+        """Row `i` from `shared` to its last token but one; if parts are read apart, answers' tokens as complements.
+
+        So no node is in the prompt of one row and in the answer of another.
+        """
+        row = list(self.rows[i][shared:-1])
+        asked = max(self.prompt_lengths[i] - shared, 0) if self.by_part else len(row)
+        return [*row[:asked], *(~token for token in row[asked:])]
 
     def _score_tree(self, tree: TokenTree, shared: int, cache: Any) -> None:
-        """Read a tree behind `shared` tokens, and note the scores of its rows."""
-        sight = tree.sight()
+        """Read a tree behind `shared` tokens, prompts first, and note the scores of its rows."""
+        ids = torch.tensor(tree.ids)
+        order = (ids < 0).sort(stable=True).indices
+        ids, depths, place = ids[order], torch.tensor(tree.depths)[order] + shared, order.argsort()
+        asked = int((ids >= 0).sum())
+        sight = tree.sight()[order][:, order]
         sight = torch.cat([sight.new_ones(len(sight), shared), sight], dim=1)
-        mask = additive(sight, self.model.dtype)[None, None]
-        before = [path[self.starts[i] - 1 - shared :] for i, path in tree.paths.items()]
-        keep, places = torch.tensor([node for nodes in before for node in nodes]).unique(return_inverse=True)
-        ids, positions = torch.tensor([tree.ids]), torch.tensor([tree.depths]) + shared
-        logits = self._call(ids, mask, positions, keep, cache)[0].float()
+        before = [place[path[self.starts[i] - 1 - shared :]] for i, path in tree.paths.items()]
+        keep, places = torch.cat(before).unique(return_inverse=True)
+        targets = torch.tensor([token for i in tree.paths for token in self.rows[i][self.starts[i] :]])
+
+        def read(first: int, last: int) -> torch.Tensor:
+            mask = additive(sight[first:last, : shared + last], self.model.dtype)[None, None]
+            some = keep[(keep >= first) & (keep < last)] - first
+            own = torch.where(ids < 0, ~ids, ids)[None, first:last]
+            return self._call(own, mask, depths[None, first:last], some, cache)[0].float()
+
+        with reading(self.parted, "prompt"):
+            prompts = read(0, asked) if asked else None
+        for scores, steerings in zip(self.scores, self.sets, strict=True):
+            logits = [] if prompts is None else [prompts]
+            if asked < len(ids):
+                with entered(steerings), reading([*self.parted, *steerings], "answer"):
+                    logits.append(read(asked, len(ids)))
+                cache.crop(asked - len(ids))
+            self._note(scores, list(tree.paths), torch.cat(logits), places, targets)
+        if asked:
+            cache.crop(-asked)
+
+    def _note(
+        self, scores: list[float], which: list[int], logits: torch.Tensor, places: torch.Tensor, targets: torch.Tensor
+    ) -> None:
+        """Note the scores of these rows: their `targets`, one after another, by the logits at `places`."""
         some_rows = max(_LOGITS_AT_A_TIME // logits.shape[1], 1)
         norms = torch.cat([some.logsumexp(dim=1) for some in logits.split(some_rows)])
-        targets = torch.tensor([token for i in tree.paths for token in self.rows[i][self.starts[i] :]])
         places, targets = places.to(logits.device), targets.to(logits.device)
-        each = (logits[places, targets] - norms[places]).split([len(nodes) for nodes in before])
-        for i, row in zip(tree.paths, each, strict=True):
-            self.scores[i] = float(row.sum())
-        self.on_rows(len(tree.paths))
+        each = (logits[places, targets] - norms[places]).double()
+        counts = [len(self.rows[i]) - self.starts[i] for i in which]
+        for i, row in zip(which, each.split(counts), strict=True):
+            scores[i] = float(row.sum())
+        self.on_rows(len(which))
 
     def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
         """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""
         contexts: dict[tuple[int, ...], list[int]] = {}
         for i in which:
             contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
-        order = sorted(contexts, key=len)
-        while order:
-            chosen = _batch(order, len, self.tokens)
+        before = list(contexts)
+        for batch in _longest_first(list(map(len, before)), self.tokens):
+            chosen = [before[n] for n in batch]
             ids, mask = padded(chosen)
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
             with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
@@ -187,13 +294,9 @@ class _Reader:
 
     def _read_behind(self, members: list[tuple[int, int]], mask: torch.Tensor, trunk: Any) -> None:
         """What follows the contexts in `trunk`, whose mask is given: pairs of a context's place and a row's number."""
-
-        def length(member: tuple[int, int]) -> int:
-            return len(self.rows[member[1]]) - self.starts[member[1]] + 1
-
-        members = sorted(members, key=length)
-        while members:
-            some = _batch(members, length, self.tokens)
+        lengths = [len(self.rows[i]) - self.starts[i] + 1 for _, i in members]
+        for batch in _longest_first(lengths, self.tokens):
+            some = [members[n] for n in batch]
             ids, own = padded([self.rows[i][self.starts[i] - 1 :] for _, i in some])
             index = torch.tensor([place for place, _ in some])
             with self._branched(trunk, index) as cache:
@@ -208,7 +311,7 @@ class _Reader:
         targets = ids[:, -logits.shape[1] :, None].to(logits.device)
         each = logits.gather(-1, targets)[..., 0] - logits.logsumexp(dim=-1)
         for row, (i, count) in enumerate(zip(which, counts, strict=True)):
-            self.scores[i] = float(each[row, each.shape[1] - count :].sum())
+            self.scores[0][i] = float(each[row, each.shape[1] - count :].double().sum())
         self.on_rows(len(which))
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, past: int, keep: int, cache: Any) -> torch.Tensor:
@@ -236,16 +339,12 @@ class _Reader:
 
     @contextmanager
     def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:
-        if self.decoder is None:
+        if self.session is None:
             yield BranchedCache(cache, index, keep=keep)
         else:
-            with self.decoder.branched(cache, index, keep=keep) as branches:
+            with self.session.branched(cache, index, keep=keep) as branches:
                 yield branches
 
 
-def _batch(order: list[Any], length: Callable[[Any], int], tokens: int) -> list[Any]:
-    """Take the longest off the end of `order`, and as many more as `tokens` allow; at least one."""
-    some = [order.pop()]
-    while order and (len(some) + 1) * length(some[0]) <= tokens:
-        some.append(order.pop())
-    return some
+def _longest_first(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    return batches(lengths, budget, sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True))

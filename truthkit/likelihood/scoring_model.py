@@ -17,11 +17,11 @@ class ScoringModel:
 
     Args:
         name: hub id, folder or bundled name, as for `tk.load`; None is the bundled model.
-        batch_tokens: how many tokens are read at a time.
+        token_budget: how many tokens are read at a time.
     """
 
-    def __init__(self, name: str | None = None, *, batch_tokens: int = 2048):
-        self.name, self.batch_tokens = name, batch_tokens
+    def __init__(self, name: str | None = None, *, token_budget: int = 2048):
+        self.name, self.token_budget = name, token_budget
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -32,7 +32,7 @@ class ScoringModel:
     def log_probs(self, prompts: Sequence[str], texts: Sequence[str]) -> list[tuple[float, int]]:
         """Of each text after its prompt the sum of its tokens' log-probabilities, and how many tokens it is.
 
-        Prompt and text are tokenised together and cut where the prompt's own tokens end.
+        ChatOrText and text are tokenised together and cut where the prompt's own tokens end.
 
         Raises:
             ArgumentError: a prompt without tokens, or more tokens than the model has room for.
@@ -52,7 +52,7 @@ class ScoringModel:
             starts.append(start)
         some = [i for i, row in enumerate(rows) if len(row) > starts[i]]
         found = log_probabilities(
-            model, [rows[i] for i in some], [starts[i] for i in some], batch_tokens=self.batch_tokens
+            model, [rows[i] for i in some], [starts[i] for i in some], token_budget=self.token_budget
         )
         sums = dict(zip(some, found, strict=True))
         return [(sums.get(i, 0.0), max(len(row) - starts[i], 0)) for i, row in enumerate(rows)]

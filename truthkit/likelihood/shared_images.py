@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.loop import Method
 from truthkit.decoding.engine.prompt_views import shared_width
+from truthkit.decoding.engine.session import Session
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.likelihood.token_tree import common_length
 from truthkit.text.tokens import padded
@@ -20,7 +21,7 @@ from truthkit.text.tokens import padded
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 
 
-def can_share(decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[int]) -> bool:
+def can_share(decoder: Method, rows: Sequence[Sequence[int]], places: Sequence[int]) -> bool:
     """Whether what prompts about one image begin with can be read apart, under this decoder and by its model.
 
     Windows, recurrent states, Q-Formers and prompts that see themselves in both directions depend on what follows, and
@@ -31,12 +32,12 @@ def can_share(decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[
         rows: the prompts' token ids, without padding.
         places: for each prompt the number of its image.
     """
-    apart = decoder.front is decoder.model and decoder.takes_branches
+    apart = decoder.front is decoder.model and all(group.takes_branches for group in decoder.groups)
     return apart and _shared(decoder, rows, places)[1] is not None
 
 
 def _shared(
-    decoder: Decoder, rows: Sequence[Sequence[int]], places: Sequence[int]
+    decoder: Method, rows: Sequence[Sequence[int]], places: Sequence[int]
 ) -> tuple[list[Sequence[int]], int | None]:
     """What the prompts about each image begin with, and how wide that is in all views."""
     members = [[row for row, at in zip(rows, places, strict=True) if at == place] for place in range(max(places) + 1)]
@@ -47,7 +48,7 @@ def _shared(
 
 
 def generate_behind_images(
-    decoder: Decoder,
+    session: Session,
     rows: Sequence[Sequence[int]],
     places: Sequence[int],
     trunk: dict[str, torch.Tensor],
@@ -56,22 +57,22 @@ def generate_behind_images(
     """New tokens for every prompt, (prompts, new), padded on the right.
 
     Args:
-        decoder: one that `can_share` these, attached to its model.
+        session: of a decoder that `can_share` these.
         rows: the prompts' token ids, without padding.
         places: for each prompt the number of its image in `trunk`.
         trunk: model inputs of one prompt per image, padded on the left, with pixels.
         **options: of `generate`; greedy search or sampling.
     """
-    model = decoder.front
-    firsts, width = _shared(decoder, rows, places)
+    model = session.decoder.front
+    firsts, width = _shared(session.decoder, rows, places)
     assert width is not None
-    ids, mask = padded(firsts, width)
+    ids, mask = padded(firsts, width=width)
     first = {name: value for name, value in trunk.items() if name not in ("input_ids", "attention_mask")}
     for name in _TOKEN_TYPES:
         if name in first:
             lengths = trunk["attention_mask"].sum(dim=1).tolist()
             types = [row[-length:].tolist() for row, length in zip(first[name], lengths, strict=True)]
-            first[name] = padded([row[: len(own)] for row, own in zip(types, firsts, strict=True)], width)[0]
+            first[name] = padded([row[: len(own)] for row, own in zip(types, firsts, strict=True)], width=width)[0]
     first |= {"input_ids": ids, "attention_mask": mask}
     if not hasattr(model.base_model, "get_rope_index"):  # who has it knows the places of image tokens better
         first["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
@@ -81,7 +82,7 @@ def generate_behind_images(
     index = torch.tensor(list(places))
     rest, own_mask = padded([row[len(firsts[place]) :] for row, place in zip(rows, places, strict=True)])
     given = {"input_ids": torch.cat([ids[index], rest], 1), "attention_mask": torch.cat([mask[index], own_mask], 1)}
-    with decoder.branched(cache, index, keep=True) as branches:
+    with session.branched(cache, index, keep=True) as branches:
         output = model.generate(**_on(model, given), cache=branches, **options)
     return output[:, given["input_ids"].shape[1] :]
 

@@ -44,16 +44,8 @@ def model_source(name: str | PathLike[str], revision: str | None, *, code: bool 
     Raises:
         NotAvailableError, ArgumentError: nothing there, or something else; see also `truthkit.models.hub.resolve`.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        _no_revision(revision, f"name={str(name)!r}")
-        _check_model(str(name), {file.name for file in path.iterdir()})
-        return Source(path, str(name))
-    if path.suffix == ".gguf" and path.is_file():
-        _no_revision(revision, f"name={str(name)!r}")
-        return Source(path, str(name))
-    if path.suffix == ".gguf" or _is_path(name):
-        raise NotAvailableError(f"name={str(name)!r} is a path, and there is nothing at {path.absolute()}.")
+    if (here := local_model(name, revision)) is not None:
+        return here
     try:
         repository = resolve(str(name), revision)
     except NotAvailableError as error:
@@ -64,6 +56,25 @@ def model_source(name: str | PathLike[str], revision: str | None, *, code: bool 
         ) from error
     _check_model(str(name), _listing(repository))
     return Source(_download(repository, _MODEL, code=code), repository.name, repository.commit)
+
+
+def local_model(name: str | PathLike[str], revision: str | None = None) -> Source | None:
+    """A model's folder or GGUF file on this machine; None for what must be a hub id.
+
+    Raises:
+        NotAvailableError, ArgumentError: it is a path with nothing there, or something else.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _no_revision(revision, f"name={str(name)!r}")
+        _check_model(str(name), {file.name for file in path.iterdir()})
+        return Source(path, str(name))
+    if path.suffix == ".gguf" and path.is_file():
+        _no_revision(revision, f"name={str(name)!r}")
+        return Source(path, str(name))
+    if path.suffix == ".gguf" or _is_path(name):
+        raise NotAvailableError(f"name={str(name)!r} is a path, and there is nothing at {path.absolute()}.")
+    return None
 
 
 def adapter_source(adapter: str | PathLike[str], argument: str = "adapter") -> Source:

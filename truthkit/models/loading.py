@@ -16,7 +16,7 @@ from truthkit.models.hub import said
 from truthkit.models.quantization import quantization_config
 from truthkit.models.quiet import no_progress_bars, only_errors
 from truthkit.models.store import bundled_folder
-from truthkit.models.types import DeviceMap, Dtype, Quantization
+from truthkit.models.types import DeviceMap, Dtype, Quantization, no_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -89,10 +89,7 @@ def _torch_dtype(dtype: Dtype | None) -> torch.dtype | None:
         return None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ArgumentError(
-            f"dtype={dtype!r} is not a floating-point torch dtype; use 'float32', 'bfloat16', 'float16' or 'auto' "
-            "(quantization='4bit' or '8bit' for fewer bits)."
-        )
+        raise no_dtype(dtype)
     return found
 
 

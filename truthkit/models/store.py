@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import NotAvailableError
+from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.models.bundled import BundledModel, ShippedModel
 
 MANIFEST = "truthkit-manifest.json"
@@ -56,7 +57,7 @@ def is_complete(folder: Path, *, verify: bool = False) -> bool:
             if stat.st_size != seen["bytes"]:
                 return False
             if verify or stat.st_mtime_ns != seen["mtime_ns"] or "head_sha256" not in seen:
-                if sha256_of(folder / name) != seen["sha256"]:
+                if file_sha256(folder / name) != seen["sha256"]:
                     return False
                 known = {"mtime_ns": stat.st_mtime_ns, "head_sha256": _head_sha256(folder / name)}
                 touched |= not known.items() <= seen.items()
@@ -66,8 +67,8 @@ def is_complete(folder: Path, *, verify: bool = False) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if touched:
-        with suppress(OSError):
-            _write_atomically(folder / MANIFEST, manifest)
+        with suppress(NotAvailableError):
+            write_atomically(folder / MANIFEST, manifest)
     return bool(files)
 
 
@@ -113,12 +114,6 @@ def ensure_converted(model: BundledModel) -> Path:
     return folder
 
 
-def sha256_of(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def damaged_blobs() -> list[Path]:
     """The files in the hub's cache that are not what their names, which are checksums, say; each is read."""
     from huggingface_hub import constants
@@ -129,7 +124,7 @@ def damaged_blobs() -> list[Path]:
 def _is_its_name(blob: Path) -> bool:
     """SHA-256 of a large file, SHA-1 of another as git takes it; what has other names has not been told by the hub."""
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return sha256_of(blob) == blob.name
+        return file_sha256(blob) == blob.name
     if re.fullmatch(r"[0-9a-f]{40}", blob.name):
         content = blob.read_bytes()
         return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == blob.name
@@ -144,7 +139,7 @@ def _head_sha256(file: Path) -> str:
 
 def _convert(model: BundledModel, source: Path, folder: Path) -> None:
     """Convert beside `folder`, then swap it in. The caller holds the lock, so that any leftover here is a dead one."""
-    found = sha256_of(source)
+    found = file_sha256(source)
     if found != model.sha256:
         raise NotAvailableError(
             f"{source} is damaged: its SHA-256 is {found}, expected {model.sha256}. Install it again: "
@@ -156,7 +151,7 @@ def _convert(model: BundledModel, source: Path, folder: Path) -> None:
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         model.convert(source, part)
-        _write_atomically(part / MANIFEST, _manifest(model, part))
+        write_atomically(part / MANIFEST, _manifest(model, part))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
@@ -172,15 +167,8 @@ def _manifest(model: BundledModel, folder: Path) -> dict[str, Any]:
         files[path.name] = {
             "bytes": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
-            "sha256": sha256_of(path),
+            "sha256": file_sha256(path),
             "head_sha256": _head_sha256(path),
         }
     source = {"requirement": model.requirement, "file": model.file, "sha256": model.sha256}
     return {"name": model.name, "revision": model.revision, "source": source, "files": files}
-
-
-def _write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that no reader ever sees half of it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

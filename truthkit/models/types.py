@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from truthkit.errors import ArgumentError
+
 if TYPE_CHECKING:
     import torch
 
@@ -14,3 +16,11 @@ Dtype: TypeAlias = "torch.dtype | str"
 
 DeviceMap: TypeAlias = "str | int | torch.device | dict[str, Any]"
 """What accelerate takes: "auto", a device, or a dict from module name to device."""
+
+
+def no_dtype(dtype: Any) -> ArgumentError:
+    """The error for what is no dtype of weights."""
+    return ArgumentError(
+        f"dtype={dtype!r} is not a floating-point torch dtype; use 'float32', 'bfloat16', 'float16' or 'auto' "
+        "(quantization='4bit' or '8bit' for fewer bits)."
+    )

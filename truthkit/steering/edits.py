@@ -15,21 +15,6 @@ from __future__ import annotations
 
 import torch
 
-from truthkit.errors import ArgumentError
-
-MODES = ("add", "project_out", "scale", "clamp", "patch")
-
-
-def check_mode(mode: str) -> str:
-    """`mode` if it is one of `MODES`.
-
-    Raises:
-        ArgumentError: it is not.
-    """
-    if mode not in MODES:
-        raise ArgumentError(f"mode is {mode!r}; expected one of {', '.join(map(repr, MODES))}.")
-    return mode
-
 
 def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | float, mode: str) -> torch.Tensor:
     """The changed hidden states.
@@ -38,7 +23,7 @@ def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | 
         hidden: (rows, width, features).
         vector: (features,), (rows, 1, features) or (rows, width, features), of `hidden`'s dtype and device.
         strength: a number, or (rows, 1, 1).
-        mode: one of `MODES`.
+        mode: one of `truthkit.steering.names.MODES`.
     """
     if mode == "add":
         return hidden + strength * vector if isinstance(strength, torch.Tensor) else hidden.add(vector, alpha=strength)

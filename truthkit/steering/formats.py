@@ -17,9 +17,8 @@ import torch
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
+from truthkit.steering.names import FORMATS
 from truthkit.steering.vector import SteeringVector
-
-FORMATS = {".gguf": "gguf", ".pt": "lm-eval", ".npz": "numpy", ".safetensors": "truthkit"}
 
 
 def read_vector(path: str | PathLike[str], *, layer_count: int | None = None) -> SteeringVector:

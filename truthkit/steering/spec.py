@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truthkit.activations.positions import Position, Positions, Role, Text, check_positions
-from truthkit.errors import ArgumentError
-from truthkit.steering.edits import check_mode
-from truthkit.steering.formats import FORMATS, read_vector
-from truthkit.steering.steer import Steering
-from truthkit.steering.vector import SteeringVector
+from truthkit.errors import ArgumentError, did_you_mean
+from truthkit.steering.names import FORMATS, check_mode
+from truthkit.written import split_options
+
+if TYPE_CHECKING:
+    from truthkit.steering.steer import Steering
+    from truthkit.steering.vector import SteeringVector
 
 _OPTIONS = ("layers", "positions", "mode", "keep_norm")
 _SLICE = re.compile(r"(-?\d*):(-?\d*)")
@@ -25,9 +27,9 @@ def parse_layers(text: str) -> list[int]:
     """
     layers: list[int] = []
     for part in text.split("+"):
-        if match := re.fullmatch(r"(\d+)-(\d+)", part.strip()):
+        if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part.strip()):
             layers += range(int(match[1]), int(match[2]) + 1)
-        elif re.fullmatch(r"-?\d+", part.strip()):
+        elif re.fullmatch(r"-?\d{1,5}", part.strip()):
             layers.append(int(part))
         else:
             raise ArgumentError(f"layers is {text!r}; expected numbers like 10, 10+12+-1 or 8-20.")
@@ -86,6 +88,8 @@ class SteerSpec:
         Raises:
             ArgumentError, NotAvailableError: as `read_vector`.
         """
+        from truthkit.steering.formats import read_vector
+
         return read_vector(self.path)
 
     def build(self, model: Any, processor: Any = None, *, allow_other_model: bool = False) -> Steering:
@@ -121,19 +125,18 @@ def parse_steer(text: str) -> SteerSpec:
         if found:
             path, settings = before + ending, after
             break
-    first, *rest = settings.split(",") if settings else [""]
+    first, _, rest = settings.partition(",")
     strength = None
-    if first and "=" not in first:
+    if "=" in first:
+        rest = settings
+    elif first:
         try:
             strength = float(first)
         except ValueError:
             raise ArgumentError(f"{text!r} has the strength {first!r}; expected a number, as in FILE:1.5.") from None
-    elif first:
-        rest = [first, *rest]
     options: dict[str, Any] = {}
-    for item in rest:
-        name, _, value = item.partition("=")
-        options[name.strip()] = _option(text, name.strip(), value.strip())
+    for name, value in split_options(rest):
+        options[name] = _option(text, name, value)
     return SteerSpec(text, path, strength, options)
 
 
@@ -147,6 +150,7 @@ def _option(text: str, name: str, value: str) -> Any:
             return check_mode(value)
         case "keep_norm" if value in ("true", "false"):
             return value == "true"
+    close = "" if name in _OPTIONS else did_you_mean(name, _OPTIONS)
     raise ArgumentError(
-        f"{text!r} has {name}={value}; the options are {', '.join(_OPTIONS)} (true or false for the last)."
+        f"{text!r} has {name}={value}{close}; the options are {', '.join(_OPTIONS)} (true or false for the last)."
     )

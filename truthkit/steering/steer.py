@@ -11,7 +11,8 @@ from truthkit.activations.hooks import Hooked, OnStates
 from truthkit.activations.positions import Positions, selected
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import site_width
-from truthkit.steering.edits import check_mode, edited, with_norm_of
+from truthkit.steering.edits import edited, with_norm_of
+from truthkit.steering.names import check_mode
 
 _BEFORE_PROMPT_ENDS = ("prompt", "last")
 _AFTER_PROMPT = ("generated", "answer", "all")

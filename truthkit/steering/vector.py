@@ -13,6 +13,7 @@ from truthkit.activations.positions import Positions
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.sites import SITES, decoder_blocks, site_width
 from truthkit.hf.wrapping import plain_model
+from truthkit.steering import vector_file
 from truthkit.steering.bake import Baked, bake
 from truthkit.steering.steer import Steering
 
@@ -262,9 +263,9 @@ class SteeringVector:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file, with the provenance in its header."""
-        from truthkit.steering.vector_file import write
-
-        write(self, path)
+        tensors = {f"{self.site}.{layer}": direction.contiguous() for layer, direction in self.directions.items()}
+        header = {"site": self.site, "layer_count": self.layer_count, "provenance": self.provenance}
+        vector_file.write(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, model: Any = None, allow_other_model: bool = False) -> SteeringVector:
@@ -275,9 +276,12 @@ class SteeringVector:
             ArgumentError: it is no steering vector, or was cut short or changed.
             ModelError: it does not fit `model`.
         """
-        from truthkit.steering.vector_file import read
-
-        vector = read(path)
+        tensors, header = vector_file.read(path)
+        directions = {int(name.rpartition(".")[2]): tensor for name, tensor in tensors.items()}
+        try:
+            vector = cls(directions, header["layer_count"], header["site"], header["provenance"])
+        except KeyError as error:
+            raise ArgumentError(f"{str(path)!r} says nothing of its {error}; it is no steering vector.") from error
         if model is not None:
             vector.check_model(model, allow_other_model=allow_other_model)
         return vector

@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from truthkit.errors import ArgumentError, NotAvailableError
-
-if TYPE_CHECKING:
-    from truthkit.steering.vector import SteeringVector
+from truthkit.files.tensors import tensors_sha256, write_tensors
 
 _KEY, _FORMAT = "truthkit", 1
 
 
-def _digest(tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} ".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def write(path: str | PathLike[str], tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+    """Write tensors and a header of JSON values to `path`, all of it or nothing."""
+    header = {"format": _FORMAT, **header}
+    header["sha256"] = tensors_sha256(tensors, header)
+    write_tensors(Path(path), tensors, {_KEY: json.dumps(header)})
 
 
-def write(vector: SteeringVector, path: str | PathLike[str]) -> None:
-    """Write `vector` to `path`, all of it or nothing."""
-    from safetensors.torch import save
-
-    path = Path(path)
-    tensors = {f"{vector.site}.{layer}": direction.contiguous() for layer, direction in vector.directions.items()}
-    header = {
-        "format": _FORMAT,
-        "site": vector.site,
-        "layer_count": vector.layer_count,
-        "provenance": vector.provenance,
-    }
-    header["sha256"] = _digest(tensors, header)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(save(tensors, metadata={_KEY: json.dumps(header)}))  # save_file's are for the owner alone
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read(path: str | PathLike[str]) -> SteeringVector:
-    """Read what `write` wrote.
+def read(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the header that `write` wrote.
 
     Raises:
         NotAvailableError: there is no such file.
         ArgumentError: it is no steering vector, or was cut short or changed.
     """
     from safetensors import SafetensorError, safe_open
-
-    from truthkit.steering.vector import SteeringVector
 
     path = Path(path)
     if not path.is_file():
@@ -67,8 +39,7 @@ def read(path: str | PathLike[str]) -> SteeringVector:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dict
         header = json.loads(metadata[_KEY])
-        claimed = header.pop("sha256")
-        site, count, version = header["site"], header["layer_count"], header["format"]
+        claimed, version = header.pop("sha256"), header["format"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
             f"{str(path)!r} is not a steering vector written by truthkit, or it was cut short ({error}). Other formats "
@@ -76,7 +47,6 @@ def read(path: str | PathLike[str]) -> SteeringVector:
         ) from error
     if version != _FORMAT:
         raise ArgumentError(f"{str(path)!r} has format {version}; this version of truthkit reads format {_FORMAT}.")
-    if claimed != _digest(tensors, header):
+    if claimed != tensors_sha256(tensors, header):
         raise ArgumentError(f"{str(path)!r} was changed after it was written: its checksum does not fit its content.")
-    directions = {int(name.rpartition(".")[2]): tensor for name, tensor in tensors.items()}
-    return SteeringVector(directions, count, site, header["provenance"])
+    return tensors, header

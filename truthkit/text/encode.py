@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from truthkit.errors import ArgumentError
-from truthkit.text.tokens import text_tokenizer
+from truthkit.text.template import chat_tokens, rendered
+from truthkit.text.tokens import ChatOrText, Messages, text_tokenizer
 
 
 def passage_in_front(context: str) -> str:
@@ -71,6 +72,22 @@ def encode_prompts(
     return dict(processor(images=[list(row) for row in rows], text=prompts, **options))
 
 
+def encode_dialogue(processor: Any, prompt: ChatOrText, answer: str | None = None) -> list[int]:
+    """Tokens of a prompt up to where the answer begins, or with the beginning of an answer.
+
+    Raises:
+        ArgumentError: the prompt is empty, or messages for a tokenizer without chat template.
+    """
+    if not prompt:
+        raise ArgumentError("the prompt is empty; pass a text or chat messages.")
+    if isinstance(prompt, str):
+        tokenizer = text_tokenizer(processor, "a prompt")
+        return list(tokenizer(prompt if answer is None else prompt + answer).input_ids)
+    if answer is None:
+        return chat_tokens(processor, prompt)
+    return chat_tokens(processor, [*prompt, {"role": "assistant", "content": answer}], "open")
+
+
 def _check_text(text: str) -> None:
     if not text.strip():
         raise ArgumentError("the prompt is empty; pass a question or the beginning of a text.")
@@ -86,10 +103,7 @@ def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: 
     def content(words: str, pictures: int = 0) -> Any:
         return [{"type": "image"}] * pictures + [{"type": "text", "text": words}] if parts else words
 
-    messages = [{"role": "user", "content": content(text, images)}]
+    messages: Messages = [{"role": "user", "content": content(text, images)}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": content(system)})
-    try:
-        return str(owner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    except Exception as error:  # templates refuse a role with whatever their author chose to raise
-        raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+    return rendered(owner, messages)

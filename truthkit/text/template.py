@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from truthkit.errors import ArgumentError
-from truthkit.text.tokens import text_tokenizer
+from truthkit.text.tokens import Messages, text_tokenizer
+
+Ending = Literal["cue", "open", "closed"]
+"""How a chat ends: with the cue to answer, inside its last message, or as the template ends it."""
 
 _MARK = "\u2063content\u2063"
 _NUMBERED = "\u2063{}\u2063"
 """Texts that stand in for what people say, to find what a template writes around it."""
 
 
+def template_of(processor: Any) -> Any:
+    """The chat template of a tokenizer or processor, or of the tokenizer inside; None without one."""
+    own = getattr(processor, "chat_template", None)
+    return own or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+
+
+def rendered(processor: Any, messages: Messages, ending: Ending = "cue") -> str:
+    """A chat as text. Templates of image-text models are to be given messages whose content is a list of parts.
+
+    Raises:
+        ArgumentError: there is no chat template, or it does not take these messages.
+    """
+    return str(_applied(processor, messages, ending, tokenize=False))
+
+
+def chat_tokens(processor: Any, messages: Messages, ending: Ending = "cue") -> list[int]:
+    """A chat as token ids; the template writes the special tokens.
+
+    Raises:
+        ArgumentError: there is no chat template, or it does not take these messages.
+    """
+    return list(_applied(processor, messages, ending, tokenize=True, return_dict=False))
+
+
+def _applied(processor: Any, messages: Messages, ending: Ending, **options: Any) -> Any:
+    if (template := template_of(processor)) is None:
+        raise ArgumentError("chat messages were given, but this tokenizer has no chat template; pass texts.")
+    owner = processor
+    if options["tokenize"] or not getattr(processor, "chat_template", None):
+        owner = text_tokenizer(processor, "chat messages")  # processors give lists of lists
+    if not getattr(owner, "chat_template", None):
+        options["chat_template"] = template
+    if ending != "closed":
+        options |= {"add_generation_prompt": True} if ending == "cue" else {"continue_final_message": True}
+    try:
+        return owner.apply_chat_template(messages, **options)
+    except Exception as error:  # templates refuse a role with whatever their author chose to raise
+        raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+
+
 def _before_content(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
     """What the template puts before the user's words; None where these words do not come out as they went in."""
-    rendered = tokenizer.apply_chat_template([*messages, {"role": "user", "content": _MARK}], tokenize=False)
-    before, mark, _ = rendered.partition(_MARK)
+    before, mark, _ = rendered(tokenizer, [*messages, {"role": "user", "content": _MARK}], "closed").partition(_MARK)
     return before.rstrip() if mark else None
 
 
@@ -27,7 +69,7 @@ def chat_prefixes(tokenizer: Any, instruction: str) -> tuple[str, str] | None:
         return None
     try:
         instructed = _before_content(tokenizer, [{"role": "system", "content": instruction}])
-    except Exception:  # templates refuse a system role with whatever their author chose to raise
+    except ArgumentError:
         instructed = None
     if instructed is None or instruction.strip() not in instructed:  # refused, or left out in silence
         instructed = f"{plain}\n{instruction}\n"
@@ -37,17 +79,13 @@ def chat_prefixes(tokenizer: Any, instruction: str) -> tuple[str, str] | None:
 def after_content(processor: Any) -> list[int]:
     """The tokens that the chat template ends a user's turn with, the cue to answer included; [] without a template."""
     tokenizer = text_tokenizer(processor, "the chat template")
-    owner = processor if getattr(processor, "chat_template", None) else tokenizer
-    if not getattr(owner, "chat_template", None):
+    if template_of(processor) is None:
         return []
     for content in (_MARK, [{"type": "text", "text": _MARK}]):  # image-text templates take a list of parts
         try:
-            rendered = owner.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-        except Exception:  # templates refuse what they don't know with whatever their author chose to raise
+            _, mark, after = rendered(processor, [{"role": "user", "content": content}]).partition(_MARK)
+        except ArgumentError:
             continue
-        _, mark, after = rendered.partition(_MARK)
         if mark:
             return tokenizer(after, add_special_tokens=False).input_ids
     return []
@@ -76,8 +114,7 @@ def _around_role(tokenizer: Any, role: str) -> tuple[str, str]:
     elif role not in turns:
         raise ArgumentError(f"positions contains Role({role!r}); expected 'system', 'user' or 'assistant'.")
     messages = [{"role": turn, "content": _NUMBERED.format(i)} for i, turn in enumerate(turns)]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False)
-    rest, before = rendered, []
+    rest, before = rendered(tokenizer, messages, "closed"), []
     for i in range(len(turns)):
         ahead, _, rest = rest.partition(_NUMBERED.format(i))
         before.append(ahead)

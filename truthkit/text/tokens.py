@@ -4,49 +4,38 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from truthkit.errors import ArgumentError
 
-Prompt: TypeAlias = "str | list[dict[str, Any]]"
+Messages: TypeAlias = list[dict[str, Any]]
+"""A chat, one message after another, each with its role and content."""
+
+ChatOrText: TypeAlias = str | Messages
 """A text, or chat messages that end before the answer."""
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of texts in batches of at most `budget` padded tokens, shortest first; no batch is empty."""
+def batches(lengths: Sequence[int], budget: int, order: Iterable[int] | None = None) -> Iterator[list[int]]:
+    """Numbers of texts in batches of at most `budget` tokens, padding included, or of one text; none is empty.
+
+    Args:
+        lengths: of the texts.
+        budget: how many tokens.
+        order: the numbers in the order to take them in; None is shortest first.
+    """
     batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and lengths[i] * (len(batch) + 1) > budget:
+    width = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__) if order is None else order:
+        width = max(width, lengths[i])
+        if batch and width * (len(batch) + 1) > budget:
             yield batch
-            batch = []
+            batch, width = [], lengths[i]
         batch.append(i)
     if batch:
         yield batch
-
-
-def encode_dialogue(tokenizer: Any, prompt: Prompt, answer: str | None = None) -> list[int]:
-    """Tokens of a prompt up to where the answer begins, or with the beginning of an answer.
-
-    Raises:
-        ArgumentError: the prompt is empty, or messages for a tokenizer without chat template.
-    """
-    if isinstance(prompt, str):
-        if not prompt:
-            raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-        return list(tokenizer(prompt if answer is None else prompt + answer).input_ids)
-    if not prompt:
-        raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-    if not getattr(tokenizer, "chat_template", None):
-        raise ArgumentError("the prompt is chat messages, but this tokenizer has no chat template; pass texts.")
-    form: dict[str, Any] = {"add_generation_prompt": True}
-    messages = list(prompt)
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-        form = {"continue_final_message": True}
-    return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **form))
 
 
 def text_tokenizer(processor: Any, needed_for: str) -> Any:
@@ -60,14 +49,24 @@ def text_tokenizer(processor: Any, needed_for: str) -> Any:
     return getattr(processor, "tokenizer", processor)
 
 
-def padded(rows: Sequence[Sequence[int]], width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask of rows padded on the left, to `width` at least."""
+def padded(
+    rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "left", width: int = 0, pad: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of token ids as one tensor, and where a token is; both (rows, width), int64.
+
+    Args:
+        rows: the token ids.
+        side: where padding goes.
+        width: the least width.
+        pad: the token that stands for none.
+    """
     width = max(width, *map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    ids = torch.full((len(rows), width), pad)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         if row:
-            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(list(row)), 1
+            place = slice(width - len(row), None) if side == "left" else slice(len(row))
+            ids[i, place], mask[i, place] = torch.tensor(list(row)), 1
     return ids, mask
 
 
@@ -78,6 +77,7 @@ class TokenLists:
         self._ids, self._ends = array("i"), array("q", [0])
 
     def append(self, ids: Sequence[int]) -> None:
+        """Add a list at the end."""
         self._ids.extend(ids)
         self._ends.append(len(self._ids))
 

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from truthkit.files.writing import file_sha256
 from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import read_pairs
-from truthkit.training.card import file_sha256
-from truthkit.training.lora import Settings, train
+from truthkit.training.lora import train
+from truthkit.training.settings import TrainingSettings
 
 
 def train_amateur(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     files: Sequence[str | PathLike[str]],
     out: str | PathLike[str],
     *,
     answer_field: str = "hallucinated_answer",
     without: Iterable[str] = (),
-    settings: Settings | None = None,
+    settings: TrainingSettings | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Train an adapter on a field of HaluEval's question files, in both forms of `amateur_data`.
 
     Args:
         model: as for `lora.train`.
-        tokenizer: its tokenizer.
+        processor: its tokenizer or processor.
         files: see `read_pairs`.
         out: folder for the adapter.
         answer_field: `right_answer` gives the control: the same questions and training without the hallucination.
         without: questions that are not trained on, since they are tested; case and punctuation do not matter.
-        settings: see `Settings`.
+        settings: see `TrainingSettings`.
         progress: show a progress bar.
 
     Returns:
@@ -51,6 +51,6 @@ def train_amateur(
     ]
     about = {
         "task": f"amateur of {answer_field}",
-        "files": [{"path": str(file), "sha256": file_sha256(Path(file))} for file in files],
+        "files": [{"path": str(file), "sha256": file_sha256(file)} for file in files],
     }
-    return train(model, tokenizer, pairs, out, settings=settings, about=about, progress=progress)
+    return train(model, processor, pairs, out, settings=settings, about=about, progress=progress)

@@ -6,43 +6,36 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
+from truthkit.text.tokens import batches, padded
 from truthkit.training.chat import Encoded
 
 JITTER = 0.1
 """Lengths that differ by less than this share are mixed from epoch to epoch. Ours."""
 
 
-def epoch_batches(lengths: Sequence[int], batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
+def epoch_batches(lengths: Sequence[int], token_budget: int, seed: int, epoch: int) -> list[list[int]]:
     """One pass over all examples in random order, in batches of similar length.
 
-    A batch takes as many examples as make no more than `batch_tokens` tokens with their padding, and at least one.
+    A batch takes as many examples as make no more than `token_budget` tokens with their padding, and at least one.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     noise = torch.rand(len(lengths), generator=generator, dtype=torch.float64)
     order = (torch.tensor(lengths, dtype=torch.float64) * (1 + JITTER * noise)).argsort(stable=True).tolist()
-    batches: list[list[int]] = []
-    width = 0
-    for index in order:
-        width = max(width, lengths[index])
-        if not batches or width * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-            width = lengths[index]
-        batches[-1].append(index)
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    found = list(batches(lengths, token_budget, order))
+    return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
 
 
-def plan(lengths: Sequence[int], batch_tokens: int, seed: int, *, steps: int | None, epochs: float) -> list[list[int]]:
+def plan(lengths: Sequence[int], token_budget: int, seed: int, *, steps: int | None, epochs: float) -> list[list[int]]:
     """The examples of every step, epoch after epoch: so many steps, or else so many epochs (parts count)."""
 
     def endless() -> Iterator[list[int]]:
         for epoch in count():
-            yield from epoch_batches(lengths, batch_tokens, seed, epoch)
+            yield from epoch_batches(lengths, token_budget, seed, epoch)
 
     if steps is None:
-        whole = sum(len(epoch_batches(lengths, batch_tokens, seed, epoch)) for epoch in range(int(epochs)))
-        part = len(epoch_batches(lengths, batch_tokens, seed, int(epochs))) * (epochs - int(epochs))
+        whole = sum(len(epoch_batches(lengths, token_budget, seed, epoch)) for epoch in range(int(epochs)))
+        part = len(epoch_batches(lengths, token_budget, seed, int(epochs))) * (epochs - int(epochs))
         steps = max(1, whole + round(part))
     return list(islice(endless(), steps))
 
@@ -52,10 +45,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tens
 
     Answers stand at the right edge, so the output head runs for the last `keep` positions alone.
     """
-    ids = pad_sequence(
-        [torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=pad, padding_side="left"
-    )
-    mask = pad_sequence([torch.ones(len(row.ids), dtype=torch.long) for row in rows], True, 0, "left")
+    ids, mask = padded([row.ids for row in rows], pad=pad)
     labels = ids.clone()
     for label, row in zip(labels, rows, strict=True):
         label[: len(label) - len(row.ids) + row.start] = -100

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import truthkit
 from truthkit.errors import ArgumentError
+from truthkit.files.writing import file_sha256
 from truthkit.models.identities import identity
 from truthkit.training.chat import Encoded
 
 _RECORD = "training.json"
-
-
-def file_sha256(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tokens_sha256(encoded: Sequence[Encoded]) -> str:
@@ -49,12 +42,6 @@ def adapter_identity(folder: str | PathLike[str]) -> dict[str, str]:
     if not file.is_file():
         raise ArgumentError(f"start={str(folder)!r} holds no adapter_model.safetensors; name a PEFT folder.")
     return {"path": str(folder), "sha256": file_sha256(file)}
-
-
-def versions() -> dict[str, str]:
-    """Of everything that takes part."""
-    found = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    return {"truthkit": truthkit.__version__, **found}
 
 
 def finished(out: Path, digest: str) -> dict[str, Any] | None:

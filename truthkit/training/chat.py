@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from truthkit.errors import ArgumentError, ModelError
-
-Messages = list[dict[str, str]]
+from truthkit.text.template import rendered, template_of
+from truthkit.text.tokens import ChatOrText
 
 LEAST = 8
 """Tokens that are always left of a passage that is cut. Ours."""
@@ -25,7 +25,7 @@ class Example:
         name: how errors call it.
     """
 
-    prompt: Messages | str
+    prompt: ChatOrText
     answer: str
     spare: tuple[str, ...] = ()
     name: str = "the example"
@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
     cut: bool
 
 
-def prompt_text(tokenizer: Any, prompt: Messages | str) -> str:
+def prompt_text(tokenizer: Any, prompt: ChatOrText) -> str:
     """The prompt as text, up to where the answer begins.
 
     Messages go through the tokenizer's chat template. Without one they stand below each other with an empty line
@@ -47,14 +47,9 @@ def prompt_text(tokenizer: Any, prompt: Messages | str) -> str:
     """
     if isinstance(prompt, str):
         return prompt
-    if getattr(tokenizer, "chat_template", None):
-        return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    if template_of(tokenizer):
+        return rendered(tokenizer, prompt)
     return "".join(f"{message['content']}\n\n" for message in prompt)
-
-
-def prompt_ids(tokenizer: Any, prompt: Messages | str) -> list[int]:
-    """The prompt's tokens; a template writes the special tokens itself."""
-    return _tokens(tokenizer, prompt, prompt_text(tokenizer, prompt))
 
 
 def encode(tokenizer: Any, example: Example, max_length: int) -> Encoded:
@@ -91,14 +86,14 @@ def encode(tokenizer: Any, example: Example, max_length: int) -> Encoded:
     return Encoded(ids, start, cut)
 
 
-def _replaced(prompt: Messages | str, passage: str, shorter: str) -> Messages | str:
+def _replaced(prompt: ChatOrText, passage: str, shorter: str) -> ChatOrText:
     if isinstance(prompt, str):
         return prompt.replace(passage, shorter, 1)
     *before, last = prompt
     return [*before, {**last, "content": last["content"].replace(passage, shorter, 1)}]
 
 
-def _joined(tokenizer: Any, prompt: Messages | str, answer: str) -> tuple[list[int], int]:
+def _joined(tokenizer: Any, prompt: ChatOrText, answer: str) -> tuple[list[int], int]:
     text, rest = prompt_text(tokenizer, prompt), _answer_text(tokenizer, prompt, answer)
     start = _tokens(tokenizer, prompt, text)
     whole = _tokens(tokenizer, prompt, text + rest)
@@ -109,14 +104,14 @@ def _joined(tokenizer: Any, prompt: Messages | str, answer: str) -> tuple[list[i
     return whole, len(start)
 
 
-def _answer_text(tokenizer: Any, prompt: Messages | str, answer: str) -> str:
+def _answer_text(tokenizer: Any, prompt: ChatOrText, answer: str) -> str:
     """What stands after the prompt, up to the end of the assistant's turn."""
     if isinstance(prompt, str):
         return f" {answer}"
     if not _templated(tokenizer, prompt):
         return answer
     text = prompt_text(tokenizer, prompt)
-    whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": answer}], tokenize=False)
+    whole = rendered(tokenizer, [*prompt, {"role": "assistant", "content": answer}], "closed")
     rest = whole[len(text) :].rstrip() if whole.startswith(text) else ""
     if answer.strip() not in rest:
         raise ModelError(
@@ -126,11 +121,11 @@ def _answer_text(tokenizer: Any, prompt: Messages | str, answer: str) -> str:
     return rest
 
 
-def _templated(tokenizer: Any, prompt: Messages | str) -> bool:
-    return not isinstance(prompt, str) and bool(getattr(tokenizer, "chat_template", None))
+def _templated(tokenizer: Any, prompt: ChatOrText) -> bool:
+    return not isinstance(prompt, str) and template_of(tokenizer) is not None
 
 
-def _tokens(tokenizer: Any, prompt: Messages | str, text: str) -> list[int]:
+def _tokens(tokenizer: Any, prompt: ChatOrText, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=not _templated(tokenizer, prompt)).input_ids)
 
 

@@ -6,19 +6,13 @@ random numbers are functions of the step, so nothing else is needed to go on exa
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from truthkit.errors import ArgumentError
+from truthkit.files.tensors import State, plan_sha256
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -34,7 +28,7 @@ def digest(plan: Mapping[str, Any]) -> str:
             return {key: content(part) for key, part in value.items() if key not in _NAMES}
         return [content(part) for part in value] if isinstance(value, list | tuple) else value
 
-    return hashlib.sha256(json.dumps(content(plan), sort_keys=True).encode()).hexdigest()
+    return plan_sha256(content(plan))
 
 
 class Checkpoint:
@@ -47,8 +41,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, plan: str, *, every: float):
-        self.path, self._plan, self._every = folder / "state.safetensors", plan, every
-        self._last = time.monotonic()
+        self._state = State(folder / "state.safetensors", plan, work="training", every=every)
 
     def resume(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> list[float]:
         """Restore weights and optimizer in place; the losses of the steps that are done, [] for a fresh start.
@@ -56,18 +49,8 @@ class Checkpoint:
         Raises:
             ArgumentError: the record is of another training, or cannot be read.
         """
-        if not self.path.is_file():
+        if (tensors := self._state.read()) is None:
             return []
-        try:
-            tensors = load_file(self.path)
-            plan = bytes(tensors["plan"].tolist()).hex()
-        except (SafetensorError, KeyError, OSError) as error:
-            raise ArgumentError(f"the checkpoint {str(self.path)!r} cannot be read ({error}); remove it.") from error
-        if plan != self._plan:
-            raise ArgumentError(
-                f"the checkpoint {str(self.path.parent)!r} belongs to another training (other data, model or "
-                "settings); remove it, or name another folder."
-            )
         losses: list[float] = tensors["losses"].tolist()
         with torch.no_grad():
             for name, weight in weights.items():
@@ -78,20 +61,13 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time for a record."""
-        return time.monotonic() - self._last >= self._every
+        return self._state.due()
 
     def save(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
         """Write down where it stands."""
-        tensors = {
-            "plan": torch.tensor(list(bytes.fromhex(self._plan)), dtype=torch.uint8),
-            "losses": torch.tensor(losses, dtype=torch.float64),
-        }
+        tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
         for name, weight in weights.items():
             tensors[f"weight.{name}"] = weight.detach()
             for kind in _MOMENTS:
                 tensors[f"{kind}.{name}"] = optimizer.state[weight][kind]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        save_file(tensors, part)
-        os.replace(part, self.path)
-        self._last = time.monotonic()
+        self._state.write(tensors)

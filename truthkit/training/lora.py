@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,87 +21,32 @@ import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.files.versions import versions
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.adapter import with_adapter
 from truthkit.models.quiet import no_peft_rename
+from truthkit.parallel import Shards
+from truthkit.text.tokens import text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all
 from truthkit.training.checkpoint import Checkpoint, digest
 from truthkit.training.interrupt import stop_requests
-from truthkit.training.peers import Peers
+from truthkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train. Every default is ours: neither LOL's, ICD's nor REFLEX's settings are public for small models.
-
-    Attributes:
-        rank: of the LoRA update, on all linear layers of the decoder blocks.
-        alpha: its scale, alpha / rank; None is twice the rank.
-        dropout: on the update's input.
-        lr: peak learning rate of AdamW, after a linear warm-up and before a linear decay to 0.
-        warmup: share of the steps that warm up.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient.
-        epochs: passes over the data; parts count.
-        steps: so many steps instead.
-        batch_tokens: tokens of a step, padding included.
-        accumulate: pieces in which a process runs its part of a step, to save memory.
-        max_length: tokens of an example; longer prompts are cut, longer answers an error. None is the model's
-            context, at most 1024.
-        skip_long: leave out examples whose answer does not fit, instead.
-        seed: of the order of the data, of dropout and of the first weights.
-        gradient_checkpointing: recompute activations in the backward pass, to save memory.
-        contrastive_margin: the margin ρ of SimCTG's contrastive loss, which is added to the cross-entropy; 0.5 in its
-            paper. None adds nothing.
-    """
-
-    rank: int = 16
-    alpha: float | None = None
-    dropout: float = 0.0
-    lr: float = 5e-4
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    epochs: float = 1.0
-    steps: int | None = None
-    batch_tokens: int = 1024
-    accumulate: int = 1
-    max_length: int | None = None
-    skip_long: bool = False
-    seed: int = 0
-    gradient_checkpointing: bool = False
-    contrastive_margin: float | None = None
-
-    def __post_init__(self) -> None:
-        least = {"rank": 1, "batch_tokens": 1, "accumulate": 1, "seed": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; expected at least {low}.")
-        for name in ("lr", "clip", "epochs"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; expected a positive number.")
-        for name in ("warmup", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; expected 0 or more and less than 1.")
-        if self.contrastive_margin is not None and not -1 <= self.contrastive_margin <= 1:
-            raise ArgumentError(f"contrastive_margin is {self.contrastive_margin}; expected -1 to 1, as cosines are.")
-        if self.steps is not None and self.steps < 1:
-            raise ArgumentError(f"steps is {self.steps}; expected at least 1.")
-
-
 def train(
     model: Any,
-    tokenizer: Any,
+    processor: Any,
     examples: Sequence[Example],
     out: str | os.PathLike[str],
     *,
-    settings: Settings | None = None,
+    settings: TrainingSettings | None = None,
     start: str | os.PathLike[str] | None = None,
     about: Mapping[str, Any] | None = None,
     save_every: float = 20.0,
@@ -117,10 +62,10 @@ def train(
 
     Args:
         model: a causal language model as `tk.load` returns it, quantised or not. It is given back as it was.
-        tokenizer: its tokenizer.
+        processor: its tokenizer or processor.
         examples: what to learn.
         out: folder for the adapter. One that holds the result of this same training is left as it is.
-        settings: see `Settings`.
+        settings: see `TrainingSettings`.
         start: a PEFT folder whose adapter is trained on, instead of a new one; rank and targets are then its own.
         about: what else to write to `training.json`, and what else identifies the training (files and their hashes).
         save_every: seconds between records; after each one nothing before it can be lost.
@@ -130,16 +75,17 @@ def train(
         What `training.json` holds.
 
     Raises:
-        ArgumentError: see `Settings` and `encode`; or `out` holds something else.
+        ArgumentError: see `TrainingSettings` and `encode`; or `out` holds something else.
         ModelError: the loss is not a number.
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
-    settings, out, about = settings or Settings(), Path(out), dict(about or {})
+    settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
+    tokenizer = text_tokenizer(processor, "training")
     limit = _max_length(model, settings.max_length)
     encoded, skipped = encode_all(tokenizer, examples, limit, skip_long=settings.skip_long)
     steps = plan(
         [len(row.ids) for row in encoded],
-        settings.batch_tokens,
+        settings.token_budget,
         settings.seed,
         steps=settings.steps,
         epochs=settings.epochs,
@@ -159,7 +105,7 @@ def train(
         **about,
     }
     key, work = digest(made_of), out.with_name(f"{out.name}.partial")
-    place = Peers()
+    place = Shards()
     if (done := card.finished(out, key)) is not None:
         if place.index == 0:
             shutil.rmtree(work, ignore_errors=True)
@@ -173,7 +119,7 @@ def train(
             "steps": len(steps),
             "epochs": sum(map(len, steps)) / len(encoded),
             "losses": losses,
-            "versions": card.versions(),
+            "versions": versions("torch", "transformers", "peft"),
             "digest": key,
         }
         if place.index == 0:
@@ -183,7 +129,7 @@ def train(
 
 
 def _max_length(model: Any, asked: int | None) -> int:
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1024
+    context = context_length(model) or 1024
     if asked is None:
         return min(context, 1024)
     if not 1 < asked <= context:
@@ -192,7 +138,7 @@ def _max_length(model: Any, asked: int | None) -> int:
 
 
 @contextmanager
-def _trainable(model: Any, settings: Settings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
+def _trainable(model: Any, settings: TrainingSettings, start: str | os.PathLike[str] | None) -> Iterator[PeftModel]:
     """`model` with a LoRA adapter that can be trained; afterwards as it was."""
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -243,8 +189,8 @@ class _Trainer:
         tokenizer: Any,
         rows: list[Encoded],
         steps: list[list[int]],
-        settings: Settings,
-        place: Peers,
+        settings: TrainingSettings,
+        place: Shards,
     ):
         self._peft, self._rows, self._steps, self._settings, self._place = peft, rows, steps, settings, place
         self._pad = tokenizer.pad_token_id or 0

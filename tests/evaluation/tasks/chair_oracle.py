@@ -12,10 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import nltk
-from nltk.corpus import wordnet
-from nltk.stem import WordNetLemmatizer
-
 from truthkit.evaluation.tasks.chair import scorer as chair
 from truthkit.evaluation.tasks.chair.singular import singularize
 
@@ -35,6 +31,10 @@ def double_words() -> dict[str, str]:
 
 
 def lemmas(caption: str, lemmatizer: str) -> list[str]:
+    import nltk
+    from nltk.corpus import wordnet
+    from nltk.stem import WordNetLemmatizer
+
     words = nltk.word_tokenize(caption.lower())
     if lemmatizer == "pattern":
         return [singularize.__wrapped__(word) for word in words]

@@ -12,12 +12,12 @@ import truthkit as tk
 from tests.factcheck.cases import ChatTokenizer, tuned
 from truthkit.evaluation.tasks.factcheck.scorer import (
     averaged,
-    compare,
     confusion,
     control,
     implied,
     mentioned_verdict,
     mentions_agree,
+    paired_tests,
     rouge_l,
     score,
 )
@@ -153,7 +153,7 @@ def test_a_comparison() -> None:
     gold, shares = drawn(200)
     worse = [dict.fromkeys(LABELS, 1 / 3)] * 200
     before, after = score(gold, worse, LABELS), score(gold, shares, LABELS)
-    found = compare(before, after, resamples=500)
+    found = paired_tests(before, after, resamples=500)
     expected = after.metrics["macro_f1"] - before.metrics["macro_f1"]
     assert found.differences["macro_f1"].value == pytest.approx(expected)
     assert found.differences["macro_f1"].p < 0.05
@@ -162,7 +162,7 @@ def test_a_comparison() -> None:
     assert found.mcnemar.gained == sum(new and not old for old, new in zip(*right, strict=True))
     assert set(found.as_dict()) == {"differences", "mcnemar"}
     with pytest.raises(tk.ArgumentError, match="the same claims"):
-        compare(before, score(gold, shares, LABELS, ids=[f"x{i}" for i in range(200)]))
+        paired_tests(before, score(gold, shares, LABELS, ids=[f"x{i}" for i in range(200)]))
 
 
 def test_runs_of_several_seeds() -> None:
@@ -171,7 +171,7 @@ def test_runs_of_several_seeds() -> None:
     both = averaged(runs)
     for name, value in both.metrics.items():
         assert value == pytest.approx(sum(one.metrics[name] for one in runs) / 3)
-    found = compare(averaged([runs[1]] * 3), both, resamples=300)
+    found = paired_tests(averaged([runs[1]] * 3), both, resamples=300)
     assert found.differences["accuracy"].value > 0
     assert found.mcnemar is None
     with pytest.raises(tk.ArgumentError, match="scores is empty"):

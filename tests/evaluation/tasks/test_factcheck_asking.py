@@ -12,13 +12,13 @@ from tests.factcheck.cases import ChatTokenizer
 from tests.tiny import tiny
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
-from truthkit.evaluation.running.task import Item
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.tasks.factcheck.asking import check
 from truthkit.factcheck.checker import FactChecker
 from truthkit.factcheck.claims import LABELS_3, Claim
 from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.guide import Guide
-from truthkit.text.tokens import encode_dialogue
+from truthkit.text.encode import encode_dialogue
 
 CLAIMS = [
     Claim("1", "The Great Wall of China is visible from the Moon.", "false"),
@@ -103,7 +103,7 @@ def test_the_constraint_is_for_explanations_only(toy: Any) -> None:
     for one, other in zip(plain, constrained, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
         assert one["explanation"] == other["explanation"]
-    built = parse_spec("dola:beta=0.1,layers=1+2").build(*toy)
+    built: Any = parse_spec("dola:beta=0.1,layers=1+2").build(*toy)
     check(ask(toy, "dola:beta=0.1,layers=1+2"), CLAIMS, LABELS_3, explain=False, fixed=built)
     assert built.beta == 0.1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +89,12 @@ def test_strict_is_that_of_lmms_eval() -> None:
     assert found.config["unparsed"] == 2
 
 
-@pytest.mark.parametrize("labels", ["yy", "nn"])
-@pytest.mark.parametrize("answer", ["yes", "no", "?"])
 @pytest.mark.parametrize("parser", pope.PARSERS)
-def test_never_divides_by_zero(labels: str, answer: str, parser: str) -> None:
-    found = pope.score(questions(labels), [answer] * 2, parser=parser)
-    assert all(0 <= value <= 1 for value in found.metrics.values())
-    assert all(0 <= low <= high <= 1 for low, high in found.intervals(resamples=10).values())
+def test_never_divides_by_zero(parser: str) -> None:
+    for labels, answer in product(("yy", "nn"), ("yes", "no", "?")):
+        found = pope.score(questions(labels), [answer] * 2, parser=parser)
+        assert all(0 <= value <= 1 for value in found.metrics.values()), (labels, answer)
+        assert all(0 <= low <= high <= 1 for low, high in found.intervals(resamples=10).values()), (labels, answer)
 
 
 def test_an_interval_is_never_without_width_for_a_sure_thing() -> None:

@@ -128,6 +128,12 @@ async function cancel() {
 function receive(event) {
   const card = running.cards[event.index];
   switch (event.event) {
+    case "waiting": {
+      const place = `Waiting: ${event.ahead === 1 ? "one run is" : `${event.ahead} runs are`} before yours …`;
+      say(place);
+      running.cards.forEach((one) => one.clear(place));
+      break;
+    }
     case "answering":
       say(`${card.label} answers (${event.index + 1} of ${running.cards.length}) …`);
       card.begin();
@@ -156,8 +162,9 @@ function receive(event) {
       break;
     case "end": {
       const failed = running.cards.filter((one) => one.answer.querySelector(".error")).length;
-      const outcome = event.cancelled ? "Cancelled" : failed ? `${failed} of ${running.cards.length} failed` : "Done";
-      say(`${outcome} after ${event.seconds.toFixed(1)} s.`);
+      const outcome = event.limit ? "Stopped" : event.cancelled ? "Cancelled" : failed ? `${failed} of ${running.cards.length} failed` : "Done";
+      const reason = event.limit ? `, for ${event.limit} s are the most that one run may take` : "";
+      say(`${outcome} after ${event.seconds.toFixed(1)} s${reason}.`);
     }
   }
 }

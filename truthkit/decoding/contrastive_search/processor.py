@@ -38,6 +38,7 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
 
     Args:
         model: the model that generates; PEFT and `torch.compile` wrappers are fine.
+        processor: not needed; here so that all processors are built alike.
         penalty_alpha: weight of the degeneration penalty, in [0, 1]; 0 is greedy.
         top_k: how many candidates to look at, at least 1; 1 is greedy.
         attention_mask: the prompts' mask, shape (batch, prompt length). Without it, each row's leading pad tokens count
@@ -55,6 +56,7 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
     def __init__(
         self,
         model: Any,
+        processor: Any = None,
         *,
         penalty_alpha: float = 0.6,
         top_k: int = 4,

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,8 +22,10 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
+from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner, uncompiled
 
@@ -90,7 +92,7 @@ def contrastive_search(
         return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
-class ContrastiveSearch:
+class ContrastiveSearch(DecodingMethod):
     r"""Look one token ahead, and take what is probable and unlike everything said so far.
 
     Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included:
@@ -111,21 +113,22 @@ class ContrastiveSearch:
         AttachError: on entry, if another decoder is attached to the model.
     """
 
+    name: ClassVar[str] = "contrastive_search"
+
     def __init__(self, model: Any, processor: Any = None, *, penalty_alpha: float = _ALPHA, top_k: int = _TOP_K):
         self.model = language_half(plain_model(model))
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._stack = ExitStack()
 
     def __enter__(self) -> ContrastiveSearch:
         with ExitStack() as stack:
             stack.enter_context(sole_owner(self.model, type(self).__name__))
             stack.enter_context(replaced_method(self.model, "generate", self._generate))
-            self._stack = stack.pop_all()
+            vars(self)["_attached"] = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        vars(self).pop("_attached").close()
 
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -315,8 +318,4 @@ def _check_call(model: Any, input_ids: torch.Tensor, generation_config: Any, mod
         raise ArgumentError(
             f"the prompt is empty: input_ids has shape {tuple(input_ids.shape)}; pass at least a token."
         )
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if limit and length > limit:
-        raise ArgumentError(
-            f"the prompt has {length} tokens, but {name} has room for {limit} (max_position_embeddings); shorten it."
-        )
+    check_room(model, length, "the prompt", "shorten it")

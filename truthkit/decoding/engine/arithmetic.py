@@ -12,20 +12,6 @@ import torch
 from truthkit.errors import ArgumentError
 
 
-def check_beta(beta: float) -> float:
-    """`beta` if it is in [0, 1]; 0 turns the constraint off.
-
-    Raises:
-        ArgumentError: it is not.
-    """
-    if not 0.0 <= beta <= 1.0:
-        raise ArgumentError(
-            f"beta is {beta!r}; the plausibility constraint keeps tokens with p >= beta * max p, so beta must be "
-            "in (0, 1], or 0 to turn it off."
-        )
-    return float(beta)
-
-
 def check_finite(name: str, value: float) -> float:
     """`value` as a float if it is a finite number.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.image_rows import token_types
+from truthkit.decoding.engine.image_inputs import token_types
 from truthkit.decoding.engine.row_group import RowGroup
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ModelError
@@ -93,8 +93,7 @@ class Companion:
         elif not self.can_go_back_to(past):
             raise ModelError(
                 f"{type(group.model).__name__} cannot take back tokens, which this mode of generate (assisted "
-                "decoding) "
-                "asks of it; use greedy search, sampling or beams."
+                "decoding) asks of it; use greedy search, sampling or beams."
             )
         elif past < self.length or past - self._cropped_to > _MOST_PAST:
             self.cache.crop(past - self.length)
@@ -106,15 +105,15 @@ class Companion:
         wide = group.widen(given, past)
         if isinstance(keep, torch.Tensor) and past == 0:
             keep = keep + group.prompt.extra
-        if group.takes_logits_to_keep:
+        if group.group.takes_logits_to_keep:
             wide["logits_to_keep"] = keep
         with ExitStack() as stack, torch.no_grad():
             group.attach(stack)
-            group.aim(ids.shape[0], keep if group.takes_logits_to_keep else 0)
+            group.aim(ids.shape[0], keep if group.group.takes_logits_to_keep else 0)
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]
         kept = keep if isinstance(keep, int) else len(keep)
         step = self.length - kept + 1 - group.prompt.answer_start
-        cut = isinstance(keep, int) or group.takes_logits_to_keep
+        cut = isinstance(keep, int) or group.group.takes_logits_to_keep
         return group.split(outputs.logits if cut else outputs.logits[:, keep], kept, step)

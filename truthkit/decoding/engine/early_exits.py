@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any
 
 import torch
 
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.sites import decoder_blocks, final_norm, output_head, resolve_layers
+from truthkit.hf.sites import decoder_blocks, output_head, resolve_layers
+from truthkit.hf.tails import TailWatch, first_tensor, known_tail, no_exits
 
 
 class EarlyExits:
@@ -27,15 +29,19 @@ class EarlyExits:
     """
 
     def __init__(self, model: Any, layers: Sequence[int], *, norm: bool = True):
-        self._blocks = decoder_blocks(model)
-        self.layers = resolve_layers(layers, len(self._blocks))
+        self._model, self._blocks = model, decoder_blocks(model)
+        self.layers, self._norm = resolve_layers(layers, len(self._blocks)), norm
         self.head = output_head(model)
-        self._norm = final_norm(model)
-        self._to_head = final_norm(model, norm=norm)
-        self._checked = False
+        self._watch: TailWatch | None = None
         self._rows: list[slice] = []
         self._keep: int | torch.Tensor = 0
         self._taken: dict[int, torch.Tensor] = {}
+
+    def anew(self) -> EarlyExits:
+        """The same taps, which have read nothing yet."""
+        other = copy(self)
+        other._watch, other._rows, other._keep, other._taken = None, [], 0, {}
+        return other
 
     @contextmanager
     def reading(self, rows: list[slice], keep: int | torch.Tensor) -> Iterator[None]:
@@ -55,48 +61,53 @@ class EarlyExits:
 
     def attach(self, stack: ExitStack) -> None:
         """Put the hooks on; `stack` takes them off."""
-        wanted = set(self.layers) if self._checked else {*self.layers, len(self._blocks) - 1}
-        for layer in wanted:
+        for layer in set(self.layers):
             stack.callback(self._blocks[layer].register_forward_hook(self._tap(layer)).remove)
         stack.callback(self.head.register_forward_pre_hook(self._append_exits).remove)
         stack.callback(self._taken.clear)
+        if known_tail(self._model) is None:
+            self._watch = TailWatch(self._model, self._blocks, self.head)
+            self._watch.attach(stack)
 
     def aim(self, rows: list[slice], keep: int | torch.Tensor) -> None:
         """Say what the next forward is to read; no rows means none."""
         self._rows, self._keep = rows, keep
         self._taken.clear()
 
+    @property
+    def _positions(self) -> slice | torch.Tensor:
+        """Which positions of the blocks' outputs the head reads."""
+        if isinstance(self._keep, torch.Tensor):
+            return self._keep
+        return slice(-self._keep, None) if self._keep else slice(None)
+
     def _tap(self, layer: int) -> Any:
         def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
-            if self._rows:
-                hidden = output[0] if isinstance(output, tuple | list) else output
-                keep = slice(-self._keep, None) if isinstance(self._keep, int) and self._keep else self._keep
-                self._taken[layer] = hidden if isinstance(keep, int) else hidden[:, keep].clone()
+            if not self._rows:
+                return
+            if layer in self._taken:
+                reason = f"it runs block {layer} several times in one forward, so which output is meant is unknown"
+                raise ModelError(no_exits(self._model, reason))
+            hidden = first_tensor(output)
+            self._taken[layer] = hidden[:, self._positions].clone() if self._shortens else hidden
 
         return hook
+
+    @property
+    def _shortens(self) -> bool:
+        return isinstance(self._keep, torch.Tensor) or self._keep != 0
 
     def _append_exits(self, head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         if not self._rows:
             return None
         final = args[0]
-        if not self._checked:
-            self._check_norm(final)
+        if (tail := known_tail(self._model)) is None:
+            assert self._watch is not None
+            tail = self._watch.tail(final.detach(), self._positions)
+        if skipped := [layer for layer in self.layers if layer not in self._taken]:
+            raise ModelError(no_exits(self._model, f"block {skipped[0]} did not run in this forward"))
         taken = [self._taken[layer].to(final.device)[rows] for layer in self.layers for rows in self._rows]
-        return (torch.cat([final, self._to_head(torch.cat(taken))]), *args[1:])
-
-    def _check_norm(self, final: torch.Tensor) -> None:
-        final = final.detach()
-        last = self._taken[len(self._blocks) - 1].detach().to(final.device)
-        tolerance = 1e-4 if final.dtype in (torch.float32, torch.float64) else 2e-2
-        reached = self._norm(last)
-        if reached.shape != final.shape or not torch.allclose(
-            reached, final, rtol=tolerance, atol=tolerance * float(final.abs().nan_to_num().amax()), equal_nan=True
-        ):
-            raise ModelError(
-                "early exits are not possible here: the final norm found for this model does not turn its last block's "
-                "output into what its output head reads. Use a method without `layers` (ICD, CAD), or omega=0 in LOL."
-            )
-        self._checked = True
+        return (torch.cat([final, tail(torch.cat(taken), norm=self._norm)]), *args[1:])
 
 
 def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:

@@ -7,49 +7,21 @@ tokens. `ImageRows` encodes the images of all views together and hands a forward
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels, image_encoder, placeholders
+from truthkit.decoding.engine.source import Asked, ImageRewrite, Notes, Plainly, Source, no_images
 from truthkit.errors import ArgumentError, ModelError
 
-ImageInputs = dict[str, Any]
-"""What an image processor made of the images of a batch, under the names of the model's `get_image_features`."""
-
-_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 _NO_IMAGES = (
     "this decoder compares images, but there are none; give generate the processor's outputs whole, or, to a logits "
     "processor, images=..."
 )
-_PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
-
-
-@dataclass
-class Source:
-    """A batch as its image views see it, before the model runs.
-
-    Attributes:
-        inputs: the main view's image inputs.
-        prompts: the unpadded token ids of every prompt.
-        encode: the vision tower and projector; returns what `get_image_features` does.
-    """
-
-    inputs: ImageInputs
-    prompts: list[list[int]]
-    encode: Callable[[ImageInputs], Any]
-    encoded: list[_Image] = field(default_factory=list)
-
-    def output(self) -> Any:
-        """What the encoder makes of the main view's images; it is not run for them again."""
-        output = self.encode(self.inputs)
-        self.encoded = self.encoded or _images(output)
-        return output
-
-
-ImageRewrite = Callable[[Source], "ImageInputs | None"]
-"""Maps a batch to the image inputs of a view, of the same shapes as the main ones, or to None for no images."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +53,10 @@ class ImageRows:
         self._inputs: list[ImageInputs | None] = []
         self._of_prompt: list[range] = []
         self._like: Any = None
+        self.notes: Notes = {}
+        """What the rewrites noted about the last prompts that they saw; of several, the first one's word."""
+        self.asked: Asked | None = None
+        """What was read for a rewrite's question about these prompts."""
 
     @property
     def ready(self) -> bool:
@@ -90,14 +66,18 @@ class ImageRows:
     def forget(self) -> None:
         """Drop the images."""
         self._views, self._inputs, self._of_prompt, self._like = [], [], [], None
+        self.asked = None
 
-    def encode(self, inputs: ImageInputs, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+    def encode(
+        self, inputs: ImageInputs, ids: torch.Tensor, mask: torch.Tensor | None, plainly: Plainly = nullcontext
+    ) -> None:
         """Run the vision tower over the images of all views.
 
         Args:
             inputs: the main view's image inputs.
             ids: the prompts, shape (batch, length); their placeholders say whose image is whose.
             mask: their 2-D mask, or None for no padding.
+            plainly: see `Source`.
         """
         if not inputs and not any(self._rewrites):
             return
@@ -110,18 +90,26 @@ class ImageRows:
             raise ArgumentError(_NO_IMAGES)
         kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         prompts = [row[where].tolist() for row, where in zip(ids, kept, strict=True)]
-        source = Source(inputs, prompts, self._run)
-        own = {i: rewrite(source) for i, rewrite in enumerate(self._rewrites) if rewrite is not None}
+        source = Source(inputs, prompts, self.model, self._run, plainly)
+        own: dict[int, ImageInputs | None] = {}
+        notes: Notes = {}
+        for i, rewrite in enumerate(self._rewrites):
+            if rewrite is not None:
+                source.notes = {}
+                own[i] = rewrite(source)
+                notes = source.notes | notes
+        self.notes, self.asked = notes, source.asked
+        seen = _images(source.seen) if source.seen is not None else []
         parts = [part for part in own.values() if part is not None]
         for part in parts:
             _check_like(part, inputs)
         main = len(own) < len(self._rewrites)
-        if main and not source.encoded:
+        if main and not seen:
             parts.insert(0, inputs)
         encoded = _images(self._run(_joined(parts))) if parts else []
         count = len(encoded) // max(len(parts), 1)
         chunks = [encoded[start : start + count] for start in range(0, len(encoded), count)] if count else []
-        shared = source.encoded or (chunks.pop(0) if main else [])
+        shared = seen or (chunks.pop(0) if main else [])
         for i in range(len(self._rewrites)):
             self._views.append(shared if i not in own else chunks.pop(0) if own[i] is not None else None)
             self._inputs.append(own.get(i, inputs))
@@ -170,69 +158,6 @@ class ImageRows:
         return torch.stack(rows) if rows else None
 
 
-def placeholders(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Where `ids` hold an image feature's place; nowhere for a text-only model."""
-    token = getattr(model.config, "image_token_id", None)
-    return torch.zeros_like(ids, dtype=torch.bool) if token is None else torch.eq(ids, token)
-
-
-def token_types(model: Any, ids: torch.Tensor, length: int) -> dict[str, torch.Tensor]:
-    """What the model's processor says of the tokens `ids`, the first `length` of which are the prompt, if it says
-    anything.
-    """
-    names = _TOKEN_TYPES & inspect.signature(model.forward).parameters.keys()
-    if not names or image_encoder(model) is None:
-        return {}
-    types = placeholders(model, ids).int()
-    types[:, length:] = 0
-    if model.config.model_type == "paligemma":  # 0 is what sees all of itself: the whole prompt
-        types = (torch.arange(ids.shape[1], device=ids.device) >= length).int().expand_as(ids).clone()
-    return dict.fromkeys(names, types)
-
-
-def image_encoder(model: Any) -> Callable[..., Any] | None:
-    """The function that `generate` encodes images with; None for a text-only model."""
-    for owner in (model.base_model, model):
-        if (encode := getattr(owner, "get_image_features", None)) is not None:
-            return encode
-    return None
-
-
-def take_image_inputs(model: Any, kwargs: dict[str, Any]) -> ImageInputs:
-    """Those of a call's arguments that describe images; they stay in `kwargs`.
-
-    Raises:
-        ArgumentError: there are videos, or images that were encoded by somebody else.
-    """
-    if (encode := image_encoder(model)) is None:
-        return {}
-    for name in ("pixel_values_videos", "mm_encoder_outputs"):
-        if kwargs.get(name) is not None:
-            raise ArgumentError(f"{name} was given, but truthkit's decoders take images as pixel_values only.")
-    names = [name for name in inspect.signature(encode).parameters if name != "kwargs"]
-    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-
-
-def has_pixels(inputs: ImageInputs) -> bool:
-    """Whether there is an image among these arguments."""
-    return any(inputs.get(name) is not None for name in _PIXELS)
-
-
-def no_images(_source: Source) -> None:
-    """The `ImageRewrite` of a view without images; its prompt must have no placeholders."""
-
-
-def drop_pixels(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A call's arguments without the pixels, whose features it is given instead."""
-    return {name: value for name, value in kwargs.items() if name not in _PIXELS}
-
-
-def scattered(embeddings: torch.Tensor, places: torch.Tensor, output: Any) -> torch.Tensor:
-    """`embeddings` (rows, length, hidden) with the images' features at the `places` (rows, length)."""
-    features = torch.cat([image.reshape(-1, embeddings.shape[-1]) for image in output.pooler_output])
-    return embeddings.masked_scatter(places[..., None], features.to(embeddings))
-
-
 def _images(output: Any) -> list[_Image]:
     deep = getattr(output, "deepstack_features", None) or ()
     return [_Image(own, tuple(layer[i] for layer in deep)) for i, own in enumerate(output.pooler_output)]
@@ -253,6 +178,7 @@ def _joined(parts: Sequence[ImageInputs]) -> ImageInputs:
     return {
         name: torch.cat([part[name].to(value) for part in parts]) if isinstance(value, torch.Tensor) else value
         for name, value in parts[0].items()
+        if all(name in part for part in parts)  # a processor may say more than the model asks for
     }
 
 

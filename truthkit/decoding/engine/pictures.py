@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from truthkit.decoding.engine.image_rows import ImageInputs
+from truthkit.decoding.engine.image_inputs import ImageInputs
 from truthkit.errors import ArgumentError
 from truthkit.images.reading import read_image
 from truthkit.images.transforms import processor_size

@@ -1,14 +1,12 @@
-"""Views of a batch: what may differ, and the rows in which they run side by side.
+"""The rows in which views run side by side: `n` views of `batch` rows each, view-major.
 
-`RowGroup` is one model with the views that run in its batch: `n` views of `batch` rows each, view-major. It widens the
-inputs of a forward from `batch` to `n * batch` rows, keeps the padding and the position offsets of views whose prompts
-differ in length, and cuts the logits apart again.
+`RowGroup` widens the inputs of a forward from `batch` to `n * batch` rows, keeps the padding and the position offsets
+of views whose prompts differ in length, and cuts the logits apart again.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,71 +14,32 @@ from typing import Any
 import torch
 
 from truthkit.decoding.engine.adapter_rows import AdapterRows
-from truthkit.decoding.engine.early_exits import EarlyExits
-from truthkit.decoding.engine.image_rows import ImageRows, image_encoder, placeholders, scattered
+from truthkit.decoding.engine.image_inputs import placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes
-from truthkit.decoding.engine.view import View, ViewLogits
-from truthkit.errors import ArgumentError, ModelError
+from truthkit.decoding.engine.view import ViewLogits
+from truthkit.decoding.engine.view_group import ViewGroup
+from truthkit.errors import ArgumentError
 from truthkit.hf.fast import fast_decoding
-from truthkit.hf.trees import behind_prompts, takes_trees
+from truthkit.hf.trees import behind_prompts
+
+_NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
+_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 
 
 class RowGroup:
-    """One model and the views that run as rows of its batch.
+    """The views of a group as rows of a batch, while prompts are decoded."""
 
-    Args:
-        model: the plain model.
-        views: the views; in the group of the decoder's own model the first one is the main view.
-        layers: early exits to read in the views with `exits=True`.
-        norm: see `EarlyExits`.
-        vision: the model with the vision tower, where it is not `model` itself.
-    """
-
-    def __init__(
-        self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True, vision: Any = None
-    ):
-        self.model, self.views = model, tuple(views)
-        self.vision = model if vision is None else vision
-        self.images = ImageRows(self.vision, [view.images for view in views])
-        self.adapters = [(i, AdapterRows(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter]
-        for _, adapter in self.adapters:
-            self._check_sees_alike(adapter)
-        self._exit_views = [i for i, view in enumerate(views) if view.exits and layers]
-        self.exits = EarlyExits(model, layers, norm=norm) if self._exit_views else None
-        self.same_prompt = all(view.prompt is None for view in views)
-        parameters = inspect.signature(model.forward).parameters
-        self.takes_positions = "position_ids" in parameters
-        if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
-            raise ModelError(
-                f"{type(model).__name__} takes no position_ids, so views whose prompts differ in length cannot be "
-                "lined up; "
-                "use views with the same prompt (an adapter, early exits)."
-            )
-        self.takes_logits_to_keep = "logits_to_keep" in parameters
+    def __init__(self, group: ViewGroup):
+        self.group, self.model, self.vision = group, group.model, group.vision
+        self.same_prompt = group.same_prompt
+        self.images, self.exits = group.image_rows(), group.exits()
+        self._adapters = [(view, AdapterRows(adapter)) for view, adapter in group.adapters]
         self._prompt: Prompt | None = None
         self._width = 0
-        if self.exits and any(self.exits.head in adapter.modules for _, adapter in self.adapters):
-            raise ModelError(
-                "the amateur's adapter changes the output head, through which early exits of all views pass; use "
-                "omega=0 in LOL, or an adapter that leaves the head alone."
-            )
-
-    def _check_sees_alike(self, adapter: AdapterRows) -> None:
-        """Raise if an adapter changes how images are seen, which is settled before there are rows of views."""
-        if image_encoder(self.vision) is None:
-            return
-        of_text = {*self.model.get_decoder().modules(), self.model.get_output_embeddings()}
-        if others := adapter.modules - of_text:
-            names = sorted(name for name, module in self.vision.named_modules() if module in others)
-            raise ModelError(
-                f"adapter {adapter.name!r} adapts the vision tower too ({names[0]} and {len(names) - 1} more), but all "
-                "views read one encoding of the images. Load it as a model of its own, amateur=tk.load(..., "
-                "adapter=...), which costs a second forward."
-            )
 
     @property
     def rows(self) -> int:
-        return len(self.views)
+        return len(self.group.views)
 
     @property
     def laid_out(self) -> bool:
@@ -92,12 +51,6 @@ class RowGroup:
         """The prompt's layout, while there is one."""
         assert self._prompt is not None
         return self._prompt
-
-    @property
-    def takes_trees(self) -> bool:
-        """Whether forwards that go on from a cache may be trees (`truthkit.hf.trees`)."""
-        counted_along_the_row = not self.same_prompt and hasattr(self.vision.base_model, "get_rope_index")
-        return takes_trees(self.model) and not counted_along_the_row
 
     def end(self) -> None:
         """Forget the prompt and its images."""
@@ -128,17 +81,17 @@ class RowGroup:
     def attach(self, stack: ExitStack) -> None:
         """Put the hooks of adapters and exits on; `stack` takes them off."""
         stack.enter_context(fast_decoding(self.model))
-        for _, adapter in self.adapters:
+        for _, adapter in self._adapters:
             adapter.attach(stack)
         if self.exits:
             self.exits.attach(stack)
 
     def aim(self, batch: int, keep: int | torch.Tensor) -> None:
         """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
-        for view, adapter in self.adapters:
+        for view, adapter in self._adapters:
             adapter.aim(slice(view * batch, (view + 1) * batch), self.rows * batch, self._width)
         if self.exits:
-            rows = [slice(view * batch, (view + 1) * batch) for view in self._exit_views] if batch else []
+            rows = [slice(view * batch, (view + 1) * batch) for view in self.group.exit_views] if batch else []
             self.exits.aim(rows, keep)
 
     def begin(
@@ -184,8 +137,7 @@ class RowGroup:
         if limit and longest > limit:
             raise ArgumentError(
                 f"a prompt has {longest} tokens (the longest of {self.rows} views), but {type(self.model).__name__} "
-                "has room "
-                f"for {limit} (max_position_embeddings); shorten it."
+                f"has room for {limit} (max_position_embeddings); shorten it."
             )
         axes = None
         wanted = wide_ids is not None or position_ids is None
@@ -202,7 +154,7 @@ class RowGroup:
 
     def _pad(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         plain = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
-        rows = [row for view in self.views for row in (view.prompt(plain) if view.prompt else plain)]
+        rows = [row for view in self.group.views for row in (view.prompt(plain) if view.prompt else plain)]
         if not all(rows):
             raise ArgumentError("a view's prompt is empty: nothing is left of a prompt when its images or context go.")
         length = max(ids.shape[1], max(map(len, rows)))
@@ -258,7 +210,7 @@ class RowGroup:
 
         if prompt.axes is not None:
             wide["position_ids"] = along_axes(prompt.axes, wide_mask, self._width, positions)
-        elif not self.same_prompt and self.takes_positions and (past == 0 or positions is None):
+        elif not self.same_prompt and self.group.takes_positions and (past == 0 or positions is None):
             every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
             if positions is not None and prompt.offsets is not None:  # some models count from 1
                 last = positions[:, -1:].expand(prompt.batch, -1).repeat(n, 1) + prompt.offsets
@@ -294,29 +246,7 @@ class RowGroup:
         own, behind = logits[: self.rows * batch], logits[self.rows * batch :]
         exits: list[torch.Tensor | None] = [None] * self.rows
         if self.exits:
-            shape = (len(self.exits.layers), len(self._exit_views), batch, positions, vocabulary)
-            for view, layers in zip(self._exit_views, behind.view(shape).unbind(1), strict=True):
+            shape = (len(self.exits.layers), len(self.group.exit_views), batch, positions, vocabulary)
+            for view, layers in zip(self.group.exit_views, behind.view(shape).unbind(1), strict=True):
                 exits[view] = layers
         return [ViewLogits(view, lower, step) for view, lower in zip(own.split(batch), exits, strict=True)]
-
-
-_PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
-"""Model types without position ids in which padding on the left moves nothing."""
-
-_NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
-_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
-
-
-def check_same_vocabulary(main: Any, other: Any) -> None:
-    """Raise unless both models' logits have one vocabulary size.
-
-    Raises:
-        ModelError: they differ.
-    """
-    sizes = [model.config.get_text_config(decoder=True).vocab_size for model in (main, other)]
-    if sizes[0] != sizes[1]:
-        raise ModelError(
-            f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be "
-            "compared. "
-            "Use an amateur with the same tokenizer."
-        )

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.image_rows import ImageRewrite
 from truthkit.decoding.engine.prompt_views import PromptRewrite
+from truthkit.decoding.engine.source import ImageRewrite
 
 
 @dataclass(frozen=True)

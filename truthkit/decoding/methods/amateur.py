@@ -55,7 +55,6 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
         if mine != theirs:
             raise ModelError(
                 f"the amateur's tokenizer differs from the model's ({len(theirs)} and {len(mine)} tokens): their "
-                "logits cannot "
-                "be compared. Use an amateur with the same tokenizer."
+                "logits cannot be compared. Use an amateur with the same tokenizer."
             )
     return View("amateur", prompt=prompt, model=other, exits=exits)

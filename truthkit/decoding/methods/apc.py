@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from truthkit.decoding.engine.controls import Control, model_alone
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 
@@ -29,11 +31,18 @@ class APC(Decoder):
         ...     model.generate(**inputs, do_sample=True)
     """
 
-    def __init__(self, model: Any, processor: Any = None, *, beta: float = 0.1):
+    name: ClassVar[str] = "apc"
+
+    def __init__(self, model: Any, processor: Any = None, *, beta: Beta = 0.1):
         super().__init__(model, beta=beta)
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         return main.logits
+
+    @classmethod
+    def controls(cls, **_options: Any) -> tuple[Control, ...]:
+        """The model by itself; the constraint alone is what this is."""
+        return model_alone()
 
 
 class APCLogitsProcessor(DecoderLogitsProcessor, decoder=APC):

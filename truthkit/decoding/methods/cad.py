@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import without_context
 from truthkit.decoding.engine.view import View, ViewLogits
@@ -34,8 +35,10 @@ class CAD(Decoder):
         ...     model.generate(**tokenizer(f"{passage}\n\n{question}", return_tensors="pt"), max_new_tokens=64)
     """
 
+    name: ClassVar[str] = "cad"
+
     def __init__(
-        self, model: Any, processor: Any, *, context: str | Sequence[str], alpha: float = 0.5, beta: float = 0.0
+        self, model: Any, processor: Any, *, context: str | Sequence[str], alpha: float = 0.5, beta: Beta = 0.0
     ):
         self.alpha = check_finite("alpha", alpha)
         super().__init__(model, [View("without context", prompt=without_context(processor, context))], beta=beta)
@@ -43,6 +46,10 @@ class CAD(Decoder):
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         (without,) = views
         return (1.0 + self.alpha) * main.logits - self.alpha * without.logits
+
+    @classmethod
+    def cooler(cls, **options: Any) -> float:
+        return 1.0 + float(options["alpha"])
 
 
 class CADLogitsProcessor(DecoderLogitsProcessor, decoder=CAD):

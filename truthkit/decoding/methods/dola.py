@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.early_exits import named_layers
+from truthkit.decoding.engine.options import Beta, Layers
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.hf.wrapping import plain_model
@@ -42,13 +42,15 @@ class DoLa(Decoder):
         ...     model.generate(**inputs, max_new_tokens=64, repetition_penalty=1.2)
     """
 
+    name: ClassVar[str] = "dola"
+
     def __init__(
         self,
         model: Any,
         processor: Any = None,
         *,
-        layers: str | Sequence[int] = "high",
-        beta: float = 0.1,
+        layers: Layers = "high",
+        beta: Beta = 0.1,
         norm: bool = True,
     ):
         super().__init__(model, layers=named_layers(plain_model(model), layers), beta=beta, norm=norm)

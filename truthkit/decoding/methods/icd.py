@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.amateur import amateur_view
@@ -33,6 +34,8 @@ class ICD(Decoder):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
 
+    name: ClassVar[str] = "icd"
+
     def __init__(
         self,
         model: Any,
@@ -41,7 +44,7 @@ class ICD(Decoder):
         amateur: Any = None,
         amateur_prompt: str | None = None,
         lam: float = 1.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
     ):
         self.lam = check_finite("lam", lam)
         super().__init__(model, [amateur_view(model, processor, amateur, amateur_prompt)], beta=beta)

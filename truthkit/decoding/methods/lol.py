@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite, most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.early_exits import named_layers
+from truthkit.decoding.engine.options import Beta, Layers
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import with_instruction
 from truthkit.decoding.engine.view import View, ViewLogits
@@ -51,6 +51,8 @@ class LOL(Decoder):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
 
+    name: ClassVar[str] = "lol"
+
     def __init__(
         self,
         model: Any,
@@ -58,13 +60,13 @@ class LOL(Decoder):
         *,
         amateur: Any = None,
         amateur_prompt: str | None = None,
-        layers: str | Sequence[int] = "high",
+        layers: Layers = "high",
         dynamic: bool = False,
         refocus: str | bool | None = None,
         omega: float = 0.5,
         lam: float = 1.0,
         gamma: float = 0.5,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
     ):
         self.omega, self.lam, self.gamma = (
             check_finite(name, value) for name, value in (("omega", omega), ("lam", lam), ("gamma", gamma))

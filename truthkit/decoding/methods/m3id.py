@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.image_rows import no_images
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import without_images
+from truthkit.decoding.engine.source import no_images
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.hf.wrapping import plain_model
 
@@ -38,7 +39,10 @@ class M3ID(Decoder):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
 
-    def __init__(self, model: Any, processor: Any = None, *, decay: float = 0.02, beta: float = 0.1):
+    name: ClassVar[str] = "m3id"
+    sees_images: ClassVar[bool] = True
+
+    def __init__(self, model: Any, processor: Any = None, *, decay: float = 0.02, beta: Beta = 0.1):
         self.decay = check_finite("decay", decay)
         view = View("no image", prompt=without_images(plain_model(model), processor), images=no_images)
         super().__init__(model, [view], beta=beta)

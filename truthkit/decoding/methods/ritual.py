@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 
 from truthkit.decoding.engine.arithmetic import check_finite
+from truthkit.decoding.engine.controls import Control
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.image_rows import ImageInputs, Source
+from truthkit.decoding.engine.image_inputs import ImageInputs
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.pictures import Pictures
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.source import Source
 from truthkit.decoding.engine.view import View, ViewLogits
-from truthkit.images.operations import Size
 from truthkit.images.reading import ImageSource
 from truthkit.images.transforms import TransformChoice, choose, content_seed, transformed
 
@@ -26,8 +28,9 @@ class RITUAL(Decoder):
         s = l(V) + alpha · l(T(V)),   then the plausibility constraint by l(V)
 
     `T` is drawn once per image and question and kept for the whole answer; the draw depends on the image, the prompt
-    and `seed` alone, so a run can be repeated, resumed or cut into other batches. After each prompt `chosen` holds the
-    names of the transforms, a list per prompt; `seeds` and `crop_size` are what `transformed` drew them with.
+    and `seed` alone, so a run can be repeated, resumed or cut into other batches. After each prompt the session's
+    `chosen` holds the names of the transforms, a list per prompt; `seeds` and `crop_size` are what `transformed` drew
+    them with.
 
     Source: the authors' released code (raw logits, alpha 3, beta 0.1, six transforms). They sample from `s`: added
     logits sharpen the distribution, so compare with sampling at temperature 1 / (1 + alpha) and with the constraint
@@ -51,6 +54,14 @@ class RITUAL(Decoder):
         [['horizontal_flip']]
     """
 
+    name: ClassVar[str] = "ritual"
+    sees_images: ClassVar[bool] = True
+
+    @classmethod
+    def controls(cls, **options: Any) -> tuple[Control, ...]:
+        cooler = 1.0 + float(options.get("alpha", 3.0))
+        return (*super().controls(**options), Control("sampling-cooler", "greedy", sample=True, cooler=cooler))
+
     def __init__(
         self,
         model: Any,
@@ -59,14 +70,11 @@ class RITUAL(Decoder):
         images: ImageSource | Sequence[Any],
         transform: TransformChoice = "random",
         alpha: float = 3.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         seed: int = 0,
     ):
         self.alpha, self.seed = check_finite("alpha", alpha), seed
         self.pictures, self.transform = Pictures(processor, images), transform
-        self.chosen: list[list[str]] = []
-        self.seeds: list[list[int]] = []
-        self.crop_size: Size | None = None
         super().__init__(model, [View("transformed image", images=self._transformed)], beta=beta)
         choose(transform, random.Random(0))  # an unknown name fails here, not at the first prompt
 
@@ -74,29 +82,30 @@ class RITUAL(Decoder):
         (other,) = views
         return main.logits + self.alpha * other.logits
 
+    @classmethod
+    def cooler(cls, **options: Any) -> float:
+        return 1.0 + float(options["alpha"])
+
     def choices(self, source: Source) -> list[TransformChoice]:
         """What to draw from, for each prompt."""
         return [self.transform] * len(source.prompts)
 
     def _transformed(self, source: Source) -> ImageInputs:
-        size = self.crop_size = self.pictures.crop_size(source.inputs)
+        size = self.pictures.crop_size(source.inputs)
         rows: list[list[Image.Image]] = []
-        self.chosen, self.seeds = [], []
+        chosen: list[list[str]] = []
+        seeds: list[list[int]] = []
         for images, prompt, choice in zip(
             self.pictures.for_prompts(len(source.prompts)), source.prompts, self.choices(source), strict=True
         ):
             text = " ".join(map(str, prompt))
-            seeds = [content_seed(image, text, self.seed) for image in images]
-            made = [transformed(image, choice, seed=seed, size=size) for image, seed in zip(images, seeds, strict=True)]
+            drawn = [content_seed(image, text, self.seed) for image in images]
+            made = [transformed(image, choice, seed=seed, size=size) for image, seed in zip(images, drawn, strict=True)]
             rows.append([image for image, _ in made])
-            self.chosen.append([name for _, name in made])
-            self.seeds.append(seeds)
+            chosen.append([name for _, name in made])
+            seeds.append(drawn)
+        source.notes |= {"chosen": chosen, "seeds": seeds, "crop_size": size}
         return source.inputs | self.pictures.processed(rows, self.front.device)
-
-
-def ritual_in(decoder: Any) -> RITUAL | None:
-    """`decoder` if it is RITUAL, or the RITUAL among combined decoders; None where there is none."""
-    return next((one for one in getattr(decoder, "decoders", (decoder,)) if isinstance(one, RITUAL)), None)
 
 
 class RITUALLogitsProcessor(DecoderLogitsProcessor, decoder=RITUAL):

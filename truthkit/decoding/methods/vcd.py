@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.engine.image_rows import ImageInputs, Source
+from truthkit.decoding.engine.image_inputs import ImageInputs
+from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.source import Source
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.images.noise import diffusion_noise, signal_and_noise
 
@@ -38,13 +40,16 @@ class VCD(Decoder):
         ...     model.generate(**inputs, max_new_tokens=64)
     """
 
+    name: ClassVar[str] = "vcd"
+    sees_images: ClassVar[bool] = True
+
     def __init__(
         self,
         model: Any,
         processor: Any = None,
         *,
         alpha: float = 1.0,
-        beta: float = 0.1,
+        beta: Beta = 0.1,
         noise_step: int = 500,
         seed: int = 0,
     ):
@@ -55,6 +60,10 @@ class VCD(Decoder):
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         (noisy,) = views
         return (1.0 + self.alpha) * main.logits - self.alpha * noisy.logits
+
+    @classmethod
+    def cooler(cls, **options: Any) -> float:
+        return 1.0 + float(options["alpha"])
 
     def _noisy(self, source: Source) -> ImageInputs:
         name = next(name for name in ("pixel_values", "pixel_values_images") if name in source.inputs)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.report.compare import Run
 from truthkit.evaluation.report.words import counted, listed
 
 _MEANT_TO_DIFFER = {"task", "model", "revision", "decoder", "sample", "temperature", "top_p"}
-_COUNTS = {"questions", "captions", "texts", "unparsed", "category"}
 _FEW = 30
 _LONGEST = 80  # characters of a setting's value
 
 
-def caveats(runs: Mapping[str, Run]) -> list[str]:
+def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
     """Sentences, the gravest first; none where the runs can be compared.
 
     Args:
         runs: those of one section, by label.
+        benchmark: theirs; it says which entries of their configs are no settings.
     """
     configs = {label: run.summary["config"] for label, run in runs.items()}
     provenance = {label: run.summary["provenance"] for label, run in runs.items()}
@@ -26,7 +27,7 @@ def caveats(runs: Mapping[str, Run]) -> list[str]:
     hashes = {label: _hash(about) for label, about in provenance.items()}
     found += _differing("the data they were run on (SHA-256)", hashes)
     for name in dict.fromkeys(name for config in configs.values() for name in config):
-        if name not in _MEANT_TO_DIFFER | _COUNTS:
+        if name not in _MEANT_TO_DIFFER.union(benchmark.outcomes):
             found += _differing(name, {label: config.get(name) for label, config in configs.items()})
     for model in dict.fromkeys(config["model"] for config in configs.values()):
         revisions = {label: c.get("revision") for label, c in configs.items() if c["model"] == model}

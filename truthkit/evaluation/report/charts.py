@@ -21,10 +21,10 @@ def colour(section: Section, number: int) -> str:
     return "c0" if section.entries[number] is section.baseline else f"c{(number - 1) % _COLOURS + 1}"
 
 
-def top(estimates: Sequence[Estimate], *, shares: bool) -> float:
+def top(estimates: Sequence[Estimate], scale: Scale) -> float:
     """The end of an axis that starts at 0 and holds these values with their intervals."""
     most = max(max(e.value, e.interval.high if e.interval else 0.0) for e in estimates)
-    if shares and most > 0.5:
+    if scale.metric.share and most > 0.5:
         return 1.0
     return nice(most)
 
@@ -68,7 +68,7 @@ def bars(section: Section, rows: Sequence[Row], scale: Scale, end: float) -> Mar
     ]
     ticks = [element("span", scale.tick(end * i / 4)) for i in range(5)]
     axis = element("span", *ticks, class_="axis")
-    return element("div", *lines, element("span"), axis, element("span", scale.unit.strip()), class_="bars")
+    return element("div", *lines, element("span"), axis, element("span", scale.unit), class_="bars")
 
 
 def lift(difference: Difference, reach: float, colour_class: str) -> Markup:

@@ -9,6 +9,7 @@ from typing import Any
 
 from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.report.rescore import rescore
+from truthkit.evaluation.report.words import run_name
 from truthkit.evaluation.running.records import ITEMS, SUMMARY
 from truthkit.files.reading import read_json, read_text
 from truthkit.statistics.intervals import Difference, McNemar, mcnemar, paired_bootstrap
@@ -34,11 +35,7 @@ class Run:
     @property
     def name(self) -> str:
         """Decoder and temperature: "vcd", "vcd, sampled at 1", or "sampling at 1" for the model alone."""
-        config = self.summary["config"]
-        if not config.get("sample"):
-            return str(config["decoder"])
-        alone = config["decoder"] in ("greedy", "sample")
-        return f"{'sampling' if alone else config['decoder'] + ', sampled'} at {config['temperature']:g}"
+        return run_name(self.summary["config"])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.report.compare import Comparison, Run
 from truthkit.evaluation.report.flips import Flip
 from truthkit.evaluation.report.words import Scale
@@ -65,7 +66,7 @@ class Section:
     Attributes:
         title: the task's, with the data's names where a report has the task twice.
         headline: the metric that is tested and plotted.
-        scale: how its metrics are written.
+        benchmark: what it declares of its metrics.
         entries: by model; the baseline first.
         yes_labels: share of right answers that are yes, of yes/no tasks.
         caveats: sentences that the reader has to see.
@@ -75,12 +76,16 @@ class Section:
 
     title: str
     headline: str
-    scale: Scale
+    benchmark: Benchmark
     entries: list[Entry]
     yes_labels: Estimate | None
     caveats: list[str]
     flips: list[Flip]
     flipped: int
+
+    def scale(self, metric: str | None = None) -> Scale:
+        """How a metric is written; the headline's by default, which is that of its categories, too."""
+        return Scale(self.benchmark.metric(metric or self.headline))
 
     @property
     def metrics(self) -> list[str]:

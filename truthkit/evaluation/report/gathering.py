@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.report.baselines import references
 from truthkit.evaluation.report.caveats import caveats
 from truthkit.evaluation.report.compare import Comparison, Run, compare
@@ -19,7 +20,7 @@ from truthkit.evaluation.report.finding import find_runs
 from truthkit.evaluation.report.flips import choose_flips
 from truthkit.evaluation.report.labels import label_runs
 from truthkit.evaluation.report.rescore import rescore
-from truthkit.evaluation.report.words import Scale, task_title
+from truthkit.evaluation.tasks import benchmark_of
 from truthkit.statistics.intervals import FloatArray, Interval, bootstrap, holm, ratio
 
 
@@ -55,19 +56,24 @@ def gather(
     sections = []
     for ((task, names), members), against in zip(groups.items(), chosen, strict=True):
         suffix = f": {', '.join(names)}" if tasks.count(task) > 1 else ""
-        sections.append(_section(task_title(task) + suffix, members, against, flips, images))
+        sections.append(_section(benchmark_of(task), suffix, members, against, flips, images))
     return Report(sections, notes)
 
 
 def _section(
-    title: str, runs: Sequence[Run], against: Sequence[int | None], limit: int, images: Path | None
+    benchmark: Benchmark,
+    suffix: str,
+    runs: Sequence[Run],
+    against: Sequence[int | None],
+    limit: int,
+    images: Path | None,
 ) -> Section:
     """These runs; `against` has for each the number of the one that it is tested against."""
     models = list(dict.fromkeys(_model(run) for run in runs))
     order = sorted(range(len(runs)), key=lambda i: (models.index(_model(runs[i])), i not in against, i))
     labels = dict(zip(order, label_runs([runs[i] for i in order]), strict=True))
     headline = _headline(runs[order[0]])
-    found = caveats({labels[i]: runs[i] for i in order})
+    found = caveats({labels[i]: runs[i] for i in order}, benchmark)
     tested: dict[int, tuple[int, Comparison]] = {}
     for i in order:
         if (other := against[i]) is None:
@@ -95,9 +101,9 @@ def _section(
     }
     changed = {labels[i]: (comparison.gained, comparison.lost) for i, (_, comparison) in tested.items()}
     return Section(
-        title,
+        benchmark.title + suffix,
         headline,
-        Scale(_shares(runs[order[0]])),
+        benchmark,
         [_entry(runs[i], labels[i], headline, tests.get(i)) for i in order],
         _yes(runs[order[0]], "label"),
         found,
@@ -154,13 +160,6 @@ def _yes(run: Run, field: str) -> Estimate | None:
 
 def _share(totals: FloatArray) -> Mapping[str, FloatArray]:
     return {"share": ratio(totals[..., 1], totals[..., 0])}
-
-
-def _shares(run: Run) -> bool:
-    """Whether the metrics of this run are shares from 0 to 1."""
-    with suppress(ArgumentError):
-        return rescore(run.items, run.summary["config"]).shares
-    return all(0 <= end <= 1 for interval in run.summary["intervals"].values() for end in interval)
 
 
 def _headline(run: Run) -> str:

@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 
 import truthkit
+from truthkit.evaluation.benchmark import spaced
 from truthkit.evaluation.report.contents import Entry, Estimate, Report, Section
 from truthkit.evaluation.report.flips import Flip
 from truthkit.evaluation.report.provenance import facts, notes
 from truthkit.evaluation.report.summary import about, findings, title
-from truthkit.evaluation.report.words import NOTHING, Scale, capital, direction, metric_title, p_value, seconds
+from truthkit.evaluation.report.words import NOTHING, YES, Scale, capital, p_value, seconds
 from truthkit.printable import printable
 
 _SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$]|(?<=:)//|(?<=www)\.")
-_ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 
 def escaped(text: str) -> str:
@@ -42,33 +42,34 @@ def markdown(report: Report) -> str:
 
 
 def _section(section: Section) -> list[str]:
-    name, unit = metric_title(section.headline), ", in percent" if section.scale.shares else ""
+    name, unit = section.scale().metric.title, section.scale().unit and f", {section.scale().unit}"
     parts = [f"## {escaped(section.title)}", *map(_quoted, section.caveats), *map(escaped, findings(section))]
-    parts += [f"### Every metric{unit}", _metrics(section)]
+    parts += ["### Every metric", _metrics(section)]
     if section.tested:
-        parts += [f"### Against the baseline{unit}", _tests(section)]
+        parts += [f"### Against the baseline{', in ' + section.scale().difference_unit}", _tests(section)]
     if section.categories:
         parts += [f"### {escaped(capital(name))} by category{unit}", _categories(section)]
     if section.yes_labels is not None:
-        parts += ["### How often it says yes, in percent", _yes(section, section.yes_labels)]
+        parts += ["### How often it says yes, %", _yes(section, section.yes_labels)]
     if section.flips:
         parts += [f"### Answers that flipped: {len(section.flips)} of {section.flipped}", *map(_flip, section.flips)]
     return parts
 
 
 def _metrics(section: Section) -> str:
-    heads = [metric_title(name) + _ARROWS[direction(name)] for name in section.metrics]
+    scales = {name: section.scale(name) for name in section.metrics}
+    heads = [scale.title + f" {scale.metric.arrow}".rstrip() for scale in scales.values()]
     rows = [
-        [entry.label, *(_estimate(section.scale, entry.metrics.get(name)) for name in section.metrics), _cost(entry)]
+        [entry.label, *(_estimate(scale, entry.metrics.get(name)) for name, scale in scales.items()), _cost(entry)]
         for entry in section.entries
     ]
     return _table(["run", *heads, "time per item"], rows)
 
 
 def _tests(section: Section) -> str:
-    heads = ["run", "against", f"difference in {metric_title(section.headline)}", "p", "p, Holm"]
+    heads = ["run", "against", f"difference in {section.scale().metric.title}", "p", "p, Holm"]
     heads += ["newly right", "newly wrong", "p, McNemar"]
-    shown, rows = section.scale.difference, []
+    shown, rows = section.scale().difference, []
     for entry in section.entries:
         if (test := entry.test) is None:
             continue
@@ -81,16 +82,16 @@ def _tests(section: Section) -> str:
 
 def _categories(section: Section) -> str:
     rows = [
-        [entry.label, *(_estimate(section.scale, entry.categories.get(name)) for name in section.categories)]
+        [entry.label, *(_estimate(section.scale(), entry.categories.get(name)) for name in section.categories)]
         for entry in section.entries
     ]
-    return _table(["run", *map(metric_title, section.categories)], rows)
+    return _table(["run", *map(spaced, section.categories)], rows)
 
 
 def _yes(section: Section, labels: Estimate) -> str:
     known = [(entry.label, entry.yes) for entry in section.entries if entry.yes is not None]
-    rows = [[label, _estimate(Scale(True), yes)] for label, yes in known]
-    return _table(["run", "answers"], [*rows, ["right answers", Scale(True).value(labels.value)]])
+    rows = [[label, _estimate(YES, yes)] for label, yes in known]
+    return _table(["run", "answers"], [*rows, ["right answers", YES.value(labels.value)]])
 
 
 def _flip(flip: Flip) -> str:

@@ -11,7 +11,7 @@ from truthkit.evaluation.report.charts import Row, bars, top
 from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.plane import plane, svg
 from truthkit.evaluation.report.summary import about, findings, title
-from truthkit.evaluation.report.words import Scale, capital, direction, metric_title
+from truthkit.evaluation.report.words import YES, capital
 from truthkit.markup import Markup, element, together
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -69,14 +69,14 @@ def _section(number: int, section: Section) -> Markup:
         _box("Every metric, with 95 % intervals", tables.metrics(section)),
         _box("Against the baseline, item by item", tables.tests(section)) if section.tested else None,
         _figure(
-            f"{capital(metric_title(section.headline))} against cost",
+            f"{capital(section.scale().metric.title)} against cost",
             "Mean seconds per item, as the run measured them. Whiskers are 95 % intervals.",
             _scrolling("Plot", svg(section, axes)),
         )
         if axes
         else None,
         _yes(section),
-        _box(f"{capital(metric_title(section.headline))} by category", tables.categories(section))
+        _box(f"{capital(section.scale().metric.title)} by category", tables.categories(section))
         if section.categories
         else None,
         cards(section),
@@ -93,11 +93,12 @@ def _headline(section: Section) -> Markup:
             other = section.reference(entry)
             base = other.metrics.get(name) if other else None
             rows.append((number, entry.metrics[name], base.value if base else None))
-    end = top([estimate for _, estimate, _ in rows], shares=section.scale.shares)
-    better = {1: "Higher is better. ", -1: "Lower is better. ", 0: ""}[direction(name)]
+    scale = section.scale()
+    end = top([estimate for _, estimate, _ in rows], scale)
+    better = {1: "Higher is better. ", -1: "Lower is better. ", 0: ""}[scale.metric.better]
     line = " Dashed lines are at the run's baseline." if section.tested else ""
     note = f"{better}Whiskers are 95 % intervals.{line}"
-    return _figure(capital(metric_title(name)), note, bars(section, rows, section.scale, end))
+    return _figure(capital(scale.metric.title), note, bars(section, rows, scale, end))
 
 
 def _yes(section: Section) -> Markup | None:
@@ -108,7 +109,7 @@ def _yes(section: Section) -> Markup | None:
     note = (
         f"Share of answers read as yes. Dashed lines are at the share of right answers that are: {100 * truth:.1f} %."
     )
-    return _figure("How often it says yes", note, bars(section, rows, Scale(True), 1.0))
+    return _figure("How often it says yes", note, bars(section, rows, YES, 1.0))
 
 
 def _figure(name: str, note: str, chart: Markup) -> Markup:

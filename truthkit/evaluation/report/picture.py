@@ -8,7 +8,7 @@ from typing import Any
 from truthkit.evaluation.report.charts import top
 from truthkit.evaluation.report.contents import Estimate, Report, Section
 from truthkit.evaluation.report.plane import plane
-from truthkit.evaluation.report.words import capital, direction, metric_title
+from truthkit.evaluation.report.words import capital
 from truthkit.figures import new_figure, save_figure
 from truthkit.printable import printable
 
@@ -39,7 +39,7 @@ def _bars(axes: Any, section: Section) -> None:
     shown = [
         (i, e, e.metrics[section.headline]) for i, e in enumerate(section.entries) if section.headline in e.metrics
     ]
-    factor = 100 if section.scale.shares else 1
+    factor = section.scale().factor
     places = list(range(len(shown)))
     values = [factor * estimate.value for *_, estimate in shown]
     spans = [_reach(estimate, factor) for *_, estimate in shown]
@@ -50,7 +50,7 @@ def _bars(axes: Any, section: Section) -> None:
     axes.set_ylim(max(len(shown), _FEWEST) - 0.4, -0.6)
     for place, (_, _, estimate) in zip(places, shown, strict=True):
         axes.annotate(
-            section.scale.value(estimate.value),
+            section.scale().value(estimate.value),
             (1, place),
             (8, 0),
             xycoords=("axes fraction", "data"),
@@ -58,8 +58,8 @@ def _bars(axes: Any, section: Section) -> None:
             va="center",
             annotation_clip=False,
         )
-    axes.set_xlim(0, factor * top([estimate for *_, estimate in shown], shares=section.scale.shares))
-    arrow = {1: ", higher is better", -1: ", lower is better", 0: ""}[direction(section.headline)]
+    axes.set_xlim(0, factor * top([estimate for *_, estimate in shown], section.scale()))
+    arrow = {1: ", higher is better", -1: ", lower is better", 0: ""}[section.scale().metric.better]
     axes.set_title(_plain(section.title), loc="left", fontsize=13, fontweight="bold", parse_math=False)
     axes.set_xlabel(_quality(section) + arrow, parse_math=False)
     _bare(axes, "x")
@@ -71,7 +71,7 @@ def _plane(axes: Any, section: Section) -> None:
     if found is None:
         axes.set_axis_off()
         return
-    factor = 100 if section.scale.shares else 1
+    factor = section.scale().factor
     for number, cost, quality in found.points:
         colour = _COLOURS[_colour(number)]
         x, y = cost.value, factor * quality.value
@@ -105,7 +105,7 @@ def _reach(estimate: Estimate, factor: float) -> tuple[float, float]:
 
 
 def _quality(section: Section) -> str:
-    return _plain(capital(metric_title(section.headline))) + (", %" if section.scale.shares else "")
+    return _plain(capital(section.scale().title))
 
 
 def _colour(number: int) -> int:

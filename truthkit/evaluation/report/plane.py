@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
-from truthkit.evaluation.report.words import metric_title
 from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
@@ -85,12 +84,12 @@ def svg(section: Section, axes: Plane) -> Markup:
     grid = [
         together(
             element("line", x1=_LEFT, x2=right, y1=_round(y(tick)), y2=_round(y(tick)), class_="grid"),
-            _text(_LEFT - 8, y(tick) + 4, section.scale.tick(tick), "tick", anchor="end"),
+            _text(_LEFT - 8, y(tick) + 4, section.scale().tick(tick), "tick", anchor="end"),
         )
         for tick in axes.y_ticks
     ]
     grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in axes.x_ticks]
-    title = f"{metric_title(section.headline)}{section.scale.unit and ', %'}"
+    title = section.scale().title
     grid.append(_text((_LEFT + right) / 2, HEIGHT - 8, "seconds per item", "axis-title", anchor="middle"))
     labels = [_shortened(section.entries[number].label) for number, _, _ in axes.points]
     places = _place([(x(cost.value), y(quality.value)) for _, cost, quality in axes.points], labels)

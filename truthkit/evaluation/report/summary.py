@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.labels import short_models
-from truthkit.evaluation.report.words import capital, counted, listed, metric_title
+from truthkit.evaluation.report.words import capital, counted, listed
 
 _LEVEL = 0.05
 
@@ -29,7 +29,7 @@ def findings(section: Section) -> list[str]:
     tested = [(entry, entry.test) for entry in section.entries if entry.test is not None]
     if not tested:
         return []
-    name = metric_title(section.headline)
+    name = section.scale().metric.title
     sure = [(entry, test) for entry, test in tested if test.holm < _LEVEL]
     against = listed(list(dict.fromkeys(test.against for _, test in tested)))
     are = "was" if len(tested) == 1 else "were"
@@ -37,8 +37,8 @@ def findings(section: Section) -> list[str]:
     first = f"{counted(len(tested), 'run')} {are} tested against {against}. "
     if not sure:
         return [f"{first}No difference in {name} is more than chance would give ({at})."]
-    unit = " points" if section.scale.shares else ""
-    changes = [f"{entry.label} ({section.scale.difference(test.difference.value)}{unit})" for entry, test in sure]
+    unit = f" {section.scale().unit}".replace("%", "points").rstrip()
+    changes = [f"{entry.label} ({section.scale().difference(test.difference.value)}{unit})" for entry, test in sure]
     return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}, {at}."]
 
 

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from truthkit.evaluation.benchmark import spaced
 from truthkit.evaluation.report.charts import bar, colour, lift, nice, top
 from truthkit.evaluation.report.contents import Estimate, Section
-from truthkit.evaluation.report.words import NOTHING, counted, direction, metric_title, p_value, seconds
+from truthkit.evaluation.report.words import NOTHING, Scale, capital, counted, p_value, seconds
 from truthkit.markup import Markup, element, together
 
-_ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 _SHADE = 0.7  # of the strongest colour, for the largest difference of a table
 
 
 def metrics(section: Section) -> tuple[Markup, str]:
     """Runs by metrics, and the cost."""
     names = section.metrics
-    shares = section.scale.shares
+    scales = {name: section.scale(name) for name in names}
     ends = {
-        name: top([entry.metrics[name] for entry in section.entries if name in entry.metrics], shares=shares)
-        for name in names
+        name: top([entry.metrics[name] for entry in section.entries if name in entry.metrics], scale)
+        for name, scale in scales.items()
     }
+    alike = len({scale.unit for scale in scales.values()}) == 1
     costs = any(entry.cost for entry in section.entries)
-    heads = [element("th", metric_title(name) + _ARROWS[direction(name)], scope="col") for name in names]
+    heads = [
+        element("th", (scale.metric.title if alike else scale.title) + f" {scale.metric.arrow}".rstrip(), scope="col")
+        for scale in scales.values()
+    ]
     heads += [element("th", "seconds per item", scope="col")] if costs else []
     rows = []
     for number, entry in enumerate(section.entries):
-        cells = [_estimate(section, entry.metrics.get(name), ends[name], colour(section, number)) for name in names]
+        cells = [
+            _estimate(scale, entry.metrics.get(name), ends[name], colour(section, number))
+            for name, scale in scales.items()
+        ]
         if costs:
             cells.append(_cost(entry.cost))
         rows.append(element("tr", _row_head(section, number), *cells))
-    note = (
-        f"In percent{_arrows(section)}." if section.scale.shares else f"{_arrows(section).lstrip('; ').capitalize()}."
-    )
-    return _table(heads, rows), note
+    said = [_in_unit(section.scale(names[0]))] if alike else []
+    note = "; ".join(filter(None, [*said, _arrows(list(scales.values()))]))
+    return _table(heads, rows), f"{capital(note)}." if note else ""
 
 
 def tests(section: Section) -> tuple[Markup, str]:
@@ -40,13 +48,13 @@ def tests(section: Section) -> tuple[Markup, str]:
     reach = nice(max(max(abs(test.difference.low), abs(test.difference.high)) for *_, test in tested))
     several = len({test.against for *_, test in tested}) > 1
     flips = any(test.comparison.answers for *_, test in tested)
-    names = ["against"] * several + [f"difference in {metric_title(section.headline)}", "", "p"]
+    names = ["against"] * several + [f"difference in {section.scale().metric.title}", "", "p"]
     names += ["p, Holm"] * (len(tested) > 1) + ["newly right", "newly wrong", "p, McNemar"] * flips
     heads = [element("th", name, scope="col", class_="text" if name == "against" else None) for name in names]
     rows = []
     for number, _, test in tested:
         change, answers = test.difference, test.comparison.answers
-        shown = section.scale.difference
+        shown = section.scale().difference
         cells = [element("td", test.against, class_="text")] if several else []
         cells += [
             _value(shown(change.value), f"{shown(change.low)} to {shown(change.high)}"),
@@ -60,7 +68,7 @@ def tests(section: Section) -> tuple[Markup, str]:
         elif flips:
             cells += [_number(NOTHING)] * 3
         rows.append(element("tr", _row_head(section, number), *cells))
-    unit = "percentage points" if section.scale.shares else "the metric's own unit"
+    unit = section.scale().difference_unit
     against = "" if several else f" from {tested[0][2].against}"
     note = (
         f"Difference{against} in {unit} over the items that both have, with its 95 % interval and two-sided p from a "
@@ -75,7 +83,7 @@ def tests(section: Section) -> tuple[Markup, str]:
 
 def categories(section: Section) -> tuple[Markup, str]:
     """Runs by categories, shaded by the difference from their baseline."""
-    names = section.categories
+    names, scale = section.categories, section.scale()
     differences = {
         (number, name): entry.categories[name].value - other.categories[name].value
         for number, entry in enumerate(section.entries)
@@ -84,24 +92,28 @@ def categories(section: Section) -> tuple[Markup, str]:
         if name in entry.categories and name in other.categories
     }
     largest = max(map(abs, differences.values()), default=0.0) or 1.0
-    heads = [element("th", metric_title(name), scope="col") for name in names]
+    heads = [element("th", spaced(name), scope="col") for name in names]
     rows = []
     for number, entry in enumerate(section.entries):
         cells = []
         for name in names:
-            change = differences.get((number, name), 0.0) * (direction(section.headline) or 1)
+            change = differences.get((number, name), 0.0) * scale.metric.better
             style = f"--shade:{100 * _SHADE * abs(change) / largest:.0f}%"
             side = "better" if change > 0 else "worse" if change < 0 else None
-            cells.append(_estimate(section, entry.categories.get(name), class_=side, style=style if side else None))
+            cells.append(_estimate(scale, entry.categories.get(name), class_=side, style=style if side else None))
         rows.append(element("tr", _row_head(section, number), *cells))
-    unit = "In percent; shaded" if section.scale.shares else "Shaded"
-    return _table(heads, rows), f"{unit} blue where better than the run's baseline, orange where worse."
+    shaded = "shaded blue where better than the run's baseline, orange where worse" if scale.metric.better else ""
+    note = "; ".join(filter(None, [_in_unit(scale), shaded]))
+    return _table(heads, rows), f"{capital(note)}." if note else ""
 
 
-def _arrows(section: Section) -> str:
-    signs = {direction(name) for name in section.metrics}
-    parts = [text for sign, text in ((1, "↑ higher is better"), (-1, "↓ lower is better")) if sign in signs]
-    return f"; {', '.join(parts)}" if parts else ""
+def _in_unit(scale: Scale) -> str:
+    return {"%": "in percent", "": ""}.get(scale.unit, f"in {scale.unit}")
+
+
+def _arrows(scales: Sequence[Scale]) -> str:
+    signs = {scale.metric.better for scale in scales}
+    return ", ".join(text for sign, text in ((1, "↑ higher is better"), (-1, "↓ lower is better")) if sign in signs)
 
 
 def _table(heads: list[Markup], rows: list[Markup]) -> Markup:
@@ -115,7 +127,7 @@ def _row_head(section: Section, number: int) -> Markup:
 
 
 def _estimate(
-    section: Section,
+    scale: Scale,
     estimate: Estimate | None,
     end: float | None = None,
     colour_class: str = "",
@@ -125,8 +137,8 @@ def _estimate(
         return _number(NOTHING)
     chart = bar(estimate, end, colour_class) if end else None
     return _value(
-        section.scale.value(estimate.value),
-        section.scale.interval(estimate.interval) if estimate.interval else None,
+        scale.value(estimate.value),
+        scale.interval(estimate.interval) if estimate.interval else None,
         chart,
         **attributes,
     )

@@ -1,40 +1,16 @@
-"""How tasks, metrics and numbers are called and written in a report."""
+"""How runs, metrics and numbers are called and written in a report."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from truthkit.evaluation.benchmark import Metric
 from truthkit.statistics.intervals import Interval
 
-_TASKS = {"pope": "POPE", "chair": "CHAIR", "mme": "MME", "truthfulqa": "TruthfulQA", "factor": "FACTOR"}
-_METRICS = {
-    "f1": "F1",
-    "yes_ratio": "yes ratio",
-    "chair_s": "CHAIR-s",
-    "chair_i": "CHAIR-i",
-    "mc1": "MC1",
-    "mc2": "MC2",
-    "mc3": "MC3",
-}
-_DIRECTIONS = {"chair_s": -1, "chair_i": -1, "ece": -1, "yes_ratio": 0}
-
 NOTHING = "–"
-
-
-def task_title(task: str) -> str:
-    """A task as its paper writes it."""
-    return _TASKS.get(task, task)
-
-
-def metric_title(metric: str) -> str:
-    """A metric as its paper writes it."""
-    return _METRICS.get(metric, metric.replace("_", " "))
-
-
-def direction(metric: str) -> int:
-    """1 where more is better, -1 where less is, 0 where neither is."""
-    return _DIRECTIONS.get(metric, 1)
 
 
 def counted(number: int, noun: str) -> str:
@@ -66,24 +42,47 @@ def seconds(value: float) -> str:
     raise AssertionError("not reached: milliseconds take everything")
 
 
+def run_name(config: Mapping[str, Any]) -> str:
+    """Decoder and temperature: "vcd", "vcd, sampled at 1", or "sampling at 1" for the model alone."""
+    if not config.get("sample"):
+        return str(config["decoder"])
+    alone = config["decoder"] in ("greedy", "sample")
+    return f"{'sampling' if alone else config['decoder'] + ', sampled'} at {config['temperature']:g}"
+
+
 @dataclass(frozen=True)
 class Scale:
-    """How a task's metrics are written: shares from 0 to 1 in percent, anything else as it is; one decimal."""
+    """How a metric is written: a share from 0 to 1 in percent, anything else as it is."""
 
-    shares: bool
+    metric: Metric
 
     @property
     def unit(self) -> str:
-        """What stands behind a value."""
-        return " %" if self.shares else ""
+        """What a value is of, as shown; nothing where there is no unit."""
+        return "%" if self.metric.share else self.metric.unit
+
+    @property
+    def difference_unit(self) -> str:
+        """What a difference is of."""
+        return "percentage points" if self.unit == "%" else self.unit or "the metric's own unit"
+
+    @property
+    def title(self) -> str:
+        """The metric with its unit: "accuracy, %"."""
+        return f"{self.metric.title}, {self.unit}" if self.unit else self.metric.title
+
+    @property
+    def factor(self) -> float:
+        """From the metric to what is shown."""
+        return 100.0 if self.metric.share else 1.0
 
     def value(self, value: float) -> str:
         """A metric."""
-        return f"{self._shown(value):.1f}" if math.isfinite(value) else NOTHING
+        return f"{self.factor * value:.{self.metric.digits}f}" if math.isfinite(value) else NOTHING
 
     def tick(self, value: float) -> str:
         """A round number on an axis."""
-        return f"{self._shown(value):.4g}"
+        return f"{self.factor * value:.4g}"
 
     def interval(self, interval: Interval) -> str:
         """A metric's interval."""
@@ -93,8 +92,9 @@ class Scale:
         """A difference of two metrics, with its sign; a real minus, not a hyphen."""
         if not math.isfinite(value):
             return NOTHING
-        shown = round(self._shown(value), 1)
-        return f"{shown:+.1f}".replace("-", "−") if shown else "0.0"
+        shown, digits = round(self.factor * value, self.metric.digits), self.metric.digits
+        return f"{shown:+.{digits}f}".replace("-", "−") if shown else f"{0:.{digits}f}"
 
-    def _shown(self, value: float) -> float:
-        return 100 * value if self.shares else value
+
+YES = Scale(Metric("yes", "share of yes", better=0))
+"""How often something is said."""

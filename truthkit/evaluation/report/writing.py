@@ -7,6 +7,7 @@ from pathlib import Path
 from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.report.contents import Report
 from truthkit.figures import ENDINGS as PICTURES
+from truthkit.files.writing import replacing
 
 ENDINGS = (".html", ".md", *PICTURES)
 
@@ -36,18 +37,19 @@ def write_report(report: Report, path: Path) -> None:
     """
     check_path(path)
     try:
-        match path.suffix.lower():
-            case ".html":
-                from truthkit.evaluation.report.page import page
+        with replacing(path) as part:
+            match path.suffix.lower():
+                case ".html":
+                    from truthkit.evaluation.report.page import page
 
-                path.write_text(page(report), encoding="utf-8")
-            case ".md":
-                from truthkit.evaluation.report.markdown import markdown
+                    part.write_text(page(report), encoding="utf-8")
+                case ".md":
+                    from truthkit.evaluation.report.markdown import markdown
 
-                path.write_text(markdown(report), encoding="utf-8")
-            case _:
-                from truthkit.evaluation.report.picture import save_picture
+                    part.write_text(markdown(report), encoding="utf-8")
+                case _:
+                    from truthkit.evaluation.report.picture import save_picture
 
-                save_picture(report, path)
+                    save_picture(report, part)
     except OSError as error:
         raise NotAvailableError(f"{path} cannot be written: {error.strerror or error}.") from None

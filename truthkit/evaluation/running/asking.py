@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from truthkit.activations.hooks import Hooked
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
-from truthkit.evaluation.running.task import Ask, Item
 from truthkit.files.writing import content_key
 from truthkit.images.reading import read_image
 from truthkit.likelihood.log_probabilities import log_probabilities
@@ -36,6 +37,9 @@ _SEEN_APART = ("all", "prompt", "generated", "answer", "image")
 
 OnBatch = Callable[[int], None]
 """Called with the number of items that were just done."""
+
+Ask: TypeAlias = "Callable[[Asking, Sequence[Item], Any], list[Any]]"
+"""The outputs of a batch, JSON values; takes what `Asking.write` and `Asking.choose` take."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,8 @@ class Asking:
             trunk = encode_prompts(
                 self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
             )
-            with sharing:
-                new = generate_behind_images(sharing, rows, places, trunk, **options)
+            with sharing as session:
+                new = generate_behind_images(session, rows, places, trunk, **options)
         else:
             moved = {k: value.to(self.model.device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}
             with decoder:
@@ -171,13 +175,13 @@ class Asking:
                 rows.append(tokenizer(item.prompt + choice).input_ids)
                 starts.append(start)
         decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
-        with decoder:
+        with decoder as session:
             scores = log_probabilities(
                 self.model,
                 rows,
                 starts,
-                decoder if isinstance(decoder, Decoder) else None,
-                batch_tokens=_TOKENS_PER_ITEM * self.size,
+                session if isinstance(session, Session) else None,
+                token_budget=_TOKENS_PER_ITEM * self.size,
                 share_prefix=self.share_prefix,
                 steerings=self.steerings,
             )

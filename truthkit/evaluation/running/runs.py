@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-import truthkit
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.contents import contents
 from truthkit.evaluation.running.hub import source_of
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records
-from truthkit.evaluation.running.task import Item
-from truthkit.evaluation.tasks import Task
+from truthkit.evaluation.running.task import Task
+from truthkit.files.versions import versions
 from truthkit.files.writing import file_sha256, write_atomically
+from truthkit.parallel import place
 from truthkit.statistics.score import Score
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
@@ -43,7 +42,7 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
         limit: only the first so many items.
     """
     items = task.first(limit)
-    rank, world = _place()
+    rank, world = place()
     config = _config(task, asking, model_name, limit)
     records = Records(out, config, rank)
     start = time.perf_counter()
@@ -82,14 +81,14 @@ def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, s
         "headline": task.headline,
         "metrics": score.metrics,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
-        "config": config | score.config,
+        "config": config | score.config | {"task": task.name},
         "provenance": {
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},
             "data_from": {path.name: source for path in task.data if (source := source_of(path))},
             "first_prompt": first["prompt"],
             "first_output": first["output"],
-            "versions": {"truthkit": truthkit.__version__, "python": platform.python_version()} | _versions(),
+            "versions": versions(*_PACKAGES),
             "hardware": _hardware(),
             "command": " ".join(sys.argv),
             "seconds": round(seconds, 1),
@@ -131,26 +130,11 @@ def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> d
     }
 
 
-def _place() -> tuple[int, int]:
-    """The number of this process and how many there are, as launchers say."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
 def _wait(items: Sequence[Item], records: Records) -> None:
     """Until every process has written its share."""
     while any(item.key not in records.done for item in items):
         time.sleep(0.5)
         records.reread()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _hardware() -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from truthkit.files.writing import content_key
+from truthkit.evaluation.running.item import Item
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking
+    from truthkit.evaluation.running.asking import Ask
     from truthkit.statistics.score import Score
-
-Ask: TypeAlias = "Callable[[Asking, Sequence[Item], Any], list[Any]]"
-"""The outputs of a batch, JSON values; takes what `Asking.write` and `Asking.choose` take."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Task:
     """A benchmark with its data.
 
     Attributes:
-        name: a key of `TASKS`.
+        name: of its benchmark.
         items: what is asked, in the order of the data.
         score: reads the outputs of the items with these numbers, in order.
         headline: the metric that a progress bar shows, and that a report tests.
@@ -50,27 +47,3 @@ class Task:
     def first(self, limit: int | None) -> list[Item]:
         """The first so many items, whole units; all for None."""
         return self.items[: None if limit is None else -(-limit // self.unit) * self.unit]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to ask.
-
-    Attributes:
-        id: unique in the task.
-        prompt: a user's message; with `raw`, text to go on from.
-        images: paths of the images in front of it.
-        choices: continuations whose log-probability is asked for, the space in front included; none: write an answer.
-        raw: no chat template.
-    """
-
-    id: str
-    prompt: str
-    images: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    raw: bool = False
-
-    @property
-    def key(self) -> str:
-        """Of the content, wherever the item stands in its file and in whatever folder its images lie."""
-        return content_key(self.id, self.prompt, [Path(image).name for image in self.images], self.choices)

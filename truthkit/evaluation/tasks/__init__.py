@@ -1,35 +1,63 @@
-"""Benchmarks that `truthkit eval` runs: what is asked, and which scorer reads the answers.
+"""The benchmarks that there are: those of the folders and files here, and those that other packages bring.
 
-A task is a module with a function `task(data, *, options...) -> Task`, where the data is on the hub a `HUB` that says
-how it becomes files, and `EXAMPLES` for the help. The command line's options are the function's keyword arguments:
-their defaults and annotations are taken from its signature, their help from its docstring. To add a task, write such a
-module of about a page and name it in `TASKS`; importing it must be cheap, so scorers are imported inside the function.
+A folder's `__init__`, or a file, that has a `Benchmark` is found by itself; so is one that an entry point of the group
+`truthkit.tasks` names. Nothing has to be listed anywhere. All are imported for `truthkit eval --help`: keep them cheap,
+import scorers inside functions.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+import pkgutil
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.running.task import Task
-from truthkit.evaluation.tasks.chair import task as chair
-from truthkit.evaluation.tasks.factcheck import task as factcheck
-from truthkit.evaluation.tasks.factor import task as factor
-from truthkit.evaluation.tasks.mme import task as mme
-from truthkit.evaluation.tasks.open_ended import task as open_ended
-from truthkit.evaluation.tasks.pope import task as pope
-from truthkit.evaluation.tasks.truthfulqa import task as truthfulqa
-from truthkit.evaluation.tasks.truthfulqa import task_written as truthfulqa_generation
+from truthkit.plugins import entry_points, left_out
 
-TASKS: dict[str, ModuleType] = {
-    "truthfulqa": truthfulqa,
-    "truthfulqa-generation": truthfulqa_generation,
-    "factor": factor,
-    "open-ended": open_ended,
-    "factcheck": factcheck,
-    "pope": pope,
-    "chair": chair,
-    "mme": mme,
-}
-"""Every task's module by its name on the command line."""
+GROUP = "truthkit.tasks"
+"""The group of entry points that name a `Benchmark`."""
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["GROUP", "benchmark_of", "benchmarks", "builtin"]
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    """Every benchmark by its name on the command line; truthkit's own first.
+
+    A plug-in that cannot be imported, or brings no benchmark of a name of its own, is left out with a warning.
+    """
+    found = dict(builtin())
+    for point in entry_points(GROUP):
+        try:
+            one = point.load()
+            if not isinstance(one, Benchmark):
+                raise ArgumentError(f"{point.value} is a {type(one).__name__}; expected a Benchmark.")
+            if one.name in found:
+                raise ArgumentError(f"there is a benchmark {one.name!r} already; give it another name.")
+        except Exception as error:
+            left_out(point, error)
+        except SystemExit:
+            left_out(point, ImportError("its import ends the program"))
+        else:
+            found[one.name] = one
+    return found
+
+
+@cache
+def builtin() -> dict[str, Benchmark]:
+    """Truthkit's own benchmarks, by name."""
+    modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    own = [value for module in modules for value in vars(module).values() if isinstance(value, Benchmark)]
+    return {one.name: one for one in own}
+
+
+def benchmark_of(task: str) -> Benchmark:
+    """The benchmark of a run; one that declares nothing where it is of a package that isn't installed here."""
+    return benchmarks().get(task) or Benchmark("absent", task, _absent)
+
+
+def _absent(data: Path) -> Task:
+    raise ArgumentError(f"the benchmark that asks {data} is not installed.")

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from truthkit.errors import ArgumentError
+from truthkit.files.tensors import tensors_sha256
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
-from truthkit.text.tokens import TokenLists, text_tokenizer
-
-Messages = list[dict[str, Any]]
+from truthkit.text.template import chat_tokens
+from truthkit.text.tokens import Messages, TokenLists, text_tokenizer
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EncodedPairs:
         device = input_device(model)
         if (found := self.pictured.get(text)) is None:
             return {"input_ids": torch.tensor([self.ids[text]], device=device)}
-        rendered = _rendered(self.processor, found.messages, found.ending)
+        rendered = _inputs_of(self.processor, found.messages, found.ending)
         return {
             name: value.to(device, model.dtype if value.is_floating_point() else value.dtype)
             for name, value in rendered.items()
@@ -116,30 +116,22 @@ def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int],
     messages = [*(prompt or []), {"role": "assistant", "content": side}] if isinstance(side, str) else side
     answered = messages[-1]["role"] == "assistant"
     asked: Messages = messages[:-1] if answered else messages
-    ending = {"continue_final_message": True} if answered else {"add_generation_prompt": True}
     if any(map(image_sources, messages)):
-        before = _rendered(processor, asked, {"add_generation_prompt": True}) if answered and asked else None
-        whole = _rendered(processor, messages, ending)
+        ending = {"continue_final_message": True} if answered else {"add_generation_prompt": True}
+        before = _inputs_of(processor, asked, {"add_generation_prompt": True}) if answered and asked else None
+        whole = _inputs_of(processor, messages, ending)
         ids = whole["input_ids"][0].tolist()
         prompt_length = before["input_ids"].shape[1] if before is not None else 0 if answered else len(ids)
-        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, _digest(whole))
-    template = getattr(tokenizer, "chat_template", None) or getattr(processor, "chat_template", None)
-    if not template:
-        raise ArgumentError("chat messages were given, but this tokenizer has no chat template; give texts.")
-
-    def encoded(turns: Messages, **ending: bool) -> list[int]:
-        if tokenizer is not processor:  # templates of image-text models take parts, and pass over plain strings
-            turns = [{**turn, "content": parts(turn["content"])} for turn in turns]
-        options: dict[str, Any] = {"chat_template": template, "tokenize": True, "return_dict": False, **ending}
-        return list(tokenizer.apply_chat_template(turns, **options))
-
-    ids = encoded(messages, **ending)
+        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, tensors_sha256(whole))
+    if tokenizer is not processor:  # templates of image-text models take parts, and pass over plain strings
+        messages, asked = ([{**one, "content": parts(one["content"])} for one in some] for some in (messages, asked))
+    ids = chat_tokens(processor, messages, "open" if answered else "cue")
     if not answered:
         return ids, len(ids), None
-    return ids, min(len(encoded(asked, add_generation_prompt=True)) if asked else 0, len(ids)), None
+    return ids, min(len(chat_tokens(processor, asked)) if asked else 0, len(ids)), None
 
 
-def _rendered(processor: Any, messages: Messages, ending: dict[str, bool]) -> dict[str, torch.Tensor]:
+def _inputs_of(processor: Any, messages: Messages, ending: dict[str, bool]) -> dict[str, torch.Tensor]:
     """What the model is given for messages with images, as tensors with a batch of one."""
     if not hasattr(processor, "image_processor"):
         raise ArgumentError("the messages hold images, but no image-text processor was given; load such a model.")
@@ -156,11 +148,3 @@ def _opened(content: Any) -> list[dict[str, Any]]:
         {"type": "image", "image": read_image(source)} if (source := image_source(part)) is not None else part
         for part in parts(content)
     ]
-
-
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -7,9 +7,7 @@ or into a file where a method wants the states themselves, so memory does not gr
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -26,6 +24,9 @@ from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, check_positions, describe_positions
 from truthkit.activations.spool import Spool
 from truthkit.errors import ArgumentError
+from truthkit.files.tensors import plan_sha256
+from truthkit.files.versions import versions
+from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
@@ -36,6 +37,8 @@ from truthkit.steering.extraction.methods import LayerData, Method, find_method
 from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
 from truthkit.steering.extraction.progress import Progress
 from truthkit.steering.vector import SteeringVector, model_id
+from truthkit.text.template import template_of
+from truthkit.text.tokens import batches
 
 MOST_HELD_OUT = 256
 """No more pairs than this are held out: the interval is narrow by then, and memory stays the same [our choice]."""
@@ -103,8 +106,7 @@ def extract(
         raise ArgumentError(
             f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
         )
-    limit = getattr(plain.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    encoded = encode_pairs(_all_pairs(pairs), processor, limit)
+    encoded = encode_pairs(_all_pairs(pairs), processor, context_length(plain))
     share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
     fit_on, held = (
         split_groups(encoded.groups, share, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
@@ -137,7 +139,7 @@ def extract(
     provenance = plan | {
         "norms": {layer: round(float(v.norm()), 6) for layer, v in zip(wanted, vectors, strict=True)},
         "scores": {layer: score.as_dict() for layer, score in zip(wanted, scores, strict=True)} if scores else {},
-        "versions": _versions(),
+        "versions": versions("torch", "transformers"),
     }
     directions = dict(zip(wanted, vectors, strict=True))
     return SteeringVector(directions, blocks, site, json.loads(json.dumps(provenance)))
@@ -154,22 +156,8 @@ def _all_pairs(pairs: Any) -> list[Any]:
 
 
 def _template_digest(processor: Any) -> str | None:
-    template = getattr(processor, "chat_template", None)
-    template = template or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest() if template else None
-
-
-def _versions() -> dict[str, str]:
-    import transformers
-
-    import truthkit
-
-    return {
-        "truthkit": truthkit.__version__,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    template = template_of(processor)
+    return plan_sha256(template) if template else None
 
 
 class _Reading:
@@ -200,14 +188,8 @@ class _Reading:
         """Text numbers in batches of at most `budget` padded tokens, sorted by length; pairs kept together if asked."""
         length = self.encoded.ids.length
         units = [[text, text + 1] for text in texts[::2]] if whole_pairs else [[text] for text in texts]
-        units.sort(key=lambda unit: (max(length(text) for text in unit), unit))
-        batches: list[list[int]] = [[]]
-        for unit in units:
-            width = max(length(text) for text in unit)
-            if batches[-1] and width * (len(batches[-1]) + len(unit)) > budget:
-                batches.append([])
-            batches[-1] += unit
-        return batches
+        sizes = [len(unit) * max(map(length, unit)) for unit in units]
+        return [[text for number in batch for text in units[number]] for batch in batches(sizes, budget)]
 
     def read(self, texts: list[int]) -> torch.Tensor:
         """(layers, texts, features)."""
@@ -344,8 +326,8 @@ def _run(
 ) -> None:
     """One pass over all texts, from where an earlier run of the same plan stopped."""
     shards, length = Shards(), reading.encoded.ids.length
-    batches = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
-    mine = batches[shards.index :: shards.count]
+    every = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
+    mine = every[shards.index :: shards.count]
     if checkpoint is None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="truthkit-")))
     else:
@@ -365,5 +347,5 @@ def _run(
             bar.update(sum(length(text) for text in batch))
             record.note(number, states.moments, states.spool, last=number == len(mine))
     if shards.count > 1:
-        states.moments = {name: shards.merged(moments) for name, moments in states.moments.items()}
-        states.spool = stack.enter_context(shards.summed(states.spool))
+        states.moments = {name: moments.merged(shards) for name, moments in states.moments.items()}
+        states.spool = stack.enter_context(states.spool.summed(shards))

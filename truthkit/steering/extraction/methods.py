@@ -10,12 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from truthkit.errors import ArgumentError, did_you_mean
 
-from truthkit.activations.moments import Moments
-from truthkit.errors import ArgumentError
+if TYPE_CHECKING:
+    import torch
+
+    from truthkit.activations.moments import Moments
 
 
 @dataclass
@@ -80,6 +82,8 @@ def logistic_probe(data: LayerData, *, l2: float = 1.0) -> torch.Tensor:
 
     Minimises Σ log-loss + l2/2 · |w|², as scikit-learn's LogisticRegression does with C = 1/l2.
     """
+    import torch
+
     assert data.rows is not None
     if not l2 > 0:
         raise ArgumentError(f"l2 is {l2!r}; expected a positive number.")
@@ -96,6 +100,8 @@ def _logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> torch.T
 
     With more features than texts the weights lie in the span of the rows, so the problem is solved there.
     """
+    import torch
+
     basis = None
     if x.shape[1] > x.shape[0]:
         basis, upper = torch.linalg.qr(x.T)
@@ -131,6 +137,8 @@ def shrinkage_lda(data: LayerData, *, shrinkage: float | None = None) -> torch.T
         shrinkage: in [0, 1], towards a multiple of the identity. None is the oracle approximating shrinkage of Chen et
             al. (*Shrinkage Algorithms for MMSE Covariance Estimation*, 0907.4698), which needs only the covariance.
     """
+    import torch
+
     assert data.positive.scatter is not None
     assert data.negative.scatter is not None
     freedom = max(data.positive.count + data.negative.count - 2, 1)
@@ -176,19 +184,27 @@ def find_method(name: str, options: dict[str, Any]) -> Method:
         ArgumentError: there is no such method, or it takes no such option.
     """
     if name not in METHODS:
-        raise ArgumentError(f"method is {name!r}; expected one of {', '.join(map(repr, METHODS))}.")
+        close = did_you_mean(name, METHODS)
+        raise ArgumentError(f"method is {name!r}{close}; expected one of {', '.join(map(repr, METHODS))}.")
     accepted = list(inspect.signature(METHODS[name].fit).parameters)[1:]
     if unknown := [option for option in options if option not in accepted]:
-        raise ArgumentError(f"method {name!r} takes no {unknown[0]!r}; it takes {', '.join(accepted) or 'no options'}.")
+        close = did_you_mean(unknown[0], accepted)
+        raise ArgumentError(
+            f"method {name!r} takes no {unknown[0]!r}{close}; it takes {', '.join(accepted) or 'no options'}."
+        )
     return METHODS[name]
 
 
 def _top_eigenvector(matrix: torch.Tensor) -> torch.Tensor:
+    import torch
+
     return torch.linalg.eigh(matrix).eigenvectors[:, -1]
 
 
 def _scaled(direction: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
     """`direction` turned towards `difference` and as long as `difference` is along it."""
+    import torch
+
     unit = direction / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny)
     along = unit @ difference
     return unit * along if along != 0 else unit

@@ -1,1 +1,5 @@
-"""CHAIR: objects that a description of an image invents."""
+"""CHAIR: the objects that a caption invents."""
+
+from truthkit.evaluation.tasks.chair.task import CHAIR
+
+__all__ = ["CHAIR"]

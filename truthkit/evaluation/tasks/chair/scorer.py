@@ -6,7 +6,6 @@ numbers come from; what that script does to a caption is listed in `Vocabulary.o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ def read_ground_truth(path: Path, vocabulary: Vocabulary) -> dict[int, set[str]]
     Args:
         path: a prepared JSON, from image number to list of objects, possibly under the lemmatiser's name; or a folder
             with such a file named `chair_gt_<lemmatizer>*.json`, or with COCO's own `instances_*.json` and
-            `captions_*.json` (minutes for all of COCO: save what `ground_truth_from_coco` returns).
+            `captions_*.json` (minutes for all of COCO: save what `ground_truth_from_coco` returns as a prepared one).
         vocabulary: names the lemmatiser, and reads COCO's captions.
     """
     if not path.is_dir():
@@ -171,11 +170,6 @@ def ground_truth_from_coco(
             mentions = vocabulary.objects(annotation["caption"])
             found.setdefault(annotation["image_id"], set()).update(name for _, name in mentions)
     return found
-
-
-def write_ground_truth(truth: Mapping[int, set[str]], path: Path) -> None:
-    """Save the objects of every image in the form that `read_ground_truth` reads at once."""
-    path.write_text(json.dumps({str(image): sorted(objects) for image, objects in truth.items()}), encoding="utf-8")
 
 
 def measure(totals: FloatArray) -> dict[str, FloatArray]:

@@ -1,1 +1,5 @@
-"""Fact-checking: verdicts on claims, and explanations."""
+"""Fact-checking: a verdict on each claim, and an explanation."""
+
+from truthkit.evaluation.tasks.factcheck.task import FACTCHECK
+
+__all__ = ["FACTCHECK"]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.session import Session
 from truthkit.evaluation.running.asking import Asking
 from truthkit.factcheck.claims import Claim
 from truthkit.factcheck.dialogue import Form
 from truthkit.factcheck.explanations import explanations
 from truthkit.factcheck.verdicts import LEAD, as_verdicts
 from truthkit.likelihood.log_probabilities import log_probabilities
-from truthkit.text.tokens import encode_dialogue, text_tokenizer
+from truthkit.text.encode import encode_dialogue
+from truthkit.text.tokens import text_tokenizer
 
 TOKENS_PER_CLAIM = 128
 
@@ -43,9 +44,10 @@ def check(
     form = Form(tuple(labels), explain=explain)
     prompts = [replace(form, evidence=claim.evidence is not None).prompt(claim) for claim in claims]
     decoder = fixed or asking.decoder.build(asking.model, asking.processor, **asking.supplied)
-    with decoder:
-        with _unconstrained(decoder):
-            scores = _label_scores(asking, prompts, labels, decoder if isinstance(decoder, Decoder) else None)
+    with decoder as entered:
+        session = entered if isinstance(entered, Session) else None
+        with session.unconstrained() if session else nullcontext():
+            scores = _label_scores(asking, prompts, labels, session)
         verdicts = as_verdicts(scores, labels)
         found: list[dict[str, Any]] = [{"verdict": one.label, "probabilities": one.probabilities} for one in verdicts]
         if explain:
@@ -62,21 +64,8 @@ def check(
     return found
 
 
-@contextmanager
-def _unconstrained(decoder: Any) -> Iterator[None]:
-    """A decoder without its plausibility constraint."""
-    if not isinstance(decoder, Decoder):
-        yield
-        return
-    beta, decoder.beta = decoder.beta, 0.0
-    try:
-        yield
-    finally:
-        decoder.beta = beta
-
-
 def _label_scores(
-    asking: Asking, prompts: Sequence[list[dict[str, str]]], labels: Sequence[str], decoder: Decoder | None
+    asking: Asking, prompts: Sequence[list[dict[str, str]]], labels: Sequence[str], session: Session | None
 ) -> torch.Tensor:
     """Log-probability of each label after prompt and lead; (prompts, labels), float64."""
     tokenizer = text_tokenizer(asking.processor, "scoring verdicts")
@@ -91,8 +80,8 @@ def _label_scores(
         asking.model,
         rows,
         starts,
-        decoder,
-        batch_tokens=TOKENS_PER_CLAIM * asking.size,
+        session,
+        token_budget=TOKENS_PER_CLAIM * asking.size,
         share_prefix=asking.share_prefix,
         steerings=asking.steerings,
         prompt_lengths=ends,

@@ -12,24 +12,24 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, MissingExtraError
 from truthkit.statistics.intervals import RESAMPLES, Difference, FloatArray, McNemar, mcnemar, paired_bootstrap, ratio
 from truthkit.statistics.score import Score
 
 BINS = 10
 """Calibration bins of equal width, as in Guo et al., *On Calibration of Modern Neural Networks*, 1706.04599."""
 
-_WORD = re.compile(r"[a-z0-9]+")
 _NEGATION = re.compile(r"\b(?:not|never|no|cannot)\b|n['’]t\b", re.IGNORECASE)
 _LENGTH, _ROUGE, _CONSISTENT = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTests:
     """Two runs over the same claims.
 
     Attributes:
@@ -190,9 +190,9 @@ def confusion(scored: Score) -> dict[str, dict[str, int]]:
     }
 
 
-def compare(
+def paired_tests(
     before: Score, after: Score, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Comparison:
+) -> PairedTests:
     """Paired bootstrap of every metric and McNemar's test of right verdicts.
 
     Raises:
@@ -205,32 +205,29 @@ def compare(
         before.counts, after.counts, before.measure, before.clusters, level=level, resamples=resamples, seed=seed
     )
     if "runs" in before.config or "runs" in after.config:
-        return Comparison(differences, None)
+        return PairedTests(differences, None)
     right = ([item["correct"] for item in scored.items] for scored in (before, after))
-    return Comparison(differences, mcnemar(*right))
+    return PairedTests(differences, mcnemar(*right))
 
 
 def rouge_l(text: str, reference: str) -> float:
-    """F measure of the longest common subsequence of words (Lin, 2004), as the `rouge-score` package has it unstemmed.
+    """F measure of the longest common subsequence of words (Lin, 2004), by the `rouge-score` package, unstemmed.
 
     Words are runs of a–z and 0–9 in lower case. 0 where either side has none.
+
+    Raises:
+        MissingExtraError: rouge-score is not installed.
     """
-    said, wanted = (_WORD.findall(one.lower()) for one in (text, reference))
-    common = _longest_common(said, wanted)
-    return 2 * common / (len(said) + len(wanted)) if common else 0.0
+    return float(_rouge().score(reference, text)["rougeL"].fmeasure)
 
 
-def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest common subsequence, with one bit per word of `one` (Hyyrö, 2004)."""
-    places: dict[str, int] = {}
-    for i, word in enumerate(one):
-        places[word] = places.get(word, 0) | 1 << i
-    everything = (1 << len(one)) - 1
-    row = everything
-    for word in other:
-        matched = row & places.get(word, 0)
-        row = (row + matched | row - matched) & everything
-    return len(one) - row.bit_count()
+@cache
+def _rouge() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise MissingExtraError("ROUGE of explanations needs rouge-score: pip install 'truthkit[eval]'.") from None
+    return RougeScorer(["rougeL"])
 
 
 def mentioned_verdict(explanation: str, labels: Sequence[str]) -> str | None:

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.benchmark import Benchmark, Config, Grid, Lines, Metric
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
 
 if TYPE_CHECKING:
     from truthkit.evaluation.running.asking import Asking
-    from truthkit.evaluation.running.task import Item
     from truthkit.statistics.intervals import Measure
     from truthkit.statistics.score import Score
 
-EXAMPLES = (
-    "truthkit eval factcheck --data liar/test.tsv --adapter DIR --steer style.safetensors:2,positions=generated "
-    "--no-explain --out runs/liar",
-    "truthkit eval factcheck --data rawfc_test.json --adapter DIR --decoder dola --out runs/rawfc",
-)
+
+_OF_EXPLANATIONS = {"explanation_words", "rouge_l", "consistency"}
 
 
 def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_evidence: bool = False) -> Task:
     """Verdicts by likelihood over the label words, and explanations; macro-F1, calibration, ROUGE-L, consistency.
+    A decoder's plausibility constraint holds for explanations only.
 
     Args:
         data: LIAR's .tsv, LIAR-RAW, RAW-FC, or JSON lines with "claim", "label" and, if there are any, "evidence" and
@@ -34,7 +33,6 @@ def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_ev
         explain: ask for an explanation of each verdict too
         gold_evidence: show the gold explanation as evidence; it tells the verdict, so this is an upper bound
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.factcheck import scorer
     from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, read_claims
 
@@ -49,7 +47,7 @@ def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_ev
         Item(f"{number} {claim.id}", claim.text, choices=() if explain else names)
         for number, claim in enumerate(claims, 1)
     ]
-    absent = set() if explain else {"explanation_words", "consistency"}
+    absent = set() if explain else _OF_EXPLANATIONS - {"rouge_l"}
     absent |= set() if explain and any(claim.explanation for claim in claims) else {"rouge_l"}
     numbers = {item.key: number for number, item in enumerate(items)}
 
@@ -82,3 +80,56 @@ def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_ev
 def _without(measure: Measure, names: set[str]) -> Measure:
     """The measure without metrics of what was not asked for, which would all be 0."""
     return lambda totals: {name: value for name, value in measure(totals).items() if name not in names}
+
+
+def _rescore(items: Lines, config: Config) -> Score:
+    """Verdicts and their calibration; what the explanations are compared with is not in the items."""
+    from truthkit.evaluation.tasks.factcheck import scorer
+
+    found = scorer.score(
+        [item["label"] for item in items],
+        [item["probabilities"] for item in items],
+        config["labels"],
+        verdicts=[item["prediction"] for item in items],
+    )
+    return replace(
+        found,
+        measure=_without(found.measure, _OF_EXPLANATIONS),
+        clusters=[item["cluster"] for item in items],
+        items=list(map(dict, items)),
+    )
+
+
+def _remarks(config: Config) -> list[Grid]:
+    """The confusion matrix: gold labels down, verdicts across, those that were never said left out."""
+    counts: dict[str, dict[str, int]] = config["confusion"]
+    verdicts = next(iter(counts.values()))
+    said = [label for label in verdicts if label in counts or any(row[label] for row in counts.values())]
+    rows = tuple((gold, *(str(row[label]) for label in said)) for gold, row in counts.items())
+    return [Grid("claims by gold label (rows) and verdict", tuple(said), rows)]
+
+
+FACTCHECK = Benchmark(
+    "factcheck",
+    "fact-checking",
+    task,
+    metrics=(
+        Metric("accuracy"),
+        Metric("macro_f1", "macro-F1"),
+        Metric("ece", "calibration error", better=-1),
+        Metric("unparsed", "claims without verdict", better=-1),
+        Metric("f1_*", "F1 of *"),
+        Metric("verdict_share_*", "share of verdict *", better=0),
+        Metric("explanation_words", "length of explanations", better=0, share=False, unit="words"),
+        Metric("rouge_l", "ROUGE-L"),
+        Metric("consistency", "explanation agrees with verdict"),
+    ),
+    examples=(
+        "truthkit eval factcheck --data liar/test.tsv --adapter DIR --steer style.safetensors:2,positions=generated "
+        "--no-explain --out runs/liar",
+        "truthkit eval factcheck --data rawfc_test.json --adapter DIR --decoder dola --out runs/rawfc",
+    ),
+    rescore=_rescore,
+    outcomes=("claims", "confusion"),
+    remarks=_remarks,
+)

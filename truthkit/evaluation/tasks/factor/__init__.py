@@ -1,1 +1,5 @@
-"""FACTOR: is the true completion likelier than false ones."""
+"""FACTOR: is the true completion of a text likelier than three false ones."""
+
+from truthkit.evaluation.tasks.factor.task import FACTOR
+
+__all__ = ["FACTOR"]

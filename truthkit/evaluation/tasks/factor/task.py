@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from truthkit.evaluation.benchmark import Benchmark, Metric
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
 
 if TYPE_CHECKING:
     from truthkit.evaluation.running.asking import Asking
-    from truthkit.evaluation.running.task import Item
     from truthkit.statistics.score import Score
 
-EXAMPLES = ("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",)
+Form = Literal["official", "dola"]
 
 
-def task(data: Path, *, form: str = "official") -> Task:
+def task(data: Path, *, form: Form = "official") -> Task:
     """Is the true completion of a text likelier than three false ones.
 
     Args:
         data: a CSV such as news_factor.csv or expert_factor.csv
         form: official compares means per token after truncated prefixes, dola sums, after full prefixes for news
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.factor import scorer
 
     questions = scorer.read_questions(data, form=form)
@@ -51,3 +51,13 @@ def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[
 
     scores = asking.choose(batch, fixed)
     return [{"log_probs": row, "tokens": tokens(item)} for item, row in zip(batch, scores, strict=True)]
+
+
+FACTOR = Benchmark(
+    "factor",
+    "FACTOR",
+    task,
+    metrics=(Metric("accuracy", field="correct"),),
+    examples=("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",),
+    outcomes=("questions",),
+)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.benchmark import Benchmark, Config, Lines, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks.images import find_image
 
 if TYPE_CHECKING:
     from truthkit.statistics.score import Score
 
-HUB = HubData(
+_HUB = HubData(
     "lmms-lab/MME",
     "test",
     {
@@ -30,7 +32,6 @@ HUB = HubData(
         )
     },
 )
-EXAMPLES = ("truthkit eval mme --data MME_Benchmark --model M --decoder vcd --sample --limit 200 --out runs/mme",)
 
 
 def task(data: Path, *, images: Path | None = None) -> Task:
@@ -41,7 +42,6 @@ def task(data: Path, *, images: Path | None = None) -> Task:
         images: folder of the images, with a folder per subtask; by default `images` beside the data, or the data's own
             folder
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.mme import scorer
 
     pairs: dict[tuple[str, str], list[scorer.Question]] = {}
@@ -66,3 +66,48 @@ def task(data: Path, *, images: Path | None = None) -> Task:
         return scorer.score([questions[i] for i in which], outputs)
 
     return Task("mme", items, score, "perception", 16, data=(data,), unit=2)
+
+
+def score_files(answers: Path, data: Path | None = None) -> Score:
+    """Fourteen subtasks, perception and cognition.
+
+    ANSWERS is a folder of SUBTASK.txt files, each line with image, question, label and answer between tabs, as in the
+    benchmark's own eval_tool. Subtasks without a file are left out, and the totals count what is there. --data, a
+    folder of such files without answers, makes sure that none is missing or changed.
+
+    Args:
+        answers: folder of the answers
+        data: folder of the questions
+    """
+    from truthkit.evaluation.tasks.mme import scorer
+
+    answered = scorer.read_answers(answers)
+    questions = [question for question, _ in answered]
+    if data is not None:
+        scorer.check_complete(scorer.read_questions(data), questions)
+    return scorer.score(questions, [answer for _, answer in answered])
+
+
+def _rescore(items: Lines, config: Config) -> Score:
+    from truthkit.evaluation.tasks.mme import scorer
+
+    fields = ("category", "image", "question", "label")
+    questions = [scorer.Question(*(item[name] for name in fields)) for item in items]
+    return scorer.score(questions, [item["answer"] for item in items])
+
+
+MME = Benchmark(
+    "mme",
+    "MME",
+    task,
+    metrics=tuple(Metric(name, share=False, unit="points") for name in ("perception", "cognition", "*")),
+    hub=_HUB,
+    examples=(
+        "truthkit eval mme --data MME_Benchmark --model M --decoder vcd --sample --limit 200 --out runs/mme",
+        "truthkit score mme results/ --data questions/",
+    ),
+    rescore=_rescore,
+    score_files=score_files,
+    outcomes=("questions", "unparsed"),
+)
+"""A subtask is worth 200 points: accuracy over questions and over images, 100 each."""

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.running.task import Ask, Task
+from truthkit.evaluation.benchmark import Benchmark, Config, Lines, Metric
+from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.task import Task
 from truthkit.likelihood.scoring_model import ScoringModel
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking
-    from truthkit.evaluation.running.task import Item
+    from truthkit.evaluation.running.asking import Ask, Asking
     from truthkit.statistics.score import Score
-
-EXAMPLES = (
-    "truthkit eval open-ended --data prompts.jsonl --decoder contrastive_search:penalty_alpha=0.6,top_k=4 "
-    "--max-new-tokens 128 --out runs/open",
-)
 
 
 def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: bool = True) -> Task:
@@ -35,7 +31,6 @@ def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: 
         chat: put the prompts as chat messages instead of going on from them
         drop_last: count n-grams as the authors' script, which stops one short of the last
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.open_ended import scorer as open_ended
     from truthkit.files.reading import read_records, read_text
 
@@ -98,3 +93,40 @@ def _with_coherence(model: ScoringModel | None) -> Ask:
         return [{"text": text, "log_prob": mean} for text, mean in zip(texts, means, strict=True)]
 
     return ask
+
+
+def _rescore(items: Lines, config: Config) -> Score:
+    """The continuations again; references are not in the items."""
+    from truthkit.evaluation.tasks.open_ended import scorer as open_ended
+
+    found = open_ended.score(
+        [item["text"] for item in items],
+        drop_last=config["drop_last"],
+        log_probs=[item.get("coherence") for item in items] if config["scorer"] != "none" else None,
+    )
+    return replace(found, clusters=[item["cluster"] for item in items], items=list(map(dict, items)))
+
+
+def _remarks(config: Config) -> list[str]:
+    return [f"MAUVE {config['mauve']:.4f}, features of {config['scorer']}"] if "mauve" in config else []
+
+
+OPEN_ENDED = Benchmark(
+    "open-ended",
+    "open-ended text",
+    task,
+    metrics=(
+        *(Metric(f"rep_{n}", f"rep-{n}", better=-1) for n in (2, 3, 4)),
+        Metric("diversity"),
+        *(Metric(f"reference_rep_{n}", f"rep-{n} of references", better=0) for n in (2, 3, 4)),
+        Metric("reference_*", "* of references", better=0),
+        Metric("coherence", share=False, unit="nats per token", digits=2),
+    ),
+    examples=(
+        "truthkit eval open-ended --data prompts.jsonl --decoder contrastive_search:penalty_alpha=0.6,top_k=4 "
+        "--max-new-tokens 128 --out runs/open",
+    ),
+    rescore=_rescore,
+    outcomes=("texts", "mauve"),
+    remarks=_remarks,
+)

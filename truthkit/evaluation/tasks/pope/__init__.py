@@ -1,1 +1,5 @@
-"""POPE: is this object in the image; the scorer, the sampler, the task."""
+"""POPE: is an object in the image, yes or no."""
+
+from truthkit.evaluation.tasks.pope.task import POPE
+
+__all__ = ["POPE"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from truthkit.evaluation.benchmark import Benchmark, Config, Lines, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks.images import find_image, image_folder
 
 if TYPE_CHECKING:
     from truthkit.statistics.score import Score
 
-HUB = HubData(
+_HUB = HubData(
     "lmms-lab/POPE",
     "test",
     {
@@ -30,24 +32,19 @@ HUB = HubData(
         )
     },
 )
-EXAMPLES = (
-    "truthkit eval pope --data coco_pope_random.json --images val2014 --model M --decoder ritual --sample --controls "
-    "--out runs/r",
-    "truthkit eval pope --data hub --model M --parser strict --suffix ' Answer with one word.' --out runs/pope",
-)
+Parser = Literal["official", "opera", "vcd", "strict"]
 
 
-def task(data: Path, *, images: Path | None = None, parser: str = "official", suffix: str = "") -> Task:
+def task(data: Path, *, images: Path | None = None, parser: Parser = "official", suffix: str = "") -> Task:
     """Is an object in the image, yes or no.
 
     Args:
         data: a question file, or a folder with the random, popular and adversarial ones, as `truthkit pope` makes them
             from your own annotations; or hub
         images: folder of the images that the questions name; `images` beside the data by default
-        parser: how an answer is read: official, opera, vcd or strict
+        parser: how an answer is read; `truthkit score pope --help` says what each does
         suffix: put behind every question, as " Answer the question using a single word or phrase."
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.pope import scorer
 
     questions = scorer.read_questions(data)
@@ -61,3 +58,67 @@ def task(data: Path, *, images: Path | None = None, parser: str = "official", su
         return scorer.score([questions[i] for i in which], outputs, parser=parser)
 
     return Task("pope", items, score, "accuracy", 16, {"parser": parser, "suffix": suffix}, (data,))
+
+
+def score_files(answers: Path, data: Path, *, parser: Parser = "official") -> Score:
+    """Is the object in the image, yes or no.
+
+    ANSWERS has one JSON object per line, with the model's text in "answer" or "text", and "question_id":
+      {"question_id": 1, "answer": "Yes, there is a snowboard."}
+    Without ids the lines are taken in the order of the questions. ANSWERS may be a folder with a file for each of
+    random, popular and adversarial; --data is then the folder of the questions.
+
+    parsers, from an answer to yes or no:
+      official  the first sentence; no, No or not among its words is no, anything else yes
+      opera     as OPERA and RITUAL: all sentences; NO and words in n't are no as well
+      vcd       looks for the label, anywhere in the text
+      strict    exactly yes or no (lmms-eval); the rest is wrong, and left out of recall
+
+    Args:
+        answers: file or folder of the answers
+        data: file or folder of the questions
+        parser: how an answer is read
+    """
+    from truthkit.evaluation.tasks.pope import scorer
+
+    questions = scorer.read_questions(data)
+    return scorer.score(questions, scorer.match(questions, scorer.read_answers(answers)), parser=parser)
+
+
+def _rescore(items: Lines, config: Config) -> Score:
+    from truthkit.evaluation.tasks.pope import scorer
+
+    fields = ("question_id", "image", "question", "label", "category")
+    questions = [scorer.Question(*(item[name] for name in fields)) for item in items]
+    return scorer.score(questions, [item["answer"] for item in items], parser=config["parser"])
+
+
+def _by_category(score: Score) -> dict[str, Score]:
+    from truthkit.evaluation.tasks.pope import scorer
+
+    return scorer.by_category(score)
+
+
+POPE = Benchmark(
+    "pope",
+    "POPE",
+    task,
+    metrics=(
+        Metric("accuracy"),
+        Metric("precision"),
+        Metric("recall"),
+        Metric("f1", "F1"),
+        Metric("yes_ratio", better=0),
+    ),
+    hub=_HUB,
+    examples=(
+        "truthkit eval pope --data coco_pope_random.json --images val2014 --model M --decoder ritual --sample "
+        "--controls --out runs/r",
+        "truthkit eval pope --data hub --model M --parser strict --suffix ' Answer with one word.' --out runs/pope",
+        "truthkit score pope answers.jsonl --data coco_pope_random.json --parser official",
+    ),
+    rescore=_rescore,
+    score_files=score_files,
+    parts=_by_category,
+    outcomes=("questions", "unparsed", "category"),
+)

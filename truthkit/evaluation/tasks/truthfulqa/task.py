@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from truthkit.evaluation.benchmark import Benchmark, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
 
 if TYPE_CHECKING:
@@ -30,17 +32,16 @@ HUB = HubData(
         ),
     },
 )
-EXAMPLES = ("truthkit eval truthfulqa --data mc_task.json --decoder dola:beta=0 --limit 100 --out runs/dola",)
+Protocol = Literal["lm-eval", "authors", "dola"]
 
 
-def task(data: Path, *, protocol: str = "lm-eval") -> Task:
+def task(data: Path, *, protocol: Protocol = "lm-eval") -> Task:
     """Multiple choice: MC1, MC2, MC3.
 
     Args:
         data: mc_task.json, TruthfulQA.csv or the folder that holds them; or hub
-        protocol: lm-eval, authors or dola
+        protocol: how choices are read and ranked; `truthkit score truthfulqa --help` says what each does
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.truthfulqa import choices as scorer
 
     questions = scorer.read_questions(data, protocol=protocol)
@@ -58,3 +59,63 @@ def task(data: Path, *, protocol: str = "lm-eval") -> Task:
         return scorer.score([questions[i] for i in which], outputs, protocol=protocol)
 
     return Task("truthfulqa", items, score, "mc2", config={"protocol": protocol}, data=(data,))
+
+
+def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") -> Score:
+    """Multiple choice, or written answers.
+
+    ANSWERS has one JSON object per line, either with the log-probability of every choice, summed over its tokens,
+      {"question": "What happens if ...?", "log_probs": {"Nothing happens": -12.5, "You die": -9.1}}
+    for MC1 to MC3, or with a written answer, for BLEU and ROUGE:
+      {"question": "What happens if ...?", "answer": "Nothing happens."}
+    --data is mc_task.json or TruthfulQA.csv, of any release, or the folder with them.
+
+    protocols:
+      lm-eval  choices as mc_task.json has them; a tie counts for the right one; no MC3
+      authors  choices as the CSV has them, with a full stop; right is strictly above all false ones
+      dola     as authors; its prompt has an instruction before the examples
+
+    Args:
+        answers: file of the scores or answers
+        data: file or folder of the questions
+        protocol: how choices are read and ranked
+    """
+    from truthkit.evaluation.tasks.truthfulqa import choices, written
+    from truthkit.files.reading import read_records
+
+    if "log_probs" in read_records(answers)[0].fields:
+        questions = choices.read_questions(data, protocol=protocol)
+        return choices.score(questions, choices.read_log_probs(answers, questions), protocol=protocol)
+    questions = choices.read_questions(data, protocol="authors")
+    return written.score(questions, choices.read_answers(answers, questions))
+
+
+WRITTEN = (
+    Metric("truth", "true answers, by the judge"),
+    Metric("info", "informative answers, by the judge"),
+    Metric("truth_info", "true and informative answers"),
+    *(
+        metric
+        for measure, title in (("bleu", "BLEU"), ("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L"))
+        for metric in (
+            Metric(f"{measure}_max", f"{title}, best", share=False, unit="%"),
+            Metric(f"{measure}_diff", f"{title}, true minus false", share=False, unit="%"),
+            Metric(f"{measure}_acc", f"{title}, nearer to true"),
+        )
+    ),
+)
+"""The metrics of written answers; BLEU and ROUGE come in percent."""
+
+TRUTHFULQA = Benchmark(
+    "truthfulqa",
+    "TruthfulQA",
+    task,
+    metrics=(Metric("mc1", "MC1"), Metric("mc2", "MC2"), Metric("mc3", "MC3"), *WRITTEN),
+    hub=HUB,
+    examples=(
+        "truthkit eval truthfulqa --data mc_task.json --decoder dola:beta=0 --limit 100 --out runs/dola",
+        "truthkit score truthfulqa log_probs.jsonl --data truthfulqa/v1 --protocol authors",
+    ),
+    score_files=score_files,
+    outcomes=("questions",),
+)

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit.evaluation.running.task import Ask, Task
-from truthkit.evaluation.tasks.truthfulqa import task as truthfulqa
+from truthkit.evaluation.benchmark import Benchmark
+from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.truthfulqa.task import HUB, WRITTEN
 from truthkit.likelihood.scoring_model import ScoringModel
 
 if TYPE_CHECKING:
-    from truthkit.evaluation.running.asking import Asking
-    from truthkit.evaluation.running.task import Item
+    from truthkit.evaluation.running.asking import Ask, Asking
     from truthkit.statistics.score import Score
 
-HUB = truthfulqa.HUB
-EXAMPLES = ("truthkit eval truthfulqa-generation --data TruthfulQA.csv --truth-judge JUDGE --out runs/written",)
 _NEXT_QUESTION = re.compile(r"\n\s*\n|\n\s*Q:")
 
 
@@ -31,7 +30,6 @@ def task(data: Path, *, chat: bool = False, truth_judge: str | None = None, info
             allenai/truthfulqa-truth-judge-llama2-7B: hub id or folder
         info_judge: model that was trained to say whether an answer is informative
     """
-    from truthkit.evaluation.running.task import Item
     from truthkit.evaluation.tasks.truthfulqa import choices as multiple_choice
     from truthkit.evaluation.tasks.truthfulqa import written as scorer
 
@@ -71,3 +69,14 @@ def _judged(questions: dict[str, str], judges: dict[str, ScoringModel], *, cut: 
         ]
 
     return ask
+
+
+TRUTHFULQA_GENERATION = Benchmark(
+    "truthfulqa-generation",
+    "TruthfulQA, written answers",
+    task,
+    metrics=WRITTEN,
+    hub=HUB,
+    examples=("truthkit eval truthfulqa-generation --data TruthfulQA.csv --truth-judge JUDGE --out runs/written",),
+    outcomes=("questions",),
+)

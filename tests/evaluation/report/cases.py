@@ -12,9 +12,10 @@ from typing import Any
 from PIL import Image
 
 from truthkit.evaluation.running import runs
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
-from truthkit.evaluation.running.task import Item, Task
-from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks import benchmarks
 
 
 @dataclass
@@ -68,7 +69,7 @@ def pope_task(
             for j, (label, category) in enumerate((("yes", "popular"), ("no", "adversarial")))
         ]
     (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return TASKS["pope"].task(folder / name, images=folder / "images")
+    return benchmarks()["pope"].task(folder / name, images=folder / "images")
 
 
 RIGHT = ["Yes.", "No."] * 6
@@ -90,7 +91,7 @@ def mme_task(folder: Path) -> Any:
         )
     for i in range(2):
         Image.new("RGB", (8, 8)).save(folder / f"{i}.jpg")
-    return TASKS["mme"].task(folder)
+    return benchmarks()["mme"].task(folder)
 
 
 def truthfulqa_task(folder: Path, questions: int = 4) -> Any:
@@ -101,4 +102,4 @@ def truthfulqa_task(folder: Path, questions: int = 4) -> Any:
         {"question": f"What happens {i}?", "mc1_targets": choices, "mc2_targets": choices} for i in range(questions)
     ]
     (folder / "mc_task.json").write_text(json.dumps(data))
-    return TASKS["truthfulqa"].task(folder / "mc_task.json")
+    return benchmarks()["truthfulqa"].task(folder / "mc_task.json")

@@ -20,11 +20,15 @@ import truthkit as tk
 from tests.factcheck.cases import ChatTokenizer
 from tests.tiny import tiny
 from truthkit import cli
-from truthkit.cli.task_options import given_options
+from truthkit.cli.task_options import given_options, read_options
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.runs import run
-from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.tasks import benchmarks
+from truthkit.evaluation.tasks.chair import lemmas
+from truthkit.evaluation.tasks.factor import scorer as factor
+from truthkit.evaluation.tasks.pope import scorer as pope
+from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.likelihood.scoring_model import ScoringModel
 
 
@@ -77,14 +81,14 @@ def sums(toy: Any, prompt: str, text: str) -> float:
 
 
 def test_importing_the_tasks_is_light() -> None:
-    code = "import truthkit.evaluation.tasks, sys; print(*sys.modules)"
+    code = "import sys; from truthkit.evaluation.tasks import benchmarks; benchmarks(); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"numpy", "torch", "nltk", "datasets"}.isdisjoint(found.stdout.split())
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", benchmarks())
 def test_every_option_is_documented_and_on_the_command_line(name: str) -> None:
-    function = TASKS[name].task
+    function = benchmarks()[name].task
     documented = re.findall(r"^ {4}(\w+): ", inspect.getdoc(function) or "", re.MULTILINE)
     assert documented == list(inspect.signature(function).parameters)
     options = [f"--{option.replace('_', '-')}" for option in documented if option != "data"]
@@ -93,18 +97,39 @@ def test_every_option_is_documented_and_on_the_command_line(name: str) -> None:
     assert re.search(rf"^  {name}$", parser.format_help(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("example", [example for module in TASKS.values() for example in module.EXAMPLES])
+@pytest.mark.parametrize("example", [example for one in benchmarks().values() for example in one.examples])
 def test_examples_parse(example: str) -> None:
     args = cli.build_parser().parse_args(shlex.split(example)[1:])
-    given_options(args.task, args)
+    benchmark = benchmarks()[args.task]
+    if args.command == "eval":
+        given_options(benchmark, args)
+    else:
+        read_options(benchmark.file_options, args)
 
 
 def test_the_help_says_where_data_comes_from() -> None:
     text = cli.build_parser()._subparsers._group_actions[0].choices["eval"].format_help()
     for words in ("hf download NAME --repo-type dataset", "hub:FOLDER", "TRUTHKIT_CACHE", "plausibility constraint"):
         assert words in text
-    for module in TASKS.values():
-        assert ("or hub" in (module.task.__doc__ or "")) == hasattr(module, "HUB")
+    for one in benchmarks().values():
+        assert ("or hub" in (one.task.__doc__ or "")) == (one.hub is not None)
+
+
+def test_options_are_those_of_the_scorers() -> None:
+    """A choice that the scorer does not know would be found when all answers are there."""
+    known = {
+        ("pope", "parser"): tuple(pope.PARSERS),
+        ("chair", "lemmatizer"): lemmas.LEMMATIZERS,
+        ("truthfulqa", "protocol"): tuple(truthfulqa.PROTOCOLS),
+        ("factor", "form"): factor.FORMS,
+    }
+    choices = {
+        (one.name, option.name): option.choices
+        for one in benchmarks().values()
+        for option in (*one.options.values(), *one.file_options.values())
+        if option.choices
+    }
+    assert choices == known
 
 
 def test_options_reach_the_task(
@@ -136,7 +161,7 @@ def factor_csv(path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["official", "dola"])
 def test_factor(toy: Any, asking: Asking, tmp_path: Path, form: str) -> None:
-    task = TASKS["factor"].task(factor_csv(tmp_path / "news_factor.csv"), form=form)
+    task = benchmarks()["factor"].task(factor_csv(tmp_path / "news_factor.csv"), form=form)
     summary = run(task, asking, tmp_path / "run", model_name="toy")
     right = []
     for item in task.items:
@@ -150,7 +175,7 @@ def test_factor(toy: Any, asking: Asking, tmp_path: Path, form: str) -> None:
 
 def test_open_ended(toy: Any, asking: Asking, toy_load: None, tmp_path: Path) -> None:
     records = [{"prompt": f"It was day {i}", "reference": "and the sun and the sun and the sea"} for i in range(3)]
-    task = TASKS["open-ended"].task(lines(tmp_path / "p.jsonl", *records))
+    task = benchmarks()["open-ended"].task(lines(tmp_path / "p.jsonl", *records))
     summary = run(task, asking, tmp_path / "run", model_name="toy", limit=2)
     items = [json.loads(line) for line in (tmp_path / "run" / "items.jsonl").read_text().splitlines()]
     assert len(items) == 2
@@ -162,7 +187,7 @@ def test_open_ended(toy: Any, asking: Asking, toy_load: None, tmp_path: Path) ->
 
 def test_open_ended_without_scorer_or_references(asking: Asking, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("One day\n\nAnd then\n")
-    task = TASKS["open-ended"].task(tmp_path / "p.txt", scorer="none")
+    task = benchmarks()["open-ended"].task(tmp_path / "p.txt", scorer="none")
     assert [item.prompt for item in task.items] == ["One day", "And then"]
     summary = run(task, asking, tmp_path / "run", model_name="toy")
     assert set(summary["metrics"]) == {"rep_2", "rep_3", "rep_4", "diversity"}
@@ -180,7 +205,7 @@ def test_mauve_where_it_is_installed(
 
     monkeypatch.setitem(sys.modules, "mauve", SimpleNamespace(compute_mauve=compute, __spec__=object()))
     records = [{"prompt": f"Day {i}", "reference": f"was as day {i - 1}"} for i in range(21)]
-    task = TASKS["open-ended"].task(lines(tmp_path / "p.jsonl", *records))
+    task = benchmarks()["open-ended"].task(lines(tmp_path / "p.jsonl", *records))
     assert "mauve" not in run(task, asking, tmp_path / "few", model_name="toy", limit=19)["config"]
     assert run(task, asking, tmp_path / "run", model_name="toy", limit=20)["config"]["mauve"] == 0.5
     assert given["p_features"].shape == given["q_features"].shape == (20, 48)
@@ -202,7 +227,7 @@ def test_written_truthfulqa_with_judges(
     monkeypatch.setattr(
         Asking, "write", lambda _self, batch, _fixed=None: ["Nothing at all will happen to you.\n\nQ: And now?"]
     )
-    task = TASKS["truthfulqa-generation"].task(path, truth_judge="t", info_judge="i")
+    task = benchmarks()["truthfulqa-generation"].task(path, truth_judge="t", info_judge="i")
     summary = run(task, asking, tmp_path / "run", model_name="toy")
     assert summary["provenance"]["first_output"]["answer"] == answer
     assert summary["metrics"]["bleu_acc"] == 1
@@ -224,7 +249,7 @@ def test_factcheck_resumed(asking: Asking, tmp_path: Path) -> None:
             for text, label in zip(texts, ("true", "half", "false"), strict=True)
         ),
     )
-    task = TASKS["factcheck"].task(data)
+    task = benchmarks()["factcheck"].task(data)
     whole = run(task, asking, tmp_path / "whole", model_name="toy")
     run(task, asking, tmp_path / "parts", model_name="toy")
     path = tmp_path / "parts" / "records.jsonl"
@@ -239,7 +264,7 @@ def test_factcheck_leaves_out_what_was_not_asked_for(asking: Asking, tmp_path: P
     data = lines(
         tmp_path / "c.jsonl", {"claim": "It rains.", "label": "true"}, {"claim": "It hails.", "label": "false"}
     )
-    summary = run(TASKS["factcheck"].task(data, explain=False), asking, tmp_path / "run", model_name="toy")
+    summary = run(benchmarks()["factcheck"].task(data, explain=False), asking, tmp_path / "run", model_name="toy")
     assert summary["config"]["labels"] == ["true", "false"]
     assert not {"explanation_words", "rouge_l", "consistency"} & set(summary["metrics"])
 
@@ -258,7 +283,7 @@ def mme_lines(path: Path, *images: str) -> Path:
 def test_mme_takes_whole_images(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(b"x")
-    task = TASKS["mme"].task(mme_lines(tmp_path / "mme.jsonl", "a.png", "b.png"))
+    task = benchmarks()["mme"].task(mme_lines(tmp_path / "mme.jsonl", "a.png", "b.png"))
     assert [item.prompt for item in task.first(1)] == ["a.png yes?", "a.png no?"]
     assert [len(task.first(limit)) for limit in (2, 3, 99, None)] == [2, 4, 4, 4]
     assert task.score([0, 1], ["yes", "no"]).metrics["color"] == 200
@@ -334,15 +359,15 @@ def test_more_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = ["--out", str(tmp_path / "run")]
     for argv, message in (
         (["factcheck", "--labels", "4"], "--labels is 4; expected 6, 3 or 2"),
-        (["factcheck", "--labels", "four"], "invalid int value: 'four'"),
-        (["factor", "--form", "sum"], "form is 'sum'"),
-        (["vqa"], "invalid choice: 'vqa'"),
+        (["factcheck", "--labels", "four"], "--labels is 'four'; expected an integer."),
+        (["factor", "--form", "sum"], "--form is 'sum'; expected one of official, dola."),
+        (["vqa"], "TASK is 'vqa'"),
     ):
         assert cli.main(["eval", *argv, "--data", str(data), *out]) == 2
         assert message in capsys.readouterr().err
 
 
 def test_prompts_without_text(asking: Asking, tmp_path: Path) -> None:
-    task = TASKS["open-ended"].task(lines(tmp_path / "p.jsonl", {"prompt": " "}), scorer="none")
+    task = benchmarks()["open-ended"].task(lines(tmp_path / "p.jsonl", {"prompt": " "}), scorer="none")
     with pytest.raises(tk.ArgumentError, match="the prompt is empty"):
         run(task, asking, tmp_path / "run", model_name="toy")

@@ -12,8 +12,8 @@ import torch
 import truthkit as tk
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
-from truthkit.evaluation.running.task import Item
 
 QUESTIONS = ["What is the capital of France?", "Who wrote Faust?", "How many legs has a spider, and how many an ant?"]
 

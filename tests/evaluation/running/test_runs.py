@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,11 @@ def test_pope_on_photographs(command: Any, shared_data: Path, tmp_path: Path) ->
     folder = shared_data / "data" / "coco256"
     common = ("eval", "pope", "--model", "scene-vlm", "--data", folder / "mini_pope_random.json")
     options = ("--images", folder / "images", "--limit", 6, "--decoder", "ritual", "--sample", "--controls")
-    assert command(*common, *options, "--batch-size", 4, "--out", tmp_path / "a")[0] == 0
+    code, out, _ = command(*common, *options, "--batch-size", 4, "--out", tmp_path / "a")
+    assert code == 0
+    for label in ("pope, ritual, sampled at 1:", "pope, greedy:", "pope, sampling at 1:", "pope, sampling at 0.25:"):
+        assert label in out
+    assert "pope, apc:beta=0.1, sampled at 1:" in out
     assert command(*common, *options, "--batch-size", 2, "--out", tmp_path / "b")[0] == 0
     names = {"decoder", "greedy", "sampling", "sampling-cooler", "constraint-alone"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == names
@@ -90,9 +96,12 @@ def test_chair_on_photographs(command: Any, shared_data: Path, tmp_path: Path) -
         (("pope", "--data", "questions.json"), "pass their folder with --images"),
         (("pope", "--data", "questions.json", "--images", "none"), "--images is none, which is no folder"),
         (("pope", "--data", "questions.json", "--images", "."), "has no image a.jpg"),
-        (("truthfulqa", "--data", "none.json"), "none.json cannot be read"),
+        (("truthfulqa", "--data", "none.json"), "--data is 'none.json': there is no such file or folder"),
         (("truthfulqa", "--data", "none.json", "--images", "."), "--images is no option of truthfulqa"),
         (("truthfulqa", "--data", "none.json", "--limit", "0"), "--limit is 0"),
+        (("truthfulqa", "--data", "none.json", "--temperature", "0"), "--temperature is 0.0; expected a number above"),
+        (("truthfulqa", "--data", "none.json", "--top-p", "2"), "--top-p is 2.0"),
+        (("truthfulqa", "--data", "none.json", "--protocol", "author"), "did you mean 'authors'"),
         (("truthfulqa", "--data", "none.json", "--decoder", "dolla"), "did you mean 'dola'"),
         (("truthfulqa", "--data", "none.json", "--amateur", "x"), "--amateur is for decoders"),
     ],
@@ -108,6 +117,41 @@ def test_bad_input(
     assert code in (1, 2)
     assert message in err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("eval", "vqa", "--data", "q.json", "--out", "x"),
+        ("eval", "pope", "--data", "q.json", "--parser", "offical", "--out", "x"),
+        ("eval", "pope", "--data", "q.json", "--batch-size", "0", "--out", "x"),
+        ("eval", "pope", "--data", "q.json", "--out", "q.json/x"),
+        ("eval", "pope", "--data", "q.json", "--decoder", "dolla", "--out", "x"),
+        ("eval", "pope", "--data", "q.json", "--decoder", "vcd:alfa=1", "--controls", "--out", "x"),
+        ("eval", "pope", "--data", "q.json", "--steer", "v.safetensors:strong", "--out", "x"),
+        ("eval", "pope", "--data", "q.json", "--adapter", "./none", "--out", "x"),
+        ("eval", "truthfulqa", "--data", "none.json", "--out", "x"),
+        ("eval", "factcheck", "--data", "none.json", "--out", "x"),
+        ("score", "pope", "none.jsonl", "--data", "q.json"),
+        ("score", "pope", "q.json", "--data", "q.json", "--parser", "offical"),
+        ("compare", "none", "none"),
+        ("report", "none", "--out", "r.html"),
+        ("report", ".", "--out", "none/r.html"),
+        ("pope", "none.jsonl", "--out", "x"),
+        ("pope", "q.json", "--out", "q.json/x"),
+    ],
+)
+def test_mistakes_are_found_without_torch(argv: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "q.json").write_text('{"question_id": 1, "image": "a.jpg", "text": "Is it?", "label": "no"}\n')
+    code = (
+        f"import os, sys, time; from truthkit import cli; os.chdir({str(tmp_path)!r}); "
+        f"code = cli.main({list(argv)!r}); "
+        "assert 'torch' not in sys.modules; assert code in (1, 2), code; assert time.process_time() < 1"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "error: " in done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_compare_wants_finished_runs_of_one_task(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import truthkit as tk
-from tests.evaluation.test_hub import parquet, pope_rows
+from tests.evaluation.running.test_hub import parquet, pope_rows
 from tests.models.hub import Hub, serving
 from truthkit.evaluation.running.hub import fetch, source_of
-from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.tasks import benchmarks
 from truthkit.evaluation.tasks.mme import scorer as mme
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.models import hub as hub_module
@@ -37,7 +37,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def questions(text: str = "hub:org/pope") -> list[Any]:
-    return pope.read_questions(fetch(text, TASKS["pope"].HUB))
+    return pope.read_questions(fetch(text, benchmarks()["pope"].hub))
 
 
 def main(hub: Hub) -> Path:
@@ -45,13 +45,13 @@ def main(hub: Hub) -> Path:
 
 
 def test_fetched_once_and_again_when_main_moves(hub: Hub) -> None:
-    first = fetch("hub:org/pope", TASKS["pope"].HUB)
+    first = fetch("hub:org/pope", benchmarks()["pope"].hub)
     commit = hub.commit("org/pope", kind="datasets")
     assert first.parent.name.endswith(commit[:16])
     assert source_of(first) == {"repository": "org/pope", "commit": commit}
     assert source_of(main(hub)) is None
     hub.asked.clear()
-    assert fetch("hub:org/pope", TASKS["pope"].HUB) == first
+    assert fetch("hub:org/pope", benchmarks()["pope"].hub) == first
     assert hub.asked == ["GET /api/datasets/org/pope/revision/main"]
     parquet(pope_rows()[:2], main(hub))
     assert len(questions()) == 2
@@ -75,7 +75,7 @@ def test_a_hub_that_does_not_answer(
     monkeypatch.setattr(hub_module, "PATIENCE", 0.5)
     expected = questions()
     if not converted:
-        fetch("hub:org/pope", TASKS["pope"].HUB).parent.rename(tmp_path / "gone")
+        fetch("hub:org/pope", benchmarks()["pope"].hub).parent.rename(tmp_path / "gone")
     hub.fault = lambda _request: fault
     hub.asked.clear()
     with pytest.warns(UserWarning, match=r"the hub cannot be asked \(.+\): org/pope is taken from the cache"):
@@ -109,7 +109,7 @@ def test_data_that_is_not_for_everyone(hub: Hub, access: str) -> None:
 def test_a_damaged_file_is_named_and_once_deleted_it_works(hub: Hub, tmp_path: Path) -> None:
     whole = main(hub).read_bytes()
     expected = questions()
-    fetch("hub:org/pope", TASKS["pope"].HUB).parent.rename(tmp_path / "gone")
+    fetch("hub:org/pope", benchmarks()["pope"].hub).parent.rename(tmp_path / "gone")
     (tmp_path / "arrow").rename(tmp_path / "gone-too")
     (blob,) = (path.resolve() for path in (tmp_path / "cache").rglob("*.parquet"))
     blob.write_bytes(whole[:-200])
@@ -125,6 +125,6 @@ def test_a_damaged_file_is_named_and_once_deleted_it_works(hub: Hub, tmp_path: P
 def test_one_repository_for_two_tasks(hub: Hub) -> None:
     rows = [row | {"question_id": f"artwork/{row['question_id']}", "category": "artwork"} for row in pope_rows()]
     parquet(rows, main(hub))
-    as_pope, as_mme = (fetch("hub:org/pope", TASKS[task].HUB) for task in ("pope", "mme"))
+    as_pope, as_mme = (fetch("hub:org/pope", benchmarks()[task].hub) for task in ("pope", "mme"))
     assert as_pope != as_mme
     assert len(pope.read_questions(as_pope)) == len(mme.read_questions(as_mme)) == 4

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import truthkit as tk
-from tests.evaluation.report_cases import RIGHT, mme_task, pope_task, truthfulqa_task, write_run, wrong_at
+from tests.evaluation.report.cases import RIGHT, mme_task, pope_task, truthfulqa_task, write_run, wrong_at
 from truthkit.errors import NotAvailableError
+from truthkit.evaluation.benchmark import Metric
 from truthkit.evaluation.report import Report, gather
 from truthkit.evaluation.report.compare import compare, read_run
 from truthkit.evaluation.report.flips import choose_flips
@@ -168,7 +169,7 @@ def test_mme_subtasks_are_categories(tmp_path: Path) -> None:
     found = section(gather([tmp_path / "runs"]))
     assert (found.headline, found.metrics) == ("perception", ["perception", "cognition"])
     assert found.categories == ["existence", "code_reasoning"]
-    assert not found.scale.shares
+    assert (found.scale().unit, found.scale().factor) == ("points", 1)
     # One of four answers wrong: 75 + 50 instead of 200.
     assert found.entries[1].categories["existence"].value == 125
     assert found.entries[1].test.difference.value == -75
@@ -273,6 +274,8 @@ def test_numbers_in_words() -> None:
     assert [seconds(value) for value in (0.0, 0.0123, 0.25, 1.0, 75.0, 7200.0)] == [
         "0 ms", "12 ms", "250 ms", "1.0 s", "1.2 min", "2.0 h",
     ]  # fmt: skip
-    assert [Scale(True).difference(value) for value in (0.031, -0.02, 0.0001)] == ["+3.1", "−2.0", "0.0"]
-    assert (Scale(False).value(125), Scale(True).value(float("nan"))) == ("125.0", "–")
+    share, words = Scale(Metric("a")), Scale(Metric("b", share=False, unit="words", digits=2))
+    assert [share.difference(value) for value in (0.031, -0.02, 0.0001)] == ["+3.1", "−2.0", "0.0"]
+    assert (words.value(125), words.difference(-0.001), share.value(float("nan"))) == ("125.00", "0.00", "–")
+    assert (share.title, words.title, Scale(Metric("c", share=False)).title) == ("a, %", "b, words", "c")
     assert (p_value(0.0002), p_value(0.0421)) == ("< 0.001", "0.042")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import truthkit as tk
-from tests.evaluation.report_cases import RIGHT, pope_task, write_run, wrong_at
+from tests.evaluation.report.cases import RIGHT, pope_task, write_run, wrong_at
 from truthkit import cli
 from truthkit.evaluation.report import gather, write_report
 from truthkit.evaluation.report.markdown import escaped

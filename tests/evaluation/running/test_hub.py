@@ -16,16 +16,15 @@ from PIL import Image
 import truthkit as tk
 from truthkit import cli
 from truthkit.evaluation.running.hub import fetch
-from truthkit.evaluation.tasks import TASKS
+from truthkit.evaluation.tasks import benchmarks
 from truthkit.evaluation.tasks.mme import scorer as mme
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 
-datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
     monkeypatch.setenv("TRUTHKIT_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
     return tmp_path / "cache" / "data"
@@ -39,6 +38,8 @@ def picture(seed: int, form: str = "JPEG") -> bytes:
 
 
 def parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    import datasets
+
     path.parent.mkdir(parents=True, exist_ok=True)
     table = datasets.Dataset.from_list(rows)
     if "image" in rows[0]:
@@ -63,12 +64,12 @@ def pope_rows() -> list[dict[str, Any]]:
 
 def test_pope(tmp_path: Path, cache: Path) -> None:
     parquet(pope_rows(), tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
-    data = fetch(f"hub:{tmp_path / 'hub'}", TASKS["pope"].HUB)
+    data = fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["pope"].hub)
     questions = pope.read_questions(data)
     assert [(q.id, q.text, q.label, q.category) for q in questions] == [
         (row["question_id"], row["question"], row["answer"], row["category"]) for row in pope_rows()
     ]
-    task = TASKS["pope"].task(data)
+    task = benchmarks()["pope"].task(data)
     assert len({item.key for item in task.items}) == 4
     for item, row in zip(task.items, pope_rows(), strict=True):
         assert Path(item.images[0]).read_bytes() == row["image"]["bytes"]
@@ -90,7 +91,7 @@ def test_mme_images_of_the_same_name_in_two_subtasks(tmp_path: Path) -> None:
         for answer in ("Yes", "No")
     ]
     parquet(rows, tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
-    task = TASKS["mme"].task(fetch(f"hub:{tmp_path / 'hub'}", TASKS["mme"].HUB))
+    task = benchmarks()["mme"].task(fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["mme"].hub))
     assert [Path(item.images[0]).read_bytes() for item in task.items] == [row["image"]["bytes"] for row in rows]
     assert [q.label for q in mme.read_questions(task.data[0])] == ["yes", "no"] * 2
     assert task.score(range(4), ["yes", "no", "yes", "yes"]).metrics == {
@@ -131,22 +132,22 @@ def truthfulqa_folder(folder: Path) -> Path:
 
 
 def test_truthfulqa_has_both_forms(tmp_path: Path) -> None:
-    data = fetch(f"hub:{truthfulqa_folder(tmp_path / 'hub')}", TASKS["truthfulqa"].HUB)
+    data = fetch(f"hub:{truthfulqa_folder(tmp_path / 'hub')}", benchmarks()["truthfulqa"].hub)
     (official,) = truthfulqa.read_questions(data)
     assert official.choices == ("No.", "Yes", "Maybe", "Never")
     (authors,) = truthfulqa.read_questions(data, protocol="authors")
     assert authors.choices == ("No.", "Yes.", "Maybe.", 'They "never" do.')
-    assert TASKS["truthfulqa-generation"].task(data).items[0].prompt.endswith("Q: Do, or don't, they?\nA:")
+    assert benchmarks()["truthfulqa-generation"].task(data).items[0].prompt.endswith("Q: Do, or don't, they?\nA:")
 
 
 def test_fetched_once_and_again_when_it_changes(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "hub"
     parquet(pope_rows(), folder / "data" / "test-00000-of-00001.parquet")
-    first = fetch(f"hub:{folder}", TASKS["pope"].HUB)
+    first = fetch(f"hub:{folder}", benchmarks()["pope"].hub)
     parquet(pope_rows()[:2], folder / "data" / "test-00000-of-00001.parquet")
-    assert fetch(f"hub:{folder}", TASKS["pope"].HUB) != first
+    assert fetch(f"hub:{folder}", benchmarks()["pope"].hub) != first
     monkeypatch.setattr("truthkit.evaluation.running.hub._rows", None)
-    assert len(pope.read_questions(fetch(f"hub:{folder}", TASKS["pope"].HUB))) == 2
+    assert len(pope.read_questions(fetch(f"hub:{folder}", benchmarks()["pope"].hub))) == 2
 
 
 def test_an_interrupted_download_leaves_nothing(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +159,10 @@ def test_an_interrupted_download_leaves_nothing(tmp_path: Path, cache: Path, mon
         patched.setattr("truthkit.evaluation.running.hub._rows", rows)
         (tmp_path / "hub").mkdir()
         with pytest.raises(KeyboardInterrupt):
-            fetch(f"hub:{tmp_path / 'hub'}", TASKS["pope"].HUB)
+            fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["pope"].hub)
     assert list(cache.iterdir()) == []
     parquet(pope_rows(), tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
-    assert len(pope.read_questions(fetch(f"hub:{tmp_path / 'hub'}", TASKS["pope"].HUB))) == 4
+    assert len(pope.read_questions(fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["pope"].hub))) == 4
 
 
 def test_a_download_that_was_cut_off(tmp_path: Path, cache: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_download_that_was_cut_off(tmp_path: Path, cache: Path) -> None:
     parquet(pope_rows(), path)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(tk.NotAvailableError, match=rf"is damaged, cut off perhaps: delete {path} and"):
-        fetch(f"hub:{tmp_path / 'hub'}", TASKS["pope"].HUB)
+        fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["pope"].hub)
     assert list(cache.iterdir()) == []
 
 
@@ -190,7 +191,7 @@ def without(name: str) -> list[dict[str, Any]]:
 def test_other_columns(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
     parquet(rows, tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
     with pytest.raises(tk.ArgumentError, match=message):
-        TASKS["pope"].task(fetch(f"hub:{tmp_path / 'hub'}", TASKS["pope"].HUB))
+        benchmarks()["pope"].task(fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["pope"].hub))
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 def test_offline_by_wish_and_never_downloaded(tmp_path: Path) -> None:
     with pytest.raises(tk.NotAvailableError, match=r"'nobody/nothing' is neither here .* --data hub:FOLDER"):
-        fetch("hub:nobody/nothing", TASKS["pope"].HUB)
+        fetch("hub:nobody/nothing", benchmarks()["pope"].hub)
 
 
 def test_tasks_that_are_not_on_the_hub(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+# The names of `truthkit`, which are looked up here when first used: a new one is a line.
+
+from truthkit.activations.capture import Capture as Capture
+from truthkit.activations.isotropy import isotropy as isotropy
+from truthkit.decoding.contrastive_search.processor import (
+    ContrastiveSearchLogitsProcessor as ContrastiveSearchLogitsProcessor,
+)
+from truthkit.decoding.contrastive_search.search import (
+    ContrastiveSearch as ContrastiveSearch,
+    contrastive_search as contrastive_search,
+)
+from truthkit.decoding.engine.decoder import Decoder as Decoder, Together as Together
+from truthkit.decoding.engine.processor import TogetherLogitsProcessor as TogetherLogitsProcessor
+from truthkit.decoding.engine.session import Session as Session
+from truthkit.decoding.engine.view import View as View, ViewLogits as ViewLogits
+from truthkit.decoding.methods.apc import APC as APC, APCLogitsProcessor as APCLogitsProcessor
+from truthkit.decoding.methods.cad import CAD as CAD, CADLogitsProcessor as CADLogitsProcessor
+from truthkit.decoding.methods.dola import DoLa as DoLa, DoLaLogitsProcessor as DoLaLogitsProcessor
+from truthkit.decoding.methods.icd import ICD as ICD, ICDLogitsProcessor as ICDLogitsProcessor
+from truthkit.decoding.methods.lol import LOL as LOL, LOLLogitsProcessor as LOLLogitsProcessor
+from truthkit.decoding.methods.m3id import M3ID as M3ID, M3IDLogitsProcessor as M3IDLogitsProcessor
+from truthkit.decoding.methods.ritual import RITUAL as RITUAL, RITUALLogitsProcessor as RITUALLogitsProcessor
+from truthkit.decoding.methods.ritual_plus import (
+    RITUALPlus as RITUALPlus,
+    RITUALPlusLogitsProcessor as RITUALPlusLogitsProcessor,
+)
+from truthkit.decoding.methods.vcd import VCD as VCD, VCDLogitsProcessor as VCDLogitsProcessor
+from truthkit.errors import (
+    ArgumentError as ArgumentError,
+    AttachError as AttachError,
+    MissingExtraError as MissingExtraError,
+    ModelError as ModelError,
+    NotAvailableError as NotAvailableError,
+    TruthkitError as TruthkitError,
+)
+from truthkit.factcheck.checker import FactChecker as FactChecker
+from truthkit.hf.fast import fast_decoding as fast_decoding
+from truthkit.hf.growing_cache import GrowingCache as GrowingCache
+from truthkit.models.loading import load as load
+from truthkit.steering.extraction.extract import extract as extract
+from truthkit.steering.steer import Steering as Steering
+from truthkit.steering.vector import SteeringVector as SteeringVector
+
+__all__: list[str]
+__version__: str

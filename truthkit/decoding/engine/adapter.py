@@ -1,0 +1,160 @@
+"""A LoRA adapter as what it adds to the layers of a model: found in the model, in a PEFT folder or on the hub."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from truthkit.errors import ModelError, NotAvailableError
+from truthkit.models.adapter import adapter_settings, adapter_tensors
+from truthkit.models.checkpoint import adapter_source
+
+_LORA_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
+WAY_OUT = "Load it as a model of its own, amateur=tk.load(..., adapter=...), which costs a second forward."
+
+
+class LowRank(NamedTuple):
+    """One layer's update `x @ down.T @ up.T * scaling`; `down` (r, in), `up` (out, r)."""
+
+    module: nn.Module
+    down: torch.Tensor
+    up: torch.Tensor
+    scaling: float
+
+
+class Adapter:
+    """The updates of one LoRA adapter for one model.
+
+    Args:
+        model: the plain `PreTrainedModel` (what PEFT wrapped, where it is wrapped).
+        adapter: the name of an adapter loaded in `model`, a PEFT folder, or a hub id.
+
+    Raises:
+        NotAvailableError: no such adapter.
+        ModelError: the adapter is not plain LoRA on linear layers of this model.
+    """
+
+    def __init__(self, model: Any, adapter: str):
+        self.name = adapter
+        self.holders = tuple(_layers_holding(model, adapter))
+        """The PEFT layers that hold it, where it is loaded in the model."""
+        if adapter in (loaded := getattr(model, "peft_config", {})):
+            _check_plain_lora(loaded[adapter].to_dict(), adapter)
+        found = _updates_in_model(self.holders, adapter) if self.holders else _updates_on_disk(model, adapter)
+        self.updates = tuple(found)
+
+    @property
+    def active(self) -> bool:
+        """Whether the adapter is on in the model's own forward, outside of a decoder."""
+        return any(not layer.disable_adapters and self.name in layer.active_adapters for layer in self.holders)
+
+    @property
+    def modules(self) -> set[nn.Module]:
+        """The layers it adapts."""
+        return {update.module for update in self.updates}
+
+
+def _layers_holding(model: Any, name: str) -> list[Any]:
+    """The PEFT tuner layers of `model` that hold an adapter called `name`."""
+    return [
+        module
+        for module in model.modules()
+        if name in getattr(module, "lora_A", {}) or name in getattr(module, "lora_embedding_A", {})
+    ]
+
+
+_BEYOND_LORA = (
+    "use_dora",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "lora_bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "layer_replication",
+)
+_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def _check_plain_lora(config: dict[str, Any], adapter: str) -> None:
+    """Raise unless a PEFT configuration says no more than `W x + B A x * scaling`."""
+    found = [f"peft_type={config.get('peft_type')!s}"] if config.get("peft_type") != "LORA" else []
+    found += [f"{name}={config[name]}" for name in _BEYOND_LORA if config.get(name)]
+    found += [f"bias={config['bias']}"] if config.get("bias", "none") != "none" else []
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_THE_BASE):
+        found.append(f"init_lora_weights={start}, which changes the base weights")
+    if found:
+        raise ModelError(
+            f"adapter {adapter!r} has {', '.join(found)}; only plain LoRA can be switched per row. {WAY_OUT}"
+        )
+
+
+def _updates_in_model(layers: Sequence[Any], name: str) -> list[LowRank]:
+    updates = []
+    for layer in layers:
+        if layer.merged:
+            raise ModelError(f"adapter {name!r} is merged into the weights; call unmerge_adapter() first.")
+        if name in getattr(layer, "lora_variant", {}):
+            raise ModelError(f"adapter {name!r} is a LoRA variant ({layer.lora_variant[name]}). {WAY_OUT}")
+        if name not in layer.lora_A or _features(layer.get_base_layer()) is None:
+            raise ModelError(f"adapter {name!r} adapts a layer that is not linear: {layer.get_base_layer()}. {WAY_OUT}")
+        updates.append(LowRank(layer, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]))
+    return updates
+
+
+def _features(module: nn.Module) -> tuple[int, int] | None:
+    """Input and output features of a linear layer (a quantised one or GPT-2's `Conv1D` too); None for all else."""
+    for names in (("in_features", "out_features"), ("nx", "nf")):
+        if all(isinstance(getattr(module, name, None), int) for name in names):
+            return getattr(module, names[0]), getattr(module, names[1])
+    return None
+
+
+def _matching(pattern_table: dict[str, Any], module: str, default: Any) -> Any:
+    for pattern, value in pattern_table.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
+    source = adapter_source(adapter, "amateur")
+    folder, config = source.path, adapter_settings(source)
+    _check_plain_lora(config, adapter)
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise NotAvailableError(
+            f"adapter {adapter!r} has no adapter_model.safetensors; save it again with safetensors."
+        )
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in adapter_tensors(source).items():
+        if not (match := _LORA_KEY.match(key)):
+            raise ModelError(f"adapter {adapter!r} trains {key!r}, which is not a LoRA weight. {WAY_OUT}")
+        sides.setdefault(match["module"], {})[match["side"]] = tensor
+
+    modules = dict(model.named_modules())
+    updates = []
+    for name, pair in sides.items():
+        module = modules.get(name.removesuffix(".base_layer"))
+        if module is None or pair.keys() != {"A", "B"}:
+            raise ModelError(f"adapter {adapter!r} adapts {name!r}, which {type(model).__name__} does not have.")
+        if pair["A"].dim() != 2 or (features := _features(module)) is None:
+            raise ModelError(f"adapter {adapter!r} adapts {name!r}, which is not a linear layer. {WAY_OUT}")
+        if (found := (pair["A"].shape[1], pair["B"].shape[0])) != features:
+            raise ModelError(
+                f"adapter {adapter!r} was trained for another model: {name!r} maps {found[0]} to {found[1]} features "
+                f"there, {features[0]} to {features[1]} here."
+            )
+        rank = pair["A"].shape[0]
+        alpha = _matching(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
+        scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        weight = next(module.parameters())
+        dtype = weight.dtype if weight.dtype.is_floating_point else model.dtype
+        down, up = (pair[side].to(weight.device, dtype) for side in "AB")
+        updates.append(LowRank(module, down, up, scaling))
+    return updates

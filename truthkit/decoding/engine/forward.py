@@ -1,0 +1,185 @@
+"""The pair of hooks around a forward: B rows become n·B before it, and n·B logits the B combined ones behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from truthkit.decoding.engine.arithmetic import plausible
+from truthkit.decoding.engine.image_inputs import ImageInputs, take_image_inputs
+from truthkit.decoding.engine.loop import Loop
+from truthkit.decoding.engine.shared_cache import is_static, static_length
+from truthkit.decoding.engine.short_views import ShortViews, read_short
+from truthkit.decoding.engine.view import ViewLogits
+from truthkit.errors import ArgumentError, ModelError
+
+Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
+"""Called after every forward with the views (main first) and the combined logits (batch, positions, vocabulary)."""
+
+_BIAS_FROM_MASK = {"bloom", "falcon"}
+"""Model types that make ALiBi's bias from the mask, which must then be as long as a static cache."""
+
+
+class ForwardPair:
+    """A pre-hook, `widen`, and a hook, `narrow`, for the model of `loop`.
+
+    Args:
+        loop: the views.
+        observers: called after every forward.
+    """
+
+    def __init__(self, loop: Loop, observers: Sequence[Observer]):
+        self._loop, self._observers = loop, observers
+        self._call: dict[str, Any] = {}
+        self._short: ShortViews | None = None
+
+    def widen(
+        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]] | None:
+        """The forward's arguments for the rows of all views."""
+        loop, main = self._loop, self._loop.main
+        if loop.inert:
+            return None
+        kwargs = {**dict(zip(main.group.parameters, args, strict=False)), **kwargs}
+        if kwargs.get("labels") is not None:
+            raise ArgumentError(f"labels cannot be given under {loop.name}: its logits are for decoding, not loss.")
+        if "past_key_values" in kwargs:
+            kwargs["cache"] = kwargs.pop("past_key_values")
+        cache = kwargs.get("cache")
+        ids = kwargs["input_ids"] if kwargs.get("input_ids") is not None else self._token_ids(kwargs["inputs_embeds"])
+        inputs: ImageInputs = {} if loop.generating else take_image_inputs(loop.model, kwargs)
+        past = self._start(cache, ids, kwargs, inputs)
+        kwargs = {name: value for name, value in kwargs.items() if name not in inputs}
+        keep = kwargs.get("logits_to_keep", 0) if main.group.takes_logits_to_keep else 0
+        self._call = {
+            "past": past,
+            "positions": len(keep) if isinstance(keep, torch.Tensor) else keep or ids.shape[1],
+            **{name: kwargs.get(name) for name in ("attention_mask", "position_ids")},
+            "input_ids": ids,
+            "width": ids.shape[1],
+            "keep": keep if isinstance(keep, torch.Tensor) or keep else ids.shape[1],
+            "as_tuple": not kwargs.get("return_dict", loop.model.config.return_dict),
+        }
+        wide = main.widen(kwargs, past)
+        if (
+            loop.model.config.model_type in _BIAS_FROM_MASK
+            and cache is not None
+            and is_static(cache)
+            and wide["attention_mask"] is not None
+        ):
+            room = static_length(cache) - wide["attention_mask"].shape[1]
+            wide["attention_mask"] = torch.nn.functional.pad(wide["attention_mask"], (0, max(room, 0)))
+        if isinstance(keep, torch.Tensor) and past == 0:
+            wide["logits_to_keep"] = keep = keep + main.prompt.extra
+        self._short = None
+        if past == 0 and loop.generating:
+            wide, self._short = read_short(main, wide, cache, loop.forward_plainly)
+        main.aim(len(ids), keep)
+        loop.past = past + ids.shape[1]
+        return (), {**wide, "return_dict": True}
+
+    def _token_ids(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """The prompt's tokens where `generate` was given them beside the embeddings, else the embeddings."""
+        if (ids := self._loop.ids) is None:
+            return embeddings
+        return ids.repeat_interleave(len(embeddings) // len(ids), dim=0)
+
+    def _start(self, cache: Any, ids: torch.Tensor, kwargs: dict[str, Any], inputs: ImageInputs) -> int:
+        """Begin anew where this forward reads prompts; how many main tokens the cache holds."""
+        loop, main, model = self._loop, self._loop.main, self._loop.model
+        mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        held = loop.held(cache)
+        going_on = loop.generating or (cache is not None and cache is loop.cache and held)
+        if main.laid_out and going_on:
+            prompt = main.prompt
+            if not held and ids.shape[1] < prompt.length and main.rows > 1:
+                raise ModelError(
+                    f"{type(model).__name__} keeps its state outside of generate's cache, where it cannot follow "
+                    "several views; pass use_cache=False to generate."
+                )
+            return max(held - prompt.extra, 0) if held else 0
+        if held and (main.rows > 1 or loop.companions):
+            raise ArgumentError(
+                f"the cache given to {loop.name} already holds {held} tokens that its views have not seen; start "
+                "without a cache and pass the whole prompt."
+            )
+        if not loop.generating or not main.images.ready:
+            loop.forget()
+        if inputs:
+            loop.encode(inputs, ids, mask)
+        elif main.images.changed and not main.images.ready:
+            raise ArgumentError(
+                f"{loop.name} compares images, but this forward of {type(model).__name__} was given no pixel_values; "
+                "pass them with the prompt, or call model.generate."
+            )
+        if held:
+            mask = mask if mask is not None else ids.new_ones(len(ids), held + ids.shape[1])
+            main.begin(mask, mask)
+        else:
+            if loop.generating:  # behind the prompt there can be drafted tokens already
+                ids, mask = ids[:, : loop.length], mask if mask is None else mask[:, : loop.length]
+            main.begin(ids, mask, positions, gaps=loop.generating)
+        for companion in loop.companions:
+            if ids.dim() != 2:
+                raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
+            companion.group.begin(ids, mask, gaps=loop.generating)
+        if cache is not None:
+            loop.adopt(cache)
+        return held
+
+    def narrow(self, _module: torch.nn.Module, _args: Any, _kwargs: dict[str, Any], outputs: Any) -> Any:
+        """The forward's outputs, of the main view's rows and with the combined logits."""
+        loop, main, call = self._loop, self._loop.main, self._call
+        if loop.inert:
+            return None
+        main.aim(0, 0)
+        call["use_cache"] = outputs.get("cache") is not None
+        if loop.cache is None and outputs.get("cache") is not None:
+            loop.adopt(outputs.cache)
+        if self._short is not None:
+            self._short.join(outputs, loop.cache, main.rows, call["positions"])
+            self._short = None
+        step = call["past"] + call["width"] - call["positions"] + 1 - main.prompt.answer_start
+        own = iter(main.split(outputs.logits, call["positions"], step))
+        others = iter(self._companion_logits(call))
+        views = [next(own) if view.model is None else next(others) for view in loop.method.views]
+        combined = plausible(loop.method.combine(*views), views[0].logits, loop.beta)
+        loop.nan.look(combined)
+        outputs.logits = combined
+        self._narrow_states(outputs, call)
+        for observer in self._observers:
+            observer(views, combined)
+        return outputs.to_tuple() if call["as_tuple"] else outputs
+
+    def _companion_logits(self, call: dict[str, Any]) -> list[ViewLogits]:
+        if not self._loop.companions:
+            return []
+        positions, mask = call["position_ids"], call["attention_mask"]
+        if positions is not None and positions.dim() == 2:
+            positions = positions.expand(len(call["input_ids"]), -1)
+        elif positions is None and mask is not None:  # the main model takes none, the other one may
+            positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -call["width"] :]
+        logits = []
+        for companion in self._loop.companions:
+            logits += companion.forward(
+                call["input_ids"],
+                mask,
+                positions,
+                past=call["past"],
+                keep=call["keep"],
+                use_cache=call["use_cache"],
+            )
+        return logits
+
+    def _narrow_states(self, outputs: Any, call: dict[str, Any]) -> None:
+        main, width = self._loop.main, call["width"]
+        if main.rows == 1:
+            return
+        if states := outputs.get("hidden_states"):
+            outputs.hidden_states = tuple(state[: main.prompt.batch, -width:] for state in states)
+        if maps := outputs.get("attentions"):
+            outputs.attentions = tuple(
+                one if one is None else one[: main.prompt.batch, :, -width:, main.prompt.extra :] for one in maps
+            )

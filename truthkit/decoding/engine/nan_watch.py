@@ -1,0 +1,41 @@
+"""NaN logits, found where they arise without holding up the device."""
+
+from __future__ import annotations
+
+import torch
+
+from truthkit.errors import ModelError
+
+
+class NanWatch:
+    """Looks at every forward's scores.
+
+    Args:
+        decoder: the name of the method.
+        model: the plain model.
+    """
+
+    def __init__(self, decoder: str, model: torch.nn.Module):
+        self._decoder, self._model = decoder, model
+        self._found: torch.Tensor | None = None
+
+    def forget(self) -> None:
+        """Nothing was found."""
+        self._found = None
+
+    def look(self, scores: torch.Tensor) -> None:
+        """At scores of shape (batch, positions, vocabulary); on a CPU NaN raises at once."""
+        found = scores.amax(dim=-1).isnan().any()
+        self._found = found if self._found is None else self._found | found
+        if found.device.type == "cpu":  # elsewhere one look at the end, not a synchronisation per token
+            self.raise_if_found()
+
+    def raise_if_found(self) -> None:
+        """Raises:
+        ModelError: there was NaN.
+        """
+        if self._found is not None and bool(self._found):
+            raise ModelError(
+                f"{self._decoder} met NaN logits from {type(self._model).__name__} in {self._model.dtype}. Check the "
+                "model's weights, or load it in another dtype (dtype=torch.float32 or torch.bfloat16)."
+            )

@@ -1,0 +1,111 @@
+"""One attachment of a decoder to its model: what is put on the model, and all that is known of the prompts under it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from truthkit.decoding.engine.forward import ForwardPair, Observer
+from truthkit.decoding.engine.generate_calls import encoding_images, guarded
+from truthkit.decoding.engine.loop import Loop, Method
+from truthkit.decoding.engine.source import Notes
+from truthkit.hf.wrapping import refuse_continuous_batching, replaced_method, sole_owner, uncompiled
+
+if TYPE_CHECKING:
+    import torch
+    from transformers.cache_utils import Cache
+
+    from truthkit.hf.branches import BranchedCache
+
+
+class Session:
+    """What `with decoder as session:` gives, from entering the block to leaving it; it belongs to one thread.
+
+    What the method noted about the last prompt is among its attributes, also afterwards: RITUAL's `chosen`.
+
+    Attributes:
+        decoder: the method.
+        observers: called after every forward.
+    """
+
+    def __init__(self, decoder: Method):
+        self.decoder = decoder
+        self.observers: list[Observer] = []
+        self._loop = Loop(decoder)
+        self._stack = ExitStack()
+
+    def open(self) -> None:
+        """Attach it.
+
+        Raises:
+            AttachError: the model runs under a decoder already.
+        """
+        model, loop, forwards = self.decoder.model, self._loop, ForwardPair(self._loop, self.observers)
+        with ExitStack() as stack:
+            stack.enter_context(sole_owner(model, loop.name))
+            loop.main.attach(stack)
+            stack.callback(model.register_forward_pre_hook(forwards.widen, with_kwargs=True).remove)
+            stack.callback(model.register_forward_hook(forwards.narrow, with_kwargs=True).remove)
+            stack.enter_context(replaced_method(model, "generate", functools.partial(guarded, loop)))
+            stack.enter_context(
+                replaced_method(self.decoder.front, "generate", functools.partial(encoding_images, loop))
+            )
+            stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching))
+            stack.enter_context(uncompiled(model, self.decoder.compiled))
+            stack.callback(loop.forget)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Take it off again."""
+        self._stack.close()
+
+    @property
+    def notes(self) -> Notes:
+        """What the method noted about the last prompt."""
+        return self._loop.main.images.notes
+
+    def __getattr__(self, name: str) -> Any:
+        notes = {} if name.startswith("_") else self.notes
+        if name not in notes:
+            raise AttributeError(f"this session of {type(self.decoder).__name__} has no {name!r}, nor a note of it.")
+        return notes[name]
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether forwards that go on from a cache may be trees (`truthkit.hf.trees`)."""
+        return all(group.takes_trees for group in self.decoder.groups)
+
+    @property
+    def takes_branches(self) -> bool:
+        """Whether `branched` serves: in the models of all views (`truthkit.hf.branches`)."""
+        return all(group.takes_branches for group in self.decoder.groups)
+
+    def branched(
+        self, cache: Cache, index: torch.Tensor, *, keep: bool = False
+    ) -> AbstractContextManager[BranchedCache]:
+        """Let new rows go on from rows that were read into `cache`; afterwards everything is as before.
+
+        What is yielded goes into the forwards as their `cache`, or, kept, into one call of `generate` (greedy search or
+        sampling, with the whole prompts; no view's part of them in `cache` may be longer than the main one's columns).
+        Only where `takes_branches`.
+
+        Args:
+            cache: of this session.
+            index: for each new row the row that it goes on from, shape (rows,), int64.
+            keep: let the new rows' tokens stay, to go on from them; else every forward begins at `cache`.
+
+        Raises:
+            ArgumentError: on entry, if `cache` is another one.
+        """
+        return self._loop.branched(cache, index, keep=keep)
+
+    @contextmanager
+    def unconstrained(self) -> Iterator[None]:
+        """Leave the plausibility constraint out in this block."""
+        before, self._loop.beta = self._loop.beta, 0.0
+        try:
+            yield
+        finally:
+            self._loop.beta = before

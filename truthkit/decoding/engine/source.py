@@ -1,0 +1,116 @@
+"""A prompt as a method sees it that changes its images: what it may look at, ask the model, and note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from truthkit.decoding.engine.image_inputs import ImageInputs, encoded_already, token_types
+from truthkit.hf.wrapping import language_half
+from truthkit.text.tokens import padded
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
+    from truthkit.hf.wrapping import GenerativeModel
+
+Plainly = Callable[[], AbstractContextManager[None]]
+"""Makes a block in which the model runs without views."""
+
+Notes = dict[str, Any]
+"""What a method noted about the last prompt, by name."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was read of prompts for questions about them.
+
+    Attributes:
+        cache: of the model itself.
+        length: columns of the prompts.
+        behind: how many of them are not in the cache: they come behind the question, or were not asked.
+    """
+
+    cache: Cache
+    length: int
+    behind: int
+
+
+@dataclass
+class Source:
+    """A batch as its image views see it, before the model runs.
+
+    Attributes:
+        inputs: the main view's image inputs.
+        prompts: the unpadded token ids of every prompt.
+        model: the model with the vision tower.
+        encode: the vision tower and projector; returns what `get_image_features` does.
+        plainly: see `Plainly`.
+        notes: what the method wants to be known about this prompt; attributes of its session, in the end.
+        seen: what `output` returned.
+        asked: what was read for the last question.
+    """
+
+    inputs: ImageInputs
+    prompts: list[list[int]]
+    model: GenerativeModel
+    encode: Callable[[ImageInputs], Any]
+    plainly: Plainly = nullcontext
+    notes: Notes = field(default_factory=dict)
+    seen: Any = None
+    asked: Asked | None = None
+
+    def output(self) -> Any:
+        """What the encoder makes of the main view's images; it runs for them once."""
+        if self.seen is None:
+            self.seen = self.encode(self.inputs)
+        return self.seen
+
+    def ask(self, questions: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+        """What the model itself replies to each question about its prompt's images, by greedy search.
+
+        Where all questions begin as their prompts do, the answer goes on from what was read for them.
+
+        Args:
+            questions: token ids, one question per prompt, with the prompt's image placeholders in it.
+            new_tokens: at most so many in a reply.
+        """
+        ids, mask = (tensor.to(self.model.device) for tensor in padded(questions))
+        features, width = self.output(), ids.shape[1]
+        call: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": new_tokens}
+        call |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+        call |= {"return_dict_in_generate": True, "cache_implementation": "dynamic"}
+        call |= token_types(self.model, ids, width)
+        with ExitStack() as stack:
+            stack.enter_context(self.plainly())
+            if language_half(self.model) is self.model:
+                grids = self.inputs.get("image_grid_thw")
+                call |= {"mm_encoder_outputs": {"image": features}}
+                call |= {} if grids is None else {"image_grid_thw": grids}
+            else:
+                call |= self.inputs
+                stack.enter_context(encoded_already(self.model, features))
+            said: Any = self.model.generate(**call)
+        self.asked = _asked(said.cache, self.prompts, questions)
+        return said.sequences[:, width:].tolist()
+
+
+ImageRewrite = Callable[[Source], "ImageInputs | None"]
+"""Maps a batch to the image inputs of a view, of the same shapes as the main ones, or to None for no images."""
+
+
+def no_images(_source: Source) -> None:
+    """The `ImageRewrite` of a view without images; its prompt must have no placeholders."""
+
+
+def _asked(cache: Cache, prompts: Sequence[list[int]], questions: Sequence[Sequence[int]]) -> Asked | None:
+    """None unless all questions differ from their prompts alike, with a part of the prompt behind."""
+    forms = set()
+    for prompt, question in zip(prompts, questions, strict=True):
+        same = next((i for i, (a, b) in enumerate(zip(prompt, question, strict=False)) if a != b), len(prompt))
+        forms.add((len(prompt) - same, len(question) - len(prompt)))
+    if len(forms) > 1 or (behind := forms.pop()[0]) == 0:
+        return None
+    return Asked(cache, max(map(len, prompts)), behind)

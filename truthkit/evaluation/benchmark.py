@@ -1,0 +1,144 @@
+"""What a benchmark is to the command line, to reports and to the reference: one object that says all about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.options import Option, options_of
+from truthkit.evaluation.running.hub import HubData
+from truthkit.evaluation.running.task import Task
+
+if TYPE_CHECKING:
+    from truthkit.statistics.score import Score
+
+Lines = Sequence[Mapping[str, Any]]
+"""Lines of a run's `items.jsonl`."""
+
+Config = Mapping[str, Any]
+"""The `config` of a run's summary."""
+
+
+class Grid(NamedTuple):
+    """A small table of texts: its title, the heads of its columns, and its rows, each with a head in front."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a benchmark, or a family of them.
+
+    Attributes:
+        name: as in summaries; `*` in it stands for what a family's names differ in, as `f1_*`.
+        title: as its paper writes it, with `*` in a family's; the name with spaces by default.
+        better: 1 where more is, -1 where less is, 0 where neither is.
+        share: from 0 to 1, shown in percent.
+        unit: of what is no share, as "words"; a number without one has none.
+        digits: decimals that a report shows, of a share those of the percentage.
+        field: of an item's line, whose mean the metric is, where that has another name.
+    """
+
+    name: str
+    title: str = ""
+    better: int = 1
+    share: bool = True
+    unit: str = ""
+    digits: int = 1
+    field: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.title or spaced(self.name))
+
+    def member(self, name: str) -> Metric | None:
+        """The metric of that name, if it is this one or of this family."""
+        pattern = "(.+)".join(map(re.escape, self.name.split("*")))
+        if (found := re.fullmatch(pattern, name)) is None:
+            return None
+        return replace(self, name=name, title=self.title.replace("*", spaced("".join(found.groups()))))
+
+    @property
+    def arrow(self) -> str:
+        """A sign for the better direction; nothing where neither is."""
+        return {1: "↑", -1: "↓", 0: ""}[self.better]
+
+    @property
+    def reading(self) -> str:
+        """How its plain value is read: "share ↑", "words", "points ↑"."""
+        return " ".join(filter(None, ("share" if self.share else self.unit, self.arrow)))
+
+    def plain(self, value: float, *, sign: str = "") -> str:
+        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report."""
+        return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark, whole: what it asks, how answers are scored, and how its figures are to be read.
+
+    Attributes:
+        name: on the command line, and of its runs.
+        title: as its paper writes it.
+        task: from data and options to what is asked. Its first argument is the path of the data; its keyword arguments
+            are options of `truthkit eval`, their kinds and defaults from the signature, their help from the docstring.
+        metrics: declared once each, a single one before the family that it is also of.
+        hub: where its data is on the Hugging Face hub.
+        examples: commands to copy.
+        rescore: the score of some items of a finished run, from their lines and its config. None: the means of the
+            declared metrics, over the fields of those names.
+        score_files: scores answers that anyone's code wrote, from their path and that of the data, for `truthkit
+            score`; options, help and the description of the files as of `task`. Where the data has a default, it may
+            be left out.
+        parts: the same score of every category apart, for `truthkit score`.
+        outcomes: entries of a score's config that were found, not set.
+        remarks: what a run's config has to say beyond the table of metrics.
+
+    Raises:
+        ArgumentError: the name, a metric or an option can't be used; the message says which.
+    """
+
+    name: str
+    title: str
+    task: Callable[..., Task]
+    metrics: tuple[Metric, ...] = ()
+    hub: HubData | None = None
+    examples: tuple[str, ...] = ()
+    rescore: Callable[[Lines, Config], Score] | None = None
+    score_files: Callable[..., Score] | None = None
+    parts: Callable[[Score], Mapping[str, Score]] | None = None
+    outcomes: tuple[str, ...] = ()
+    remarks: Callable[[Config], Sequence[str | Grid]] | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise ArgumentError(f"a benchmark is named {self.name!r}; expected small letters, digits, - and _.")
+        names = [metric.name for metric in self.metrics]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ArgumentError(f"{self.name} declares the metric {twice[0]!r} twice.")
+        _ = self.options, self.file_options
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """Its options of `truthkit eval`."""
+        return options_of(self.task)
+
+    @cached_property
+    def file_options(self) -> dict[str, Option]:
+        """Its options of `truthkit score`."""
+        return options_of(self.score_files) if self.score_files else {}
+
+    def metric(self, name: str) -> Metric:
+        """What is declared of a metric; of one that isn't, no unit and no direction, three decimals."""
+        found = (declared.member(name) for declared in self.metrics)
+        return next(filter(None, found), Metric(name, better=0, share=False, digits=3))
+
+
+def spaced(name: str) -> str:
+    """A name in words."""
+    return name.replace("_", " ")
