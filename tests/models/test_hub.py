@@ -284,14 +284,15 @@ def test_an_adapter_that_runs_code(made: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_vectors_and_trainings_know_the_commit(hub: Hub, tmp_path: Path) -> None:
     from truthkit.training.chat import Example
-    from truthkit.training.lora import Settings, train
+    from truthkit.training.lora import train
+    from truthkit.training.settings import TrainingSettings
 
     model, tokenizer = tk.load("org/llama")
     pairs = [(f"{word} is good", f"{word} is bad") for word in ("ab", "cd", "ef", "gh")]
     vector = tk.extract(model, tokenizer, pairs, layers=[1], held_out=0)
     assert vector.provenance["model"]["commit"] == hub.commit("org/llama")
     examples = [Example("ab?", "cd")]
-    report = train(model, tokenizer, examples, tmp_path / "out", settings=Settings(steps=1, rank=1))
+    report = train(model, tokenizer, examples, tmp_path / "out", settings=TrainingSettings(steps=1, rank=1))
     assert report["model"]["commit"] == hub.commit("org/llama")
     assert hub.commit("org/llama") in (tmp_path / "out" / "README.md").read_text()
 
