@@ -169,7 +169,7 @@ def test_mutated_adapter_folders(folder: Path, tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_be(folder: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     """Both as the model's adapter and as an amateur's rows, where the latter reads the setting."""
-    from truthkit.decoding.engine.adapter_rows import AdapterRows
+    from truthkit.decoding.engine.adapter import Adapter
 
     wrapped(tiny("llama")).save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
@@ -178,13 +178,13 @@ def test_settings_that_cannot_be(folder: Path, tmp_path: Path, settings: dict[st
         tk.load(folder, adapter=tmp_path)
     if "alpha" in message or "peft_type" in message:
         with pytest.raises(tk.ModelError, match=message):
-            AdapterRows(tiny("llama"), str(tmp_path))
+            Adapter(tiny("llama"), str(tmp_path))
 
 
 def test_junk_as_an_amateurs_weights(tmp_path: Path) -> None:
-    from truthkit.decoding.engine.adapter_rows import AdapterRows
+    from truthkit.decoding.engine.adapter import Adapter
 
     wrapped(tiny("llama")).save_pretrained(tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"junk" * 9)
     with pytest.raises(tk.NotAvailableError, match=rf"is damaged .*: delete {tmp_path}"):
-        AdapterRows(tiny("llama"), str(tmp_path))
+        Adapter(tiny("llama"), str(tmp_path))
