@@ -159,3 +159,16 @@ def test_public_examples_use_public_names() -> None:
 def test_the_first_examples_run(page: str) -> None:
     for code in blocks(ROOT / "docs" / f"{page}.md", "python"):
         exec(compile(code, f"{page}.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_block_prints_what_it_says(page: str, smollm2: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the model alone gives the wrong answer that the page says it gives."""
+    model, tokenizer = smollm2
+    code = blocks(ROOT / page, "python")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, page, "exec"), names)
+    assert capsys.readouterr().out == code.rpartition("  # ")[2].strip() + "\n"
+    alone = model.generate(**names["inputs"], max_new_tokens=20, do_sample=False)
+    assert "Sydney" in tokenizer.decode(alone[0])
+    assert "it says Sydney" in (ROOT / page).read_text(encoding="utf-8")
