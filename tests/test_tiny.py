@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
+from tests.each import each
 from tests.tiny import ALIBI, FAMILIES, PAD, VOCAB, padded_batch, tiny
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each("family", FAMILIES)
 def test_greedy_output_is_varied_and_does_not_depend_on_padding(family: str) -> None:
     """Oracle: each row alone, without padding and without a cache, one whole forward for each token."""
     model = tiny(family)
@@ -25,7 +25,7 @@ def test_greedy_output_is_varied_and_does_not_depend_on_padding(family: str) -> 
         assert len(set(row.tolist())) >= 4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each("family", FAMILIES)
 def test_logits_have_something_to_choose_from(family: str) -> None:
     """They depend on the first token, and are neither uniform nor a single certain token."""
     model, ids = tiny(family), torch.arange(2, 12)[None]

@@ -151,7 +151,7 @@ class TestCommand:
         [
             (["--texts", "none.txt"], "none.txt"),
             (["--texts", "empty.txt"], "holds no texts; write one per line"),
-            (["--plot", "x.gif"], "--plot is 'x.gif'; plots are written as .png, .svg, .pdf"),
+            (["--plot", "x.gif"], "--plot is 'x.gif'; expected .png, .svg or .pdf in a folder that exists"),
             (["--limit", "0"], "--limit is 0; expected at least 1"),
             (["--layers", "7"], "layers contains 7"),
         ],

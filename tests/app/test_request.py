@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.app.conftest import asking
+from tests.each import each
 from truthkit.app.request import MAX_CARDS, Steer, read_request
 from truthkit.errors import ArgumentError
 
@@ -43,7 +44,7 @@ def test_a_whole_request() -> None:
     assert both.spec().name == "ritual+vcd"
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "message"),
     [
         ({"prompt": 3}, "prompt is 3; expected text."),

@@ -9,6 +9,7 @@ import torch
 
 import truthkit as tk
 from tests.decoding.oracle import apc, js_divergence
+from tests.each import each
 from truthkit.decoding.engine.arithmetic import (
     check_finite,
     jensen_shannon,
@@ -27,7 +28,7 @@ def main() -> torch.Tensor:
 
 
 class TestPlausible:
-    @pytest.mark.parametrize("beta", [0.01, 0.1, 0.5, 1.0])
+    @each("beta", [0.01, 0.1, 0.5, 1.0])
     def test_definition(self, main: torch.Tensor, beta: float) -> None:
         scores = torch.randn(SHAPE)
         got = plausible(scores, main, beta)
@@ -93,16 +94,16 @@ class TestDivergence:
 
 
 class TestChecks:
-    @pytest.mark.parametrize("beta", [0, 0.1, 1])
+    @each("beta", [0, 0.1, 1])
     def test_beta(self, beta: float) -> None:
         assert check_beta(beta) == beta
 
-    @pytest.mark.parametrize("beta", [-0.1, 1.1, math.nan, math.inf])
+    @each("beta", [-0.1, 1.1, math.nan, math.inf])
     def test_bad_beta(self, beta: float) -> None:
         with pytest.raises(tk.ArgumentError, match="beta is"):
             check_beta(beta)
 
-    @pytest.mark.parametrize("value", [math.nan, math.inf, "1", None, True])
+    @each("value", [math.nan, math.inf, "1", None, True])
     def test_bad_number(self, value: object) -> None:
         with pytest.raises(tk.ArgumentError, match=r"lam is .*expected a finite number"):
             check_finite("lam", value)  # type: ignore[arg-type]

@@ -67,14 +67,14 @@ class TestArguments:
             (
                 lambda b: tk.ICD(b.model, amateur="./nowhere"),
                 tk.NotAvailableError,
-                r"'\./nowhere' is neither an adapter",
+                r"'\./nowhere' is neither a folder here nor a hub id.*Leave amateur out for the prompt-only amateur",
             ),
             (
                 lambda b: tk.ICD(b.model, amateur="no/such"),
                 tk.NotAvailableError,
-                "neither an adapter loaded in this model",
+                "'no/such' is neither a folder here nor to be had.*Nor is it an adapter loaded in this model",
             ),
-            (lambda b: tk.ICD(b.model, amateur="."), tk.NotAvailableError, "no adapter_config.json"),
+            (lambda b: tk.ICD(b.model, amateur="."), tk.NotAvailableError, "without adapter_config.json"),
             (
                 lambda b: tk.ICD(b.model, amateur=tiny("llama", vocab_size=130)),
                 tk.ModelError,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from tests.test_package import imported_after
 from truthkit.decoding.catalog import DecoderInfo, catalog
 from truthkit.decoding.described import Described, described, described_class
@@ -36,7 +37,7 @@ def test_every_method_is_found_by_its_file() -> None:
     assert without <= {"truthkit.decoding.methods.amateur"}
 
 
-@pytest.mark.parametrize("name", decoders())
+@each("name", decoders())
 def test_the_source_says_what_the_class_does(name: str) -> None:
     """The oracle: the imported class, its signature evaluated by Python."""
     read, of_class = decoders()[name], described_class(decoder_class(name))
@@ -49,7 +50,7 @@ def test_the_source_says_what_the_class_does(name: str) -> None:
         assert kinds(parameter.annotation) == kinds(of_class.parameters[key].annotation)
 
 
-@pytest.mark.parametrize("decoder", catalog(), ids=lambda decoder: decoder.name)
+@each("decoder", catalog())
 def test_defaults_are_those_of_the_signature(decoder: DecoderInfo) -> None:
     assert decoder.summary.endswith(".")
     for option in decoder.options:
@@ -154,7 +155,7 @@ def test_a_class_is_read_without_being_run(package: str) -> None:
     assert (other.name, other.combines, other.sees_images, other.parameters) == ("other", True, False, {})
 
 
-@pytest.mark.parametrize(
+@each(
     ("place", "error", "message"),
     [
         ("decoder:Nameless", ArgumentError, "states no name"),

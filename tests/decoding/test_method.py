@@ -15,6 +15,7 @@ import truthkit as tk
 from tests.decoding.cases import CASES, Bench, tiny_bench
 from tests.decoding.image_cases import Bench as ImageBench
 from tests.decoding.image_cases import image_bench
+from tests.each import each
 from tests.tiny import tiny
 from tests.tiny_vlm import picture, tiny_vlm
 from truthkit.decoding.discovery import decoder_class, decoders
@@ -238,7 +239,7 @@ class TestNames:
 PROCESSORS = sorted(name for name in tk.__all__ if name.endswith("LogitsProcessor"))
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
+@each("name", PROCESSORS)
 def test_signature_of_every_processor(name: str, images: ImageBench) -> None:
     """What a signature asks for is enough, and everything that it names is taken."""
     tiny_model = tiny_vlm("llava")
@@ -267,7 +268,7 @@ def test_signature_of_every_processor(name: str, images: ImageBench) -> None:
     assert names == ([] if name == "TogetherLogitsProcessor" else ["model", "processor"])
 
 
-@pytest.mark.parametrize("name", decoders())
+@each("name", decoders())
 def test_places_of_every_decoder(name: str) -> None:
     """Model and processor by place, everything else by name."""
     kinds = {key: one.kind for key, one in inspect.signature(decoder_class(name)).parameters.items()}

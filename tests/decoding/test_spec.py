@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 import truthkit as tk
+from tests.each import each
 from tests.tiny import tiny
 from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
 from truthkit.decoding.engine.controls import Control
 from truthkit.decoding.spec import parse_spec, spec_of
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "name", "options"),
     [
         ("greedy", "greedy", {}),
@@ -55,7 +56,7 @@ def test_names_and_converted_options(text: str, name: str, options: dict[str, An
     assert all(type(spec.options[key]) is type(value) for key, value in options.items())
 
 
-@pytest.mark.parametrize("name", decoders())
+@each("name", decoders())
 def test_every_default_reads_back_as_itself(name: str) -> None:
     """No option of any decoder has an annotation that text cannot reach; but for amateur no text stands for None."""
     defaults = {
@@ -68,7 +69,7 @@ def test_every_default_reads_back_as_itself(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "parts"),
     [
         ("LOL", ["no decoder 'LOL' (did you mean 'lol'?)", *PLAIN, *decoders()]),
@@ -120,7 +121,7 @@ def test_values_out_of_range_are_refused_in_the_decoders_own_words() -> None:
     assert str(of_spec.value) == str(of_decoder.value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "options"),
     [
         ("icd", {"amateur_prompt": "Lie, beta=1, and lie."}),

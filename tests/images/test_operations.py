@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.each import each
 from truthkit.images import operations
 
 
@@ -27,13 +28,13 @@ def array(image: Image.Image) -> NDArray[np.int64]:
     return np.asarray(image).astype(np.int64)
 
 
-@pytest.mark.parametrize(("angle", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3), (-180, 2)])
+@each(("angle", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3), (-180, 2)])
 def test_quarter_turns(angle: float, turns: int) -> None:
     image = picture(20, 20)
     assert np.array_equal(array(operations.rotate(image, angle)), np.rot90(array(image), turns))
 
 
-@pytest.mark.parametrize("angle", [37.3, -112.9, 179.2])
+@each("angle", [37.3, -112.9, 179.2])
 def test_rotation_is_counter_clockwise_nearest_and_black_outside(angle: float) -> None:
     image = picture(41, 30)
     pixels, expected = array(image), np.zeros((30, 41, 3), dtype=np.int64)
@@ -60,7 +61,7 @@ def grey(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
     return (pixels @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.25, 1.0, 1.5, 2.0])
+@each("factor", [0.0, 0.25, 1.0, 1.5, 2.0])
 def test_brightness_contrast_and_saturation(factor: float) -> None:
     image = picture(33, 17)
     pixels = array(image)
@@ -84,7 +85,7 @@ def test_hand_computed_colours() -> None:
     assert operations.adjust_contrast(pixel, 0.5).getpixel((0, 0)) == (161, 111, 81)
 
 
-@pytest.mark.parametrize(
+@each(
     ("shift", "colour"),
     # A third of 255 steps forwards is exactly green; as far backwards, in a circle of 256, is a little past blue.
     [(0, (255, 0, 0)), (1 / 3, (0, 255, 0)), (-1 / 3, (6, 0, 255)), (0.5, (0, 255, 252))],
@@ -94,7 +95,7 @@ def test_hue_of_red(shift: float, colour: tuple[int, int, int]) -> None:
     assert operations.adjust_hue(Image.new("RGB", (1, 1), (90, 90, 90)), shift).getpixel((0, 0)) == (90, 90, 90)
 
 
-@pytest.mark.parametrize("shift", [-0.5, -0.31, -0.001, 0.123, 0.5])
+@each("shift", [-0.5, -0.31, -0.001, 0.123, 0.5])
 def test_hue_in_general(shift: float) -> None:
     image = picture(12, 9)
     found = array(operations.adjust_hue(image, shift)).reshape(-1, 3)
@@ -113,7 +114,7 @@ def mirrored(place: int, length: int) -> int:
     return min(place, 2 * length - 2 - place)
 
 
-@pytest.mark.parametrize(("width", "height"), [(21, 16), (13, 7), (6, 5), (3, 1), (1, 1), (2, 140)])
+@each(("width", "height"), [(21, 16), (13, 7), (6, 5), (3, 1), (1, 1), (2, 140)])
 def test_blur_is_a_two_dimensional_convolution(width: int, height: int) -> None:
     sigma, image = 1.7, picture(width, height)
     pixels = array(image)
@@ -153,7 +154,7 @@ def triangle_resized(pixels: NDArray[np.int64], length: int) -> NDArray[np.float
     return np.array(rows)
 
 
-@pytest.mark.parametrize("size", [(30, 24), (9, 31), (1, 1)])
+@each("size", [(30, 24), (9, 31), (1, 1)])
 def test_resized_crop(size: operations.Size) -> None:
     image = picture(40, 30)
     inside = array(image)[3:23, 5:32]
@@ -191,7 +192,7 @@ def test_boxes_stay_in_bounds_and_have_the_published_distribution() -> None:
     assert np.mean(left[room] / (width - across[room])) == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize(
+@each(
     ("size", "box"),
     [
         ((1000, 10), (493, 0, 506, 10)),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.each import each
 from tests.images.test_operations import picture
 from truthkit.errors import ArgumentError
 from truthkit.images.reading import read_image, rgb
@@ -36,7 +37,7 @@ def test_path_bytes_and_image_are_the_same(tmp_path: Path) -> None:
     opened.close()
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@each("orientation", range(1, 9))
 def test_exif_orientation(orientation: int) -> None:
     """The table of the EXIF standard, over arrays."""
     image = picture(9, 5)
@@ -222,7 +223,7 @@ def test_what_is_not_an_image(tmp_path: Path) -> None:
         read_image(bad)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+@each("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
 def test_files_cut_short(file_format: str, tmp_path: Path) -> None:
     file = encoded(picture(60, 50), file_format)
     path = tmp_path / "cut"
@@ -231,7 +232,7 @@ def test_files_cut_short(file_format: str, tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+@each("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
 def test_damage_is_an_image_or_an_argument_error(file_format: str) -> None:
     file, rng = encoded(picture(40, 30), file_format), random.Random(0)
     errors = 0

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.each import each
 from tests.images.test_operations import picture
 from truthkit.errors import ArgumentError
 from truthkit.images import operations
@@ -85,7 +86,7 @@ def test_crop_resizes_to_the_processor_or_to_the_image() -> None:
     assert found == operations.resized_crop(image, operations.draw_box((40, 30), rng), (24, 24))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_the_image_stays_and_the_size_is_kept(name: str) -> None:
     for shape in ((1, 1), (1, 50), (50, 1), (37, 20)):
         image = picture(*shape)
@@ -96,7 +97,7 @@ def test_the_image_stays_and_the_size_is_kept(name: str) -> None:
         assert found is not image
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_seed_settles_everything(name: str) -> None:
     image = picture(40, 30)
     random.seed(1)
@@ -185,7 +186,7 @@ def test_a_function_of_your_own() -> None:
     assert transformed(image.convert("RGBA"), negative, seed=0)[0] == found
 
 
-@pytest.mark.parametrize(
+@each(
     ("function", "message"),
     [
         (lambda image: image.convert("L"), "an image of mode 'L'; expected an RGB Pillow image of 6 x 4 pixels"),
@@ -200,7 +201,7 @@ def test_what_a_function_returns_is_checked(function: Any, message: str) -> None
         transformed(picture(6, 4), function, seed=0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("transform", "message"),
     [
         ("horizontal-flip", "no transform 'horizontal-flip' .did you mean 'horizontal_flip'"),

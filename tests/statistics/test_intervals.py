@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import truthkit as tk
+from tests.each import each
 from truthkit.statistics.intervals import Interval, bootstrap, cluster_totals, mcnemar, paired_bootstrap, ratio, wilson
 
 
@@ -18,7 +19,7 @@ def mean(totals: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean": ratio(totals[..., 1], totals[..., 0])}
 
 
-@pytest.mark.parametrize(
+@each(
     ("successes", "total", "low", "high"),
     [  # R. Newcombe, Statistics in Medicine 17 (1998), table I, method 3
         (81, 263, 0.2553, 0.3662),
@@ -105,7 +106,7 @@ def test_mcnemar_published_values() -> None:
     assert (found.p, found.mid_p) == pytest.approx((0.070, 0.039), abs=5e-4)
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 3), (5, 2), (0, 6), (8, 9)])
+@each(("gained", "lost"), [(0, 0), (3, 3), (5, 2), (0, 6), (8, 9)])
 def test_mcnemar_by_enumeration(gained: int, lost: int) -> None:
     """Oracle: every way that the flips could have gone."""
     found = mcnemar([False] * gained + [True] * lost + [True], [True] * gained + [False] * lost + [True])
@@ -126,7 +127,7 @@ def test_cluster_totals_keep_the_order() -> None:
     assert cluster_totals([[1, 2], [3, 4], [5, 6]], ["b", "a", "b"]).tolist() == [[6, 8], [3, 4]]
 
 
-@pytest.mark.parametrize(
+@each(
     ("call", "message"),
     [
         (lambda: bootstrap(np.zeros((0, 2)), mean), "at least one item"),

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import truthkit as tk
+from tests.each import each
 from tests.tiny import padded_batch, tiny
 from truthkit.activations.positions import Role, Text
 from truthkit.steering.spec import parse_layers, parse_positions, parse_steer
 from truthkit.steering.vector import SteeringVector
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [("10", [10]), ("10+12+-1", [10, 12, -1]), ("2-4", [2, 3, 4]), ("0-1+7", [0, 1, 7])],
 )
@@ -23,13 +24,13 @@ def test_layers(text: str, expected: list[int]) -> None:
     assert parse_layers(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,2", "4-2", "1.5", "0-99999999999", "9" * 5000])
+@each("text", ["", "a", "1,2", "4-2", "1.5", "0-99999999999", "9" * 5000])
 def test_bad_layers(text: str) -> None:
     with pytest.raises(tk.ArgumentError, match="layers is"):
         parse_layers(text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("last", "last"),
@@ -46,7 +47,7 @@ def test_positions(text: str, expected: Any) -> None:
     assert parse_positions(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "lats", "last+nope", "1.5"])
+@each("text", ["", "lats", "last+nope", "1.5"])
 def test_bad_positions(text: str) -> None:
     with pytest.raises(tk.ArgumentError, match="positions"):
         parse_positions(text)
@@ -62,7 +63,7 @@ def test_steer() -> None:
     assert parse_steer("v.safetensors:layers=3").options == {"layers": [3]}
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "message"),
     [
         ("v.safetensors:much", "strength 'much'"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
 from truthkit.text.template import chat_tokens, rendered
 from truthkit.text.tokens import ChatOrText, Messages, text_tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 
 def passage_in_front(context: str) -> str:

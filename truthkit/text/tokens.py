@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from truthkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
 
 Messages: TypeAlias = list[dict[str, Any]]
 """A chat, one message after another, each with its role and content."""
@@ -60,6 +61,8 @@ def padded(
         width: the least width.
         pad: the token that stands for none.
     """
+    import torch  # late: the rest serves before a model is loaded
+
     width = max(width, *map(len, rows))
     ids = torch.full((len(rows), width), pad)
     mask = torch.zeros_like(ids)

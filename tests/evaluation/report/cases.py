@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from PIL import Image
 
+from tests.decoding.cases import ToyTokenizer
+from tests.tiny import tiny
 from truthkit.evaluation.running import runs
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks import benchmarks
+
+
+@cache
+def _model() -> Any:
+    return tiny("llama")
 
 
 @dataclass
@@ -29,7 +37,10 @@ class Answers:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 16
-    model: Any = field(default_factory=lambda: SimpleNamespace(config=None, dtype="torch.float32"))
+    processor: Any = field(default_factory=ToyTokenizer)
+    supplied: dict[str, Any] = field(default_factory=dict)
+    steerings: Sequence[Any] = ()
+    model: Any = field(default_factory=_model)
 
     @property
     def decoder(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import truthkit as tk
+from tests.each import each
 from tests.evaluation.tasks import chair_oracle
 from truthkit.evaluation.tasks.chair import scorer as chair
 from truthkit.evaluation.tasks.chair.lemmas import lemmatizer
@@ -48,7 +49,7 @@ def oracle_data(nltk: Any, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nltk.data, "path", [*nltk.data.path, str(data / "nltk_data")])
 
 
-@pytest.mark.parametrize("name", ["opera_llava-1.5.greedy", "opera_instructblip.greedy"])
+@each("name", ["opera_llava-1.5.greedy", "opera_instructblip.greedy"])
 def test_reference_values(name: str, vocabulary: chair.Vocabulary, truth: dict[int, set[str]], data: Path) -> None:
     found = chair.score(chair.read_captions(data / f"chair/captions/{name}.jsonl"), truth, vocabulary)
     rounded = tuple(round(found.metrics[metric], 6) for metric in chair.METRICS)
@@ -146,7 +147,7 @@ def test_unknown_image(toy: chair.Vocabulary) -> None:
         chair.score([chair.Caption(9, "a dog", "x.jsonl, line 4")], {1: set()}, toy)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "number"),
     [(42, 42), ("42", 42), ("000000000042.jpg", 42), ("COCO_val2014_000000000042.jpg", 42), ("a/b_7.png", 7)],
 )
@@ -154,13 +155,13 @@ def test_image_numbers(name: str | int, number: int) -> None:
     assert chair.image_number(name) == number
 
 
-@pytest.mark.parametrize("name", [None, "dog.jpg", "", True, 4.2, "7th"])
+@each("name", [None, "dog.jpg", "", True, 4.2, "7th"])
 def test_no_image_numbers(name: object) -> None:
     with pytest.raises(tk.ArgumentError, match=r"line 3: .* is no image number"):
         chair.image_number(name, "line 3")
 
 
-@pytest.mark.parametrize(
+@each(
     ("files", "error", "message"),
     [
         ({}, tk.NotAvailableError, "no ground truth: expected chair_gt_pattern.json, or COCO's"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import truthkit as tk
+from tests.each import each
 from tests.factcheck.cases import ChatTokenizer, tuned
 from truthkit.evaluation.tasks.factcheck.scorer import (
     averaged,
@@ -90,7 +91,7 @@ def test_explanations() -> None:
     assert intervals["consistency"].low <= 0.5 <= intervals["consistency"].high
 
 
-@pytest.mark.parametrize(
+@each(
     ("one", "other", "value"),
     [
         ("the cat", "the cat", 1.0),
@@ -118,7 +119,7 @@ def test_rouge_by_the_usual_table() -> None:
         assert rouge_l(" ".join(a), " ".join(b)) == pytest.approx(2 * table[-1, -1] / (len(a) + len(b)))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "verdict"),
     [
         ("We rate this claim half true.", "half-true"),
@@ -192,7 +193,7 @@ def test_controls() -> None:
         control(["maybe"], 1, LABELS)
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "message"),
     [
         ({"gold": ["maybe"]}, r"gold\[0\] is 'maybe'"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import truthkit as tk
+from tests.each import each
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.evaluation.tasks.pope.sampler import co_occurrence, object_counts, sample_questions
 from truthkit.evaluation.tasks.pope.scorer import Question
@@ -46,7 +47,7 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "official", "opera", "vcd_yes", "vcd_no", "strict"), ANSWERS)
+@each(("answer", "official", "opera", "vcd_yes", "vcd_no", "strict"), ANSWERS)
 def test_parsers(answer: str, official: str, opera: str, vcd_yes: str, vcd_no: str, strict: str | None) -> None:
     assert pope.parse(answer, "yes", parser="official") == official
     assert pope.parse(answer, "no", parser="opera") == opera
@@ -60,7 +61,7 @@ def test_unknown_parser() -> None:
         pope.parse("yes", "yes", parser="regex")
 
 
-@pytest.mark.parametrize("parser", ["official", "opera", "vcd"])
+@each("parser", ["official", "opera", "vcd"])
 def test_metrics_by_counting(parser: str) -> None:
     labels = "ynynynynnny"
     answers = [ANSWERS[(5 * i) % len(ANSWERS)][0] for i in range(len(labels))]
@@ -89,7 +90,7 @@ def test_strict_is_that_of_lmms_eval() -> None:
     assert found.config["unparsed"] == 2
 
 
-@pytest.mark.parametrize("parser", pope.PARSERS)
+@each("parser", pope.PARSERS)
 def test_never_divides_by_zero(parser: str) -> None:
     for labels, answer in product(("yy", "nn"), ("yes", "no", "?")):
         found = pope.score(questions(labels), [answer] * 2, parser=parser)
@@ -149,7 +150,7 @@ def test_questions_are_no_answers(tmp_path: Path) -> None:
         pope.match(questions("yn"), pope.read_answers(write(tmp_path / "q.jsonl", *lines)))
 
 
-@pytest.mark.parametrize(
+@each(
     ("lines", "message"),
     [
         ([{"question_id": 1, "answer": "a"}], r"1 of 2 questions have no answer; the first is question_id 2"),
@@ -180,7 +181,7 @@ def test_repeated_ids_are_taken_in_order_and_checked(tmp_path: Path) -> None:
         pope.match(asked, pope.read_answers(wrong))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "message"),
     [
         (
@@ -281,7 +282,7 @@ def test_popular_objects_come_first() -> None:
     assert [q.text.split()[3] for q in found if q.image == "4" and q.label == "no"] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "message"),
     [
         ({"strategies": ["easy"]}, "strategies has 'easy'"),

@@ -124,7 +124,12 @@ def _matching(pattern_table: dict[str, Any], module: str, default: Any) -> Any:
 
 
 def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
-    source = adapter_source(adapter, "amateur")
+    try:
+        source = adapter_source(adapter, "amateur")
+    except NotAvailableError as error:
+        raise NotAvailableError(
+            f"{error} Nor is it an adapter loaded in this model. Leave amateur out for the prompt-only amateur."
+        ) from error
     folder, config = source.path, adapter_settings(source)
     _check_plain_lora(config, adapter)
     if not (folder / "adapter_model.safetensors").is_file():

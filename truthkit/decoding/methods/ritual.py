@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from truthkit.decoding.engine.arithmetic import check_finite
-from truthkit.decoding.engine.controls import Control
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.image_inputs import ImageInputs
 from truthkit.decoding.engine.options import Beta
@@ -56,11 +55,6 @@ class RITUAL(Decoder):
 
     name: ClassVar[str] = "ritual"
     sees_images: ClassVar[bool] = True
-
-    @classmethod
-    def controls(cls, **options: Any) -> tuple[Control, ...]:
-        cooler = 1.0 + float(options.get("alpha", 3.0))
-        return (*super().controls(**options), Control("sampling-cooler", "greedy", sample=True, cooler=cooler))
 
     def __init__(
         self,

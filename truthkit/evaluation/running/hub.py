@@ -131,7 +131,7 @@ def _folder_name(name: str, data: HubData, state: str) -> str:
 
 def source_of(path: Path) -> dict[str, str] | None:
     """The repository and the commit that a path from `fetch` is of; None for other files."""
-    for folder in (path, path.parent):
+    for folder in (path.absolute(), path.absolute().parent):
         with suppress(NotAvailableError, ArgumentError):
             found: dict[str, str] = read_json(_beside(folder))
             return found
