@@ -7,7 +7,6 @@ block's output into what the head was given.
 
 from __future__ import annotations
 
-import weakref
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -40,14 +39,6 @@ class Tail:
         return hidden
 
 
-_KNOWN: weakref.WeakKeyDictionary[nn.Module, Tail] = weakref.WeakKeyDictionary()
-
-
-def known_tail(model: nn.Module) -> Tail | None:
-    """The model's tail, if a forward of it was watched before."""
-    return _KNOWN.get(model)
-
-
 class TailWatch:
     """Records what runs after the last block in the next forward.
 
@@ -71,7 +62,7 @@ class TailWatch:
             self._hook(module.register_forward_hook(self._record))
 
     def tail(self, final: torch.Tensor, positions: slice | torch.Tensor) -> Tail:
-        """The chain that ends in `final`, remembered for the model.
+        """The chain that ends in `final`.
 
         Args:
             final: what the head is given, shape (batch, kept positions, hidden).
@@ -95,8 +86,7 @@ class TailWatch:
         self._calls, self._last = [], None
         if factor is None:
             raise self._refused("what runs behind its last block does not turn its output into what its head reads")
-        _KNOWN[self._model] = found = Tail(tuple(steps if factor == 1.0 else [*steps, factor]))
-        return found
+        return Tail(tuple(steps if factor == 1.0 else [*steps, factor]))
 
     def _refused(self, reason: str) -> ModelError:
         return ModelError(no_exits(self._model, reason))

@@ -15,7 +15,7 @@ import torch
 
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.sites import decoder_blocks, output_head, resolve_layers
-from truthkit.hf.tails import TailWatch, first_tensor, known_tail, no_exits
+from truthkit.hf.tails import Tail, TailWatch, first_tensor, no_exits
 
 
 class EarlyExits:
@@ -33,6 +33,7 @@ class EarlyExits:
         self.layers, self._norm = resolve_layers(layers, len(self._blocks)), norm
         self.head = output_head(model)
         self._watch: TailWatch | None = None
+        self._tail: Tail | None = None
         self._rows: list[slice] = []
         self._keep: int | torch.Tensor = 0
         self._taken: dict[int, torch.Tensor] = {}
@@ -40,7 +41,7 @@ class EarlyExits:
     def anew(self) -> EarlyExits:
         """The same taps, which have read nothing yet."""
         other = copy(self)
-        other._watch, other._rows, other._keep, other._taken = None, [], 0, {}
+        other._watch, other._tail, other._rows, other._keep, other._taken = None, None, [], 0, {}
         return other
 
     @contextmanager
@@ -65,7 +66,7 @@ class EarlyExits:
             stack.callback(self._blocks[layer].register_forward_hook(self._tap(layer)).remove)
         stack.callback(self.head.register_forward_pre_hook(self._append_exits).remove)
         stack.callback(self._taken.clear)
-        if known_tail(self._model) is None:
+        if self._tail is None:
             self._watch = TailWatch(self._model, self._blocks, self.head)
             self._watch.attach(stack)
 
@@ -101,13 +102,13 @@ class EarlyExits:
         if not self._rows:
             return None
         final = args[0]
-        if (tail := known_tail(self._model)) is None:
+        if self._tail is None:
             assert self._watch is not None
-            tail = self._watch.tail(final.detach(), self._positions)
+            self._tail = self._watch.tail(final.detach(), self._positions)
         if skipped := [layer for layer in self.layers if layer not in self._taken]:
             raise ModelError(no_exits(self._model, f"block {skipped[0]} did not run in this forward"))
         taken = [self._taken[layer].to(final.device)[rows] for layer in self.layers for rows in self._rows]
-        return (torch.cat([final, tail(torch.cat(taken), norm=self._norm)]), *args[1:])
+        return (torch.cat([final, self._tail(torch.cat(taken), norm=self._norm)]), *args[1:])
 
 
 def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
