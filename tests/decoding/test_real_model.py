@@ -86,7 +86,7 @@ def check(bench: Bench, name: str, batch: int, **options: Any) -> None:
     options.pop("cache_implementation", None)
     want = decode(oracle, inputs, **options)
     assert got.sequences.tolist() == want.sequences.tolist()
-    # as distributions: where DoLa's two farthest layers tie within rounding and one token is left, its score is either's
+    # distributions: where two layers tie within rounding and one token is left, DoLa's score of it is either's
     found, expected = (torch.stack(one.logits).log_softmax(dim=-1) for one in (got, want))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
