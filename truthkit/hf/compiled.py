@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -29,13 +30,31 @@ def refuse_compiled(given: Any, model: Any) -> None:
         )
 
 
+_LOCK = threading.Lock()
+_GUARDED: list[AbstractContextManager[None]] = []
+"""The change of torch's setting, once for each block that is open."""
+
+
 @contextmanager
 def guarded_compilation() -> Iterator[None]:
-    """Code that `torch.compile` makes in this block notices when hooks come off later, and is made anew then."""
+    """Code that `torch.compile` makes in this block notices when hooks come off later, and is made anew then.
+
+    Blocks may be left in any order; the last one to go puts the setting back.
+    """
     import torch._dynamo.config as config
 
-    with config.patch(skip_nnmodule_hook_guards=False):
+    with _LOCK:
+        patch = _GUARDED[0] if _GUARDED else config.patch(skip_nnmodule_hook_guards=False)
+        if not _GUARDED:
+            patch.__enter__()
+        _GUARDED.append(patch)
+    try:
         yield
+    finally:
+        with _LOCK:
+            _GUARDED.pop()
+            if not _GUARDED:
+                patch.__exit__(None, None, None)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import nn
 
 from truthkit.decoding.engine.adapter import WAY_OUT, Adapter, LowRank
 from truthkit.errors import ModelError
+from truthkit.hf.ownership import Block
 
 _Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
@@ -29,8 +30,8 @@ class AdapterRows:
         """Act on `rows` of the next forward's `batch` rows, each of `width` tokens; an empty slice for none."""
         self._rows, self._batch, self._width = rows, batch, width
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks on; `stack` takes them off. An adapter that is active in the model is off meanwhile."""
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks on, for the threads of `block`; `stack` takes them off. An adapter that is active in the model is off meanwhile."""
         name = self._adapter.name
         for layer in self._adapter.holders:
             if name in (active := list(layer.active_adapters)):
@@ -38,7 +39,7 @@ class AdapterRows:
                 layer._active_adapter = [one for one in active if one != name]
                 stack.callback(setattr, layer, "_active_adapter", before)
         for update in self._adapter.updates:
-            stack.callback(update.module.register_forward_hook(self._add(update)).remove)
+            stack.callback(update.module.register_forward_hook(block.only_here(self._add(update))).remove)
 
     def _add(self, update: LowRank) -> _Hook:
         def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:

@@ -99,8 +99,8 @@ class Decoder(DecodingMethod, ABC):
         self.__dict__["_session"] = session
         return session
 
-    def __exit__(self, *_exception: object) -> None:
-        self.__dict__.pop("_session").close()
+    def __exit__(self, *exception: object) -> None:
+        self.__dict__.pop("_session").close(*exception)
 
 
 class Together(Decoder):

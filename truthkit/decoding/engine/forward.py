@@ -14,6 +14,7 @@ from truthkit.decoding.engine.shared_cache import is_static, static_length
 from truthkit.decoding.engine.short_views import ShortViews, read_short
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.ownership import Block
 
 Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
 """Called after every forward with the views (main first) and the combined logits (batch, positions, vocabulary)."""
@@ -28,10 +29,11 @@ class ForwardPair:
     Args:
         loop: the views.
         observers: called after every forward.
+        block: whose the forwards are.
     """
 
-    def __init__(self, loop: Loop, observers: Sequence[Observer]):
-        self._loop, self._observers = loop, observers
+    def __init__(self, loop: Loop, observers: Sequence[Observer], block: Block):
+        self._loop, self._observers, self._block = loop, observers, block
         self._call: dict[str, Any] = {}
         self._short: ShortViews | None = None
 
@@ -40,6 +42,7 @@ class ForwardPair:
     ) -> tuple[tuple[()], dict[str, Any]] | None:
         """The forward's arguments for the rows of all views."""
         loop, main = self._loop, self._loop.main
+        self._block.check()
         if loop.inert:
             return None
         kwargs = {**dict(zip(main.group.parameters, args, strict=False)), **kwargs}

@@ -13,22 +13,25 @@ from truthkit.decoding.engine.image_inputs import drop_pixels, encoded_already, 
 from truthkit.decoding.engine.loop import Loop
 from truthkit.decoding.engine.read_before import read_before
 from truthkit.errors import ArgumentError
+from truthkit.hf.ownership import Block
 from truthkit.hf.wrapping import keep_mask_flat, replaced_method
 
 
-def encoding_images(loop: Loop, original: Callable[..., Any]) -> Callable[..., Any]:
+def encoding_images(loop: Loop, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
     """A `generate` before which the images of all views are encoded together."""
 
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
+        block.check()
         if loop.generating or loop.inert or loop.goes_on(kwargs.get("cache")):
             return original(*args, **kwargs)
         inputs = take_image_inputs(loop.front, kwargs)
         if not inputs and not loop.main.images.changed:
             return original(*args, **kwargs)
-        ids = loop.encode(inputs, _given_ids(args, kwargs), kwargs.get("attention_mask"))
-        features = loop.main.images.output(len(ids), [0])
         with ExitStack() as stack:
+            stack.enter_context(block.calling())
+            ids = loop.encode(inputs, _given_ids(args, kwargs), kwargs.get("attention_mask"))
+            features = loop.main.images.output(len(ids), [0])
             stack.callback(loop.forget)
             cache = None if loop.companions else read_before(loop.main, ids, kwargs, loop.forward_plainly)
             if cache is not None:
@@ -43,35 +46,42 @@ def encoding_images(loop: Loop, original: Callable[..., Any]) -> Callable[..., A
     return generate
 
 
-def guarded(loop: Loop, original: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(loop: Loop, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
     """A `generate` that is checked, and after which nothing of its prompts is left."""
 
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        if loop.generating or loop.inert:  # an early-exit assistant drafts with the model itself, without views
-            with loop.plainly():
-                return original(*args, **kwargs)
-        _check_request(loop, args, kwargs)
-        loop.length = _prompt_length(args, kwargs)
-        if loop.goes_on(kwargs.get("cache")):
-            for group in loop.groups:
-                group.prompt_goes_on(loop.length or 0)
-        elif not loop.main.images.ready:
-            loop.forget()
-        loop.ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
-        loop.generating = True
-        try:
-            with replaced_method(loop.model, "prepare_inputs_for_generation", keep_mask_flat):
-                result = original(*args, **kwargs)
-            loop.nan.raise_if_found()
-            given = kwargs.get("cache", kwargs.get("past_key_values"))
-            loop.release(wanted=given is not None or hasattr(result, "keys"))
-            return result
-        finally:
-            loop.generating = False
-            loop.forget(cache_is_wanted=False)
+        with block.calling():
+            if loop.generating or loop.inert:  # an early-exit assistant drafts with the model itself, without views
+                with loop.plainly():
+                    return original(*args, **kwargs)
+            return _generated(loop, block, original, args, kwargs)
 
     return generate
+
+
+def _generated(
+    loop: Loop, block: Block, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    _check_request(loop, args, kwargs)
+    loop.length = _prompt_length(args, kwargs)
+    if loop.goes_on(kwargs.get("cache")):
+        for group in loop.groups:
+            group.prompt_goes_on(loop.length or 0)
+    elif not loop.main.images.ready:
+        loop.forget()
+    loop.ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
+    loop.generating = True
+    try:
+        with replaced_method(loop.model, "prepare_inputs_for_generation", keep_mask_flat, block):
+            result = original(*args, **kwargs)
+        loop.nan.raise_if_found()
+        given = kwargs.get("cache", kwargs.get("past_key_values"))
+        loop.release(wanted=given is not None or hasattr(result, "keys"))
+        return result
+    finally:
+        loop.generating = False
+        loop.forget(cache_is_wanted=False)
 
 
 def _check_request(loop: Loop, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

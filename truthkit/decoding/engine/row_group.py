@@ -20,6 +20,7 @@ from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError
 from truthkit.hf.fast import fast_decoding
+from truthkit.hf.ownership import Block
 from truthkit.hf.trees import behind_prompts
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
@@ -78,13 +79,13 @@ class RowGroup:
         batch = self.prompt.batch if self.laid_out else len(index)
         return torch.cat([index + view * batch for view in range(self.rows)])
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks of adapters and exits on; `stack` takes them off."""
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks of adapters and exits on, for the threads of `block`; `stack` takes them off."""
         stack.enter_context(fast_decoding(self.model))
         for _, adapter in self._adapters:
-            adapter.attach(stack)
+            adapter.attach(stack, block)
         if self.exits:
-            self.exits.attach(stack)
+            self.exits.attach(stack, block)
 
     def aim(self, batch: int, keep: int | torch.Tensor) -> None:
         """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
