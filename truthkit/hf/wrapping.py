@@ -72,8 +72,8 @@ Make = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 NO_COPY = (
-    "the model cannot be copied inside of a truthkit block, because its {} is replaced there and the copy's would run the "
-    "original; leave the block first, or copy the model before."
+    "the model cannot be copied inside of a truthkit block, because its {} is replaced there and the copy's would run "
+    "the original; leave the block first, or copy the model before."
 )
 
 

@@ -31,7 +31,10 @@ class AdapterRows:
         self._rows, self._batch, self._width = rows, batch, width
 
     def attach(self, stack: ExitStack, block: Block) -> None:
-        """Put the hooks on, for the threads of `block`; `stack` takes them off. An adapter that is active in the model is off meanwhile."""
+        """Put the hooks on, for the threads of `block`; `stack` takes them off.
+
+        An adapter that is active in the model is off meanwhile.
+        """
         name = self._adapter.name
         for layer in self._adapter.holders:
             if name in (active := list(layer.active_adapters)):

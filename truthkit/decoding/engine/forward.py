@@ -22,6 +22,8 @@ Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
 _BIAS_FROM_MASK = {"bloom", "falcon"}
 """Model types that make ALiBi's bias from the mask, which must then be as long as a static cache."""
 
+_WHO_ASKS = "a logits processor or stopping criterion that calls the model, as that of guidance_scale does."
+
 
 class ForwardPair:
     """A pre-hook, `widen`, and a hook, `narrow`, for the model of `loop`.
@@ -97,6 +99,12 @@ class ForwardPair:
         going_on = loop.generating or (cache is not None and cache is loop.cache and held)
         if main.laid_out and going_on:
             prompt = main.prompt
+            if loop.generating and loop.is_other(cache, ids):
+                raise ArgumentError(
+                    f"a forward of another text came while generate runs under {loop.name}: {_WHO_ASKS} Its views "
+                    "would be mistaken for those of the text that is generated. Leave that out inside the block, or "
+                    "let it call another copy of the model."
+                )
             if not held and ids.shape[1] < prompt.length and main.rows > 1:
                 raise ModelError(
                     f"{type(model).__name__} keeps its state outside of generate's cache, where it cannot follow "
@@ -128,6 +136,7 @@ class ForwardPair:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
             companion.group.begin(ids, mask, gaps=loop.generating)
+        loop.prompts = ids
         if cache is not None:
             loop.adopt(cache)
         return held

@@ -89,6 +89,13 @@ def _check_request(loop: Loop, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     if isinstance(ids, torch.Tensor) and ids.numel() == 0:
         raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
     config = kwargs.get("generation_config") or loop.model.generation_config
+    guidance = kwargs.get("guidance_scale", getattr(config, "guidance_scale", None))
+    if guidance not in (None, 1):
+        raise ArgumentError(
+            f"guidance_scale={guidance}, of the call or of a generation_config, cannot be used with {loop.name}: it "
+            "asks the model about a second text beside the one that is generated. Pass guidance_scale=None, or leave "
+            f"{loop.name} out."
+        )
     chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
     alike = all(group.same_prompt and not group.images.ready for group in loop.groups)
     if chunk is not None and (loop.companions or not alike):

@@ -57,6 +57,7 @@ class Loop:
         generating: whether a call of `generate` is on its way; else forwards come from outside.
         length: of that call's prompts.
         ids: its token ids, where embeddings were given too.
+        prompts: the main view's, as its first forward had them: token ids, or embeddings.
         cache: of the loop, while it carries all views.
         past: how many of the main view's tokens went into it.
         nan: see `NanWatch`.
@@ -72,6 +73,7 @@ class Loop:
         self.inert = self.generating = False
         self.length: int | None = None
         self.ids: torch.Tensor | None = None
+        self.prompts: torch.Tensor | None = None
         self.cache: Any = None
         self.past = 0
         self.nan = NanWatch(self.name, method.model)
@@ -93,7 +95,7 @@ class Loop:
     def forget(self, *, cache_is_wanted: bool = True) -> None:
         """Forget the prompts; a cache that somebody may go on with keeps the main view's rows alone."""
         self.release(wanted=cache_is_wanted)
-        self.past = 0
+        self.past, self.prompts = 0, None
         self.nan.forget()
         self.main.end()
         for companion in self.companions:
@@ -112,6 +114,20 @@ class Loop:
         for group in self.groups:
             group.images.encode(inputs, ids, mask, self.plainly)
         return ids
+
+    def is_other(self, cache: Any, ids: torch.Tensor) -> bool:
+        """Whether a forward within `generate` reads another text than the one that is generated.
+
+        Its cache tells; without one its tokens do, which must begin with the prompts.
+        """
+        if cache is not self.cache:
+            return True
+        prompts = self.prompts
+        if cache is not None or prompts is None or prompts.dim() != 2 or ids.dim() != 2:
+            return False
+        if len(ids) != len(prompts):
+            return True
+        return ids.shape[1] >= prompts.shape[1] and not torch.equal(ids[:, : prompts.shape[1]], prompts)
 
     # -- the cache -----------------------------------------------------------------------------------------------------
 
