@@ -57,14 +57,14 @@ class Block:
         with _LOCK:
             _OPEN.append(self)
             if len(_OPEN) == 1:
-                globals()["_start"], threading.Thread.start = threading.Thread.start, _start_noted  # type: ignore[method-assign]
+                globals()["_start"], threading.Thread.start = threading.Thread.start, _start_noted  # type: ignore
         try:
             yield
         finally:
             with _LOCK:
                 _OPEN.remove(self)
                 if not _OPEN and threading.Thread.start is _start_noted:
-                    threading.Thread.start = _start  # type: ignore[method-assign]
+                    threading.Thread.start = _start  # type: ignore
 
     def here(self) -> bool:
         """Whether the current thread is one of this block's."""

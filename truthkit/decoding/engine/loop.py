@@ -12,7 +12,7 @@ from truthkit.decoding.engine.companion import Companion
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels
 from truthkit.decoding.engine.nan_watch import NanWatch
 from truthkit.decoding.engine.row_group import RowGroup
-from truthkit.decoding.engine.shared_cache import is_static, keep_main_view, make_room
+from truthkit.decoding.engine.shared_cache import check_narrows, is_static, keep_main_view, make_room
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
@@ -59,6 +59,7 @@ class Loop:
         ids: its token ids, where embeddings were given too.
         prompts: the main view's, as its first forward had them: token ids, or embeddings.
         cache: of the loop, while it carries all views.
+        cache_is_wanted: whether the caller may go on with it afterwards.
         past: how many of the main view's tokens went into it.
         nan: see `NanWatch`.
     """
@@ -71,6 +72,7 @@ class Loop:
         self.groups: Sequence[RowGroup] = (self.main, *others)
         self.beta = method.beta
         self.inert = self.generating = False
+        self.cache_is_wanted = True
         self.length: int | None = None
         self.ids: torch.Tensor | None = None
         self.prompts: torch.Tensor | None = None
@@ -144,6 +146,8 @@ class Loop:
 
     def adopt(self, cache: Any) -> None:
         """Make a generation loop's cache carry all views: room, growth, beam reordering, cropping."""
+        if self.main.rows > 1 and self.cache_is_wanted:
+            check_narrows(cache, self.main.prompt.extra, self.name)
         self.cache = cache
         make_room(cache, self.main.prompt.extra, self.model.config.get_text_config(decoder=True))
         grow(cache)

@@ -32,9 +32,10 @@ class RowGroup:
 
     def __init__(self, group: ViewGroup):
         self.group, self.model, self.vision = group, group.model, group.vision
+        group.check_unchanged()
         self.same_prompt = group.same_prompt
         self.images, self.exits = group.image_rows(), group.exits()
-        self._adapters = [(view, AdapterRows(adapter)) for view, adapter in group.adapters]
+        self._adapters = [(view, AdapterRows(adapter.now())) for view, adapter in group.adapters]
         self._prompt: Prompt | None = None
         self._width = 0
 

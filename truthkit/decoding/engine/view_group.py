@@ -13,6 +13,7 @@ from truthkit.decoding.engine.image_rows import ImageRows
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
 from truthkit.hf.branches import takes_branches
+from truthkit.hf.sites import output_head
 from truthkit.hf.trees import takes_trees
 
 _PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
@@ -59,6 +60,16 @@ class ViewGroup:
             raise ModelError(
                 "the amateur's adapter changes the output head, through which early exits of all views pass; use "
                 "omega=0 in LOL, or an adapter that leaves the head alone."
+            )
+
+    def check_unchanged(self) -> None:
+        """Raises:
+        ModelError: the model was given another output head or vocabulary since.
+        """
+        if self._exits and self._exits.head is not output_head(self.model):
+            raise ModelError(
+                f"the output head of {type(self.model).__name__} was replaced since the decoder was built (as by "
+                "resize_token_embeddings); build the decoder again."
             )
 
     def image_rows(self) -> ImageRows:
