@@ -85,7 +85,7 @@ def test_an_adapter_that_changed_since(folder: str) -> None:
             model.generate(input_ids=IDS, **SHORT)
         model.unmerge_adapter()
     for layer in model.modules():
-        if "lie" in getattr(layer, "scaling", {}):
+        if isinstance(scaling := getattr(layer, "scaling", None), dict) and "lie" in scaling:
             layer.set_scale("lie", 3.0)
     with decoder:
         changed = model.generate(input_ids=IDS, **SHORT)
