@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
 from tests.decoding.oracle import save_adapter
-from tests.tiny import padded_batch, tiny
+from tests.tiny import build, padded_batch, tiny
 
 IDS = padded_batch(7)["input_ids"]
 SHORT: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
@@ -112,3 +112,53 @@ def test_an_adapter_for_each_row(folder: str) -> None:
         pytest.raises(tk.ArgumentError, match=r"adapter_names=\['lie', '__base__'\] gives each row"),
     ):
         model.generate(**batch, **SHORT, adapter_names=["lie", "__base__"])
+
+
+def test_a_cache_that_was_cropped_to_nothing() -> None:
+    """Under a view with its own prompt: of one row before, of two afterwards."""
+    model = tiny("llama")
+    for make in (
+        lambda: DynamicCache(config=model.config),
+        lambda: StaticCache(config=model.config, max_cache_len=40),
+        lambda: tk.GrowingCache(config=model.config),
+    ):
+        with tk.ICD(model, ToyTokenizer(), amateur_prompt="lie"):
+            right, cache = model.generate(IDS, **SHORT), make()
+            for _ in range(2):
+                assert torch.equal(model.generate(IDS, **SHORT, cache=cache), right)
+                cache.crop(-int(cache.get_seq_length()))
+
+
+def test_embeddings_beside_tokens() -> None:
+    """What another prompt is made of are tokens; another model reads those."""
+    model = tiny("llama")
+    embeddings = model.get_input_embeddings()(IDS)
+    with (
+        tk.ICD(model, ToyTokenizer(), amateur_prompt="lie"),
+        pytest.raises(tk.ArgumentError, match="pass input_ids alone"),
+    ):
+        model.generate(inputs_embeds=embeddings, input_ids=IDS, **SHORT)
+    with tk.ICD(model, ToyTokenizer(), amateur=tiny("llama", seed=1), amateur_prompt="lie"):
+        right = model.generate(IDS, **SHORT)
+        assert torch.equal(model.generate(inputs_embeds=embeddings, input_ids=IDS, **SHORT), right)
+
+
+def test_models_that_say_no_length_or_know_no_cache() -> None:
+    xlnet = build("xlnet", d_model=48, n_layer=4, n_head=4, d_inner=64)
+    plain = xlnet.generate(IDS, **SHORT)
+    with tk.APC(xlnet):
+        assert torch.equal(xlnet.generate(IDS, **SHORT), plain)
+    with pytest.raises(tk.ModelError, match="takes no position_ids"):
+        tk.ICD(xlnet, ToyTokenizer(), amateur_prompt="lie")
+    gpt = build("openai-gpt", n_embd=48, n_layer=4, n_head=4, n_positions=128)
+    with pytest.raises(tk.ModelError, match="OpenAIGPTLMHeadModel keeps its state outside of a transf"):
+        gpt.generate(IDS, custom_generate=tk.contrastive_search, max_new_tokens=4)  # type: ignore[operator]
+
+
+def test_an_amateur_with_a_padded_vocabulary() -> None:
+    model, amateur = tiny("llama"), tiny("llama", seed=1, vocab_size=136)
+    with pytest.raises(tk.ModelError, match=r"padded with unused rows, .* amateur\.resize_token_embeddings\(128\)"):
+        tk.ICD(model, amateur=amateur)
+    amateur.resize_token_embeddings(128)
+    with tk.ICD(model, amateur=amateur):
+        model.generate(IDS, **SHORT)

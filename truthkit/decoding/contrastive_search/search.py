@@ -19,7 +19,7 @@ from torch import nn
 from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
+from truthkit.decoding.contrastive_search.lookahead import Layout, check_filled, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
 from truthkit.decoding.engine.method import DecodingMethod
@@ -208,6 +208,7 @@ class _Search:
 
         with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
+            check_filled(model, model_kwargs["cache"])
             layout.start(model_kwargs["cache"])
             while unfinished.any():
                 model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)

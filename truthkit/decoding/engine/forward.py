@@ -138,7 +138,7 @@ class ForwardPair:
             companion.group.begin(ids, mask, gaps=loop.generating)
         loop.prompts = ids
         if cache is not None:
-            loop.adopt(cache)
+            loop.adopt(cache, empty=main.rows > 1 and not held)
         return held
 
     def narrow(self, _module: torch.nn.Module, _args: Any, _kwargs: dict[str, Any], outputs: Any) -> Any:

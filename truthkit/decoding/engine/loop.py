@@ -12,7 +12,7 @@ from truthkit.decoding.engine.companion import Companion
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels
 from truthkit.decoding.engine.nan_watch import NanWatch
 from truthkit.decoding.engine.row_group import RowGroup
-from truthkit.decoding.engine.shared_cache import check_narrows, is_static, keep_main_view, make_room
+from truthkit.decoding.engine.shared_cache import check_narrows, is_static, keep_main_view, make_room, start_anew
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
@@ -144,12 +144,15 @@ class Loop:
             return self.past + self.main.prompt.extra if self.past else 0
         return int(cache.get_seq_length())
 
-    def adopt(self, cache: Any) -> None:
+    def adopt(self, cache: Any, *, empty: bool = False) -> None:
         """Make a generation loop's cache carry all views: room, growth, beam reordering, cropping."""
         if self.main.rows > 1 and self.cache_is_wanted:
             check_narrows(cache, self.main.prompt.extra, self.name)
         self.cache = cache
-        make_room(cache, self.main.prompt.extra, self.model.config.get_text_config(decoder=True))
+        config = self.model.config.get_text_config(decoder=True)
+        if empty:
+            start_anew(cache, config)
+        make_room(cache, self.main.prompt.extra, config)
         grow(cache)
         reorder, crop = cache.reorder_cache, cache.crop
 

@@ -21,6 +21,7 @@ from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError
 from truthkit.hf.fast import fast_decoding
 from truthkit.hf.ownership import Block
+from truthkit.hf.room import context_length
 from truthkit.hf.trees import behind_prompts
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
@@ -134,7 +135,7 @@ class RowGroup:
             wide_ids, wide_mask = self._pad(ids, mask)
             counts = wide_mask.sum(dim=1, keepdim=True)
             offsets = counts - mask.sum(dim=1, keepdim=True).repeat(self.rows, 1)
-        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        limit = context_length(self.model)
         longest = int(wide_mask.sum(dim=1).max())
         if limit and longest > limit:
             raise ArgumentError(
@@ -177,6 +178,10 @@ class RowGroup:
         wide.pop("mm_encoder_outputs", None)
         ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
         width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
+        if ids is None and past == 0 and prompt.ids is not None and self.vision is self.model:
+            raise ArgumentError(
+                "inputs_embeds was given, but a view with another prompt is read from its tokens; pass input_ids alone."
+            )
         for name, value in kwargs.items():
             if (
                 isinstance(value, torch.Tensor)

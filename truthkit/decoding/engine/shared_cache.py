@@ -42,6 +42,17 @@ def make_room(cache: Any, extra: int, config: Any) -> None:
         cache.layers = type(cache)(config=config, max_cache_len=static_length(cache) + extra).layers
 
 
+def start_anew(cache: Any, config: Any) -> None:
+    """Let a cache that was used, and cropped to nothing, take any number of rows."""
+    if is_static(cache):
+        if any(layer.is_initialized for layer in cache.layers if isinstance(layer, StaticLayer)):
+            cache.layers = type(cache)(config=config, max_cache_len=static_length(cache)).layers
+        return
+    for layer in cache.layers:
+        if isinstance(layer, DynamicLayer) and layer.is_initialized:
+            layer.keys, layer.values, layer.is_initialized = None, None, False
+
+
 _ROWS_KNOWN = (DynamicIndexedLayer, StaticIndexedLayer, DummyLayer)
 _WHOLLY_KNOWN = (
     DynamicLayer,

@@ -115,5 +115,6 @@ def check_same_vocabulary(main: Any, other: Any) -> None:
     if sizes[0] != sizes[1]:
         raise ModelError(
             f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be "
-            "compared. Use an amateur with the same tokenizer."
+            "compared. If both have the same tokenizer, and one is padded with unused rows, make them alike with "
+            f"amateur.resize_token_embeddings({sizes[0]}); else use an amateur with the same tokenizer."
         )
