@@ -24,6 +24,11 @@ _BIAS_FROM_MASK = {"bloom", "falcon"}
 
 _WHO_ASKS = "a logits processor or stopping criterion that calls the model, as that of guidance_scale does."
 
+_STATE_ELSEWHERE = (
+    "{} keeps its state outside of generate's cache, where it cannot follow several views; pass use_cache=False to "
+    "generate."
+)
+
 
 class ForwardPair:
     """A pre-hook, `widen`, and a hook, `narrow`, for the model of `loop`.
@@ -96,6 +101,8 @@ class ForwardPair:
         loop, main, model = self._loop, self._loop.main, self._loop.model
         mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
         held = loop.held(cache)
+        if cache is not None and loop.shares_states:
+            raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
         going_on = loop.generating or (cache is not None and cache is loop.cache and held)
         if main.laid_out and going_on:
             prompt = main.prompt
@@ -106,10 +113,7 @@ class ForwardPair:
                     "let it call another copy of the model."
                 )
             if not held and ids.shape[1] < prompt.length and main.rows > 1:
-                raise ModelError(
-                    f"{type(model).__name__} keeps its state outside of generate's cache, where it cannot follow "
-                    "several views; pass use_cache=False to generate."
-                )
+                raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
             return max(held - prompt.extra, 0) if held else 0
         if held and (main.rows > 1 or loop.companions):
             raise ArgumentError(
@@ -175,14 +179,15 @@ class ForwardPair:
             positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -call["width"] :]
         logits = []
         for companion in self._loop.companions:
-            logits += companion.forward(
-                call["input_ids"],
-                mask,
-                positions,
-                past=call["past"],
-                keep=call["keep"],
-                use_cache=call["use_cache"],
-            )
+            with self._loop.plainly():  # it may be the same model
+                logits += companion.forward(
+                    call["input_ids"],
+                    mask,
+                    positions,
+                    past=call["past"],
+                    keep=call["keep"],
+                    use_cache=call["use_cache"],
+                )
         return logits
 
     def _narrow_states(self, outputs: Any, call: dict[str, Any]) -> None:

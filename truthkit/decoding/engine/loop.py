@@ -80,6 +80,12 @@ class Loop:
         self.past = 0
         self.nan = NanWatch(self.name, method.model)
 
+    @property
+    def shares_states(self) -> bool:
+        """Whether a view runs apart in the model itself, whose recurrent states lie in its modules."""
+        apart = any(companion.group.model is self.model for companion in self.companions)
+        return apart and self.model.config.model_type in _STATE_IN_MODULES
+
     @contextmanager
     def plainly(self) -> Iterator[None]:
         """Let the model run without views in this block."""

@@ -18,7 +18,7 @@ from truthkit.decoding.engine.image_inputs import placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast import fast_decoding
 from truthkit.hf.ownership import Block
 from truthkit.hf.room import context_length
@@ -178,6 +178,12 @@ class RowGroup:
         wide.pop("mm_encoder_outputs", None)
         ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
         width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
+        if prompt.ids is not None and kwargs.get("cross_attention_mask") is not None:
+            raise ModelError(
+                f"{type(self.model).__name__} sees images through cross-attention, by a mask over the prompt's own "
+                "tokens, which a view with another prompt does not have; use views with the same prompt (an adapter, "
+                "early exits)."
+            )
         if ids is None and past == 0 and prompt.ids is not None and self.vision is self.model:
             raise ArgumentError(
                 "inputs_embeds was given, but a view with another prompt is read from its tokens; pass input_ids alone."
