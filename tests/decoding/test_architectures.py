@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from transformers import MllamaConfig, MllamaForConditionalGeneration
 
 import truthkit as tk
 from tests.decoding.cases import LIE, ToyTokenizer
 from tests.decoding.oracle import Look, Oracle, dola, icd, save_adapter, with_adapter
 from tests.decoding.test_decoders import decode
 from tests.tiny import LLAMA_LIKE, build, padded_batch
+from truthkit.hf.padding import neutral_to_padding
 
 MOE = {
     **LLAMA_LIKE,
@@ -127,6 +130,51 @@ class TestRefused:
             model.generate(**inputs, max_new_tokens=3, do_sample=False)
             with pytest.raises(tk.ModelError, match="keeps states that do not follow beams"):
                 model.generate(**inputs, max_new_tokens=3, num_beams=2)
+
+    def test_views_with_longer_prompts_where_padding_is_not_neutral(self) -> None:
+        """They run apart: one unpadded prompt keeps its own log-probabilities; the states leave no room for a cache."""
+        model, inputs = make("recurrent_gemma"), {"input_ids": padded_batch(7)["input_ids"]}
+        with torch.no_grad():
+            right = model(**inputs, use_cache=False).logits.log_softmax(dim=-1)
+            prompt = torch.tensor([ToyTokenizer()(LIE + "\n\n").input_ids[1:] + inputs["input_ids"][0].tolist()])
+            lie = model(prompt, use_cache=False).logits[:, -7:].log_softmax(dim=-1)
+        for lam in (0.0, 0.7):
+            with tk.ICD(model, ToyTokenizer(), amateur_prompt=LIE, lam=lam, beta=0.0), torch.no_grad():
+                found = model(**inputs, use_cache=False).logits
+            torch.testing.assert_close(found, right - lam * lie, atol=1e-4, rtol=1e-4)
+        with tk.ICD(model, ToyTokenizer(), amateur_prompt=LIE), pytest.raises(tk.ModelError, match="use_cache=False"):
+            model.generate(**inputs, max_new_tokens=3)
+
+    def test_which_models_are_neutral_to_padding(self) -> None:
+        """As two forwards with and without it show, for all that say that they recur."""
+        found = {name: neutral_to_padding(make(name)) for name in ("mamba2", "qwen3_next", "recurrent_gemma", "olmo2")}
+        assert found == {"mamba2": True, "qwen3_next": True, "recurrent_gemma": False, "olmo2": True}
+
+    def test_images_by_cross_attention(self) -> None:
+        """Mllama: its mask over the prompt's tokens fits no other prompt; and it is no text-only model."""
+        vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2}
+        vision |= {"intermediate_size": 32, "vision_output_dim": 64, "image_size": 28, "max_num_tiles": 1}
+        config = MllamaConfig(
+            vision_config={**vision, "supported_aspect_ratios": [[1, 1]], "intermediate_layers_indices": [0]},
+            text_config={**LLAMA_LIKE, "vocab_size": 128, "cross_attention_layers": [1], "pad_token_id": 0},
+            image_token_index=126,
+        )
+        model: Any = MllamaForConditionalGeneration(config).eval()
+        ids = torch.tensor([[1, 126, 40, 50, 60]])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        inputs |= {"pixel_values": torch.ones(1, 1, 1, 3, 28, 28), "aspect_ratio_ids": torch.tensor([[1]])}
+        inputs |= {"aspect_ratio_mask": torch.ones(1, 1, 1), "cross_attention_mask": torch.ones(1, 5, 1, 1)}
+        plain = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+        with (
+            tk.ICD(model, ToyTokenizer(), amateur_prompt=LIE),
+            pytest.raises(tk.ModelError, match="through cross-attention, by a mask over the prompt's own tokens"),
+        ):
+            model.generate(**inputs, max_new_tokens=3)
+        for make_one in (tk.VCD, tk.M3ID):
+            with pytest.raises(tk.ModelError, match="sees images through cross-attention: it has no"):
+                make_one(model)
+        with tk.APC(model):
+            assert torch.equal(model.generate(**inputs, max_new_tokens=3, do_sample=False), plain)
 
     def test_router(self, tmp_path: Any) -> None:
         model, folder = make("llama4_text"), save_adapter(make("llama4_text"), tmp_path, target_modules=["router"])

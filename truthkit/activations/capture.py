@@ -15,6 +15,7 @@ from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, Tokens, selected
 from truthkit.errors import ArgumentError
 from truthkit.hf.compiled import eagerly
+from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers
 from truthkit.text.tokens import padded
 
@@ -228,10 +229,11 @@ def _visit(
     def stop(*_hook_arguments: Any) -> None:
         raise ReachedDeepestLayer
 
+    owner = Block("read_texts")
     with ExitStack() as stack, eagerly(model), torch.no_grad():
         for layer in set(layers):
-            stack.callback(hook_states(blocks[layer], site, partial(visit, layer)).remove)
-        stack.callback(blocks[max(layers)].register_forward_hook(stop).remove)
+            stack.callback(hook_states(blocks[layer], site, partial(visit, layer), owner).remove)
+        stack.callback(blocks[max(layers)].register_forward_hook(owner.only_here(stop)).remove)
         with suppress(ReachedDeepestLayer):
             runs = model if inputs or not _needs_images(model) else model.get_decoder()
             runs(**given, use_cache=False)

@@ -13,7 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from truthkit.activations.positions import Positions, check_positions
 from truthkit.activations.tracking import Tracker
+from truthkit.errors import AttachError
 from truthkit.hf.compiled import guarded_compilation, refuse_compiled
+from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_module
 from truthkit.hf.wrapping import plain_model
 
@@ -21,8 +23,8 @@ OnStates: TypeAlias = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes the states at a site, (rows, width, features); what it returns takes their place, None leaves them."""
 
 
-def hook_states(block: nn.Module, site: str, act: OnStates) -> RemovableHandle:
-    """Call `act` with the states at a site of a decoder block whenever they are computed."""
+def hook_states(block: nn.Module, site: str, act: OnStates, owner: Block) -> RemovableHandle:
+    """Call `act` with the states at a site of a decoder block whenever they are computed, in the threads of `owner`."""
     module = site_module(block, site)
 
     def on_input(_module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -36,12 +38,15 @@ def hook_states(block: nn.Module, site: str, act: OnStates) -> RemovableHandle:
         return None if changed is None else (changed, *output[1:])
 
     if site == "heads":
-        return module.register_forward_pre_hook(on_input)
-    return module.register_forward_hook(on_output)
+        return module.register_forward_pre_hook(owner.only_here(on_input))
+    return module.register_forward_hook(owner.only_here(on_output))
 
 
 class Hooked(ABC):
     """What reading and steering share: hooks for the length of a `with` block, on a model that runs as it likes.
+
+    A block belongs to the thread that entered it and to those that this thread starts inside; one call of `generate`
+    runs at a time. In all other threads the model is as it was.
 
     Subclasses say what is done in `_begin_forward`, once `self._tracker` knows the tokens, and in `_on_states`.
 
@@ -62,6 +67,7 @@ class Hooked(ABC):
             site_module(blocks[layer], site)
         self._tracker = Tracker(self.model, processor, self._begin_forward)
         self._stack = ExitStack()
+        self._block: Block | None = None
 
     @property
     def prompt_lengths(self) -> Sequence[int] | None:
@@ -80,17 +86,27 @@ class Hooked(ABC):
 
     def __enter__(self) -> Self:
         refuse_compiled(self._given, self.model)
-        blocks = decoder_blocks(self.model)
+        if self._block is not None:
+            raise AttachError(
+                f"this {type(self).__name__} is entered already; leave its block first, or make another one."
+            )
+        blocks, owner = decoder_blocks(self.model), Block(type(self).__name__)
         with ExitStack() as stack:
-            self._tracker.attach(stack)
+            stack.enter_context(owner.open())
+            self._tracker.attach(stack, owner)
             for layer in dict.fromkeys(self.layers):
-                stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer)).remove)
+                stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer), owner).remove)
             stack.enter_context(guarded_compilation())
-            self._stack = stack.pop_all()
+            self._stack, self._block = stack.pop_all(), owner
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, *exception: object) -> None:
+        if (owner := self._block) is None:
+            return
+        caller = owner.leave()
+        self._block = None
         self._stack.close()
+        owner.refuse_left(caller, exception)
 
     @abstractmethod
     def _begin_forward(self) -> None: ...

@@ -18,6 +18,7 @@ import torch
 
 from truthkit.activations.positions import Tokens
 from truthkit.errors import ArgumentError
+from truthkit.hf.ownership import Block
 from truthkit.hf.sites import image_token
 from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, replaced_method
 
@@ -50,6 +51,7 @@ class Tracker:
         self.tokens: Tokens
         self.item: torch.Tensor
         self.after_prompt = False
+        self._block: Block
         self._generating = self._began = False
         self._asked: tuple[int, int] | None = None
         self._narrow: dict[str, Any] = {}
@@ -58,36 +60,39 @@ class Tracker:
         self._start: dict[str, Any] = {}
         self._columns = 0
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks on; `stack` takes them off."""
-        model = self.model
-        stack.callback(model.register_forward_pre_hook(self._outside, with_kwargs=True, prepend=True).remove)
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks on, for the threads of `block`; `stack` takes them off."""
+        model, self._block = self.model, block
+        outside, note, inside = (block.only_here(hook) for hook in (self._outside, self._note, self._inside))
+        stack.callback(model.register_forward_pre_hook(outside, with_kwargs=True, prepend=True).remove)
         if (base := model.base_model) is not model and base is not model.get_decoder():
-            stack.callback(base.register_forward_pre_hook(self._note, with_kwargs=True).remove)
-        stack.callback(model.get_decoder().register_forward_pre_hook(self._inside, with_kwargs=True).remove)
-        stack.enter_context(replaced_method(model, "generate", self._follow_generate))
-        stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching))
-        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", keep_mask_flat))
+            stack.callback(base.register_forward_pre_hook(note, with_kwargs=True).remove)
+        stack.callback(model.get_decoder().register_forward_pre_hook(inside, with_kwargs=True).remove)
+        stack.enter_context(replaced_method(model, "generate", self._follow_generate, block))
+        stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching, block))
+        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", keep_mask_flat, block))
 
     def _follow_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if self._generating:  # an assistant of the model's own early layers drafts on the same text
-                return original(*args, **kwargs)
-            given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-            given = given if given is not None else kwargs.get("inputs_embeds")
-            self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
-            self._prompts_given = given if isinstance(given, torch.Tensor) and given.dim() == 2 else None
-            self._generating, self._began = True, False
-            try:
-                return original(*args, **kwargs)
-            finally:
-                self._generating, self._asked, self._prompts_given = False, None, None
+            with self._block.calling():
+                if self._generating:  # an assistant of the model's own early layers drafts on the same text
+                    return original(*args, **kwargs)
+                given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+                given = given if given is not None else kwargs.get("inputs_embeds")
+                self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
+                self._prompts_given = given if isinstance(given, torch.Tensor) and given.dim() == 2 else None
+                self._generating, self._began = True, False
+                try:
+                    return original(*args, **kwargs)
+                finally:
+                    self._generating, self._asked, self._prompts_given = False, None, None
 
         return generate
 
     @torch.compiler.disable
     def _outside(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._block.check()
         ids = args[0] if args else kwargs.get("input_ids")
         given = ids if ids is not None else kwargs.get("inputs_embeds")
         if given is not None:

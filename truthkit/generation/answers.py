@@ -18,6 +18,7 @@ from truthkit.decoding.engine.source import Notes
 from truthkit.generation.explain import Step, Trace, TraceProcessor
 from truthkit.generation.settings import AnswerSettings
 from truthkit.hf.room import check_room
+from truthkit.hf.sites import input_device
 from truthkit.text.tokens import text_tokenizer
 
 OnToken = Callable[[int, Step | None], None]
@@ -92,7 +93,8 @@ def answer(
         if settings.sample:
             stack.enter_context(torch.random.fork_rng([model.device] if model.device.type == "cuda" else []))
             torch.manual_seed(settings.seed)
-        moved = {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        device = input_device(model)
+        moved = {name: value.to(device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         sequences = model.generate(**moved, **options, stopping_criteria=[watch])
     ids = sequences[0, inputs["input_ids"].shape[1] :].tolist()
     end = model.generation_config.eos_token_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,13 +30,38 @@ def refuse_compiled(given: Any, model: Any) -> None:
         )
 
 
+_SETTING = "skip_nnmodule_hook_guards"
+
+
+class _OfThread(threading.local):
+    """Torch keeps its settings per thread: what this one's was before its blocks, and how many of those are open."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {"open": 0}
+
+
+_HERE = _OfThread()
+
+
 @contextmanager
 def guarded_compilation() -> Iterator[None]:
-    """Code that `torch.compile` makes in this block notices when hooks come off later, and is made anew then."""
+    """Code that `torch.compile` makes in this block notices when hooks come off later, and is made anew then.
+
+    Blocks may be left in any order; the last one to go puts the setting back (the thread's next one, where another
+    thread left it).
+    """
     import torch._dynamo.config as config
 
-    with config.patch(skip_nnmodule_hook_guards=False):
+    state = _HERE.state
+    state.setdefault("before", getattr(config, _SETTING))
+    state["open"] += 1
+    setattr(config, _SETTING, False)
+    try:
         yield
+    finally:
+        state["open"] -= 1
+        if not state["open"] and state is _HERE.state:
+            setattr(config, _SETTING, state.pop("before"))
 
 
 @contextmanager

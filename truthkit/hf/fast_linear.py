@@ -21,6 +21,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
+from truthkit.errors import AttachError
+from truthkit.hf.wrapping import NO_COPY
+
 Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps rows (m, in) and a weight (out, in) to (m, out)."""
 
@@ -74,23 +77,34 @@ def _fastest(rows: int, weights: list[torch.Tensor]) -> Kernel:
     return kernels[best] if seconds[best] < _WORTHWHILE * seconds[0] else kernels[0]
 
 
-def _forward(module: nn.Linear, alike: list[torch.Tensor], original: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    outputs, inputs = module.weight.shape
+class _FastForward:
+    """The `forward` of one linear layer, in its fastest layout.
 
-    def forward(rows: torch.Tensor) -> torch.Tensor:
+    Args:
+        module: the layer.
+        alike: weights of the same shape, to measure on.
+    """
+
+    def __init__(self, module: nn.Linear, alike: list[torch.Tensor]):
+        self._module, self._alike, self._original = module, alike, module.forward
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        weight, bias = self._module.weight, self._module.bias
+        outputs, inputs = weight.shape
         count = rows.numel() // inputs
         if not 0 < count <= MAX_ROWS or rows.dtype != torch.float32 or torch.is_grad_enabled():
-            return original(rows)
+            return self._original(rows)
         key = (outputs, inputs, count, torch.get_num_threads())
         kernel = _chosen.get(key)
         if kernel is None:
-            kernel = _chosen[key] = _fastest(count, alike)
-        output = kernel(rows.reshape(count, inputs), module.weight)
-        if module.bias is not None:
-            output = output + module.bias
+            kernel = _chosen[key] = _fastest(count, self._alike)
+        output = kernel(rows.reshape(count, inputs), weight)
+        if bias is not None:
+            output = output + bias
         return output.reshape(*rows.shape[:-1], outputs)
 
-    return forward
+    def __deepcopy__(self, _memo: Any) -> Any:
+        raise AttachError(NO_COPY.format("forward"))
 
 
 def _eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -119,10 +133,12 @@ def fast_linear(model: nn.Module) -> Iterator[None]:
         weights = samples.setdefault(module.weight.shape, [])
         if len(weights) * module.weight.numel() < _SAMPLE:
             weights.append(module.weight.detach())
+    fast = {module: _FastForward(module, samples[module.weight.shape]) for module in linears}
     try:
-        for module in linears:
-            module.__dict__["forward"] = _forward(module, samples[module.weight.shape], module.forward)
+        for module, forward in fast.items():
+            module.__dict__["forward"] = forward
         yield
     finally:
-        for module in linears:
-            module.__dict__.pop("forward", None)
+        for module, forward in fast.items():
+            if module.__dict__.get("forward") is forward:
+                del module.__dict__["forward"]

@@ -8,6 +8,7 @@ times as long as the same rows packed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,14 +68,29 @@ AttentionInterface.register(PACKED, packed_attention_forward)
 AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
+_LOCK = threading.Lock()
+_PACKED: dict[int, int] = {}
+"""How many blocks keep a config packed, by its id."""
+
+
 @contextmanager
 def packed_attention(decoder: Any) -> Iterator[None]:
-    """Run the attention layers of `decoder`, a text decoder, packed in this block, if they run `sdpa` outside."""
+    """Run the attention layers of `decoder`, a text decoder, packed in this block, if they run `sdpa` outside.
+
+    Blocks may be left in any order; the last one to go puts `sdpa` back.
+    """
     config = decoder.config
-    before = config._attn_implementation
-    if before == "sdpa" and decoder._supports_attention_backend:
-        config._attn_implementation = PACKED
+    with _LOCK:
+        inside = _PACKED.get(id(config), 0)
+        packs = bool(inside) or (config._attn_implementation == "sdpa" and decoder._supports_attention_backend)
+        if packs:
+            _PACKED[id(config)] = inside + 1
+            config._attn_implementation = PACKED
     try:
         yield
     finally:
-        config._attn_implementation = before
+        with _LOCK:
+            if packs and (left := _PACKED.pop(id(config)) - 1):
+                _PACKED[id(config)] = left
+            elif packs:
+                config._attn_implementation = "sdpa"

@@ -9,7 +9,8 @@ from truthkit.errors import ArgumentError
 
 def context_length(model: Any) -> int | None:
     """The longest text that the model's text decoder is made for, in tokens; None where nothing says so."""
-    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or None
+    room = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 0
+    return room if room > 0 else None  # XLNet's is -1
 
 
 def check_room(model: Any, tokens: int, what: str, way_out: str) -> None:

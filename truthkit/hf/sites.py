@@ -143,9 +143,21 @@ def image_token(model: Any) -> int | None:
 
 def input_device(model: Any) -> torch.device:
     """Where token ids go in; with weights that are offloaded, where they are brought to run."""
-    embeddings = model.get_input_embeddings()
-    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
-    return torch.device(device) if device is not None else embeddings.weight.device
+    return execution_device(model.get_input_embeddings())
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where a layer with weights runs; of one that accelerate offloads, where its weights are brought."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in (hook, *getattr(hook, "hooks", ()), *_inner_hooks(module)):
+        if (device := getattr(one, "execution_device", None)) is not None:
+            return torch.device(device)
+    return next(module.parameters()).device
+
+
+def _inner_hooks(module: nn.Module) -> list[Any]:
+    """Those of the layers inside, as of a PEFT layer's own one."""
+    return [hook for inner in module.children() if (hook := getattr(inner, "_hf_hook", None)) is not None]
 
 
 def head_features(model: Any, head: int) -> slice:

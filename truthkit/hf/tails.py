@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from truthkit.errors import ModelError
+from truthkit.hf.ownership import Block
 
 Step = nn.Module | float
 
@@ -54,12 +55,12 @@ class TailWatch:
         self._last: torch.Tensor | None = None
         self._hooks = ExitStack()
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks on; `stack` takes them off, if `tail` has not done so before."""
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks on, for the threads of `block`; `stack` takes them off, if `tail` has not done so before."""
         stack.callback(self._hooks.close)
-        self._hook(self._blocks[-1].register_forward_hook(self._at_last_block))
+        self._hook(self._blocks[-1].register_forward_hook(block.only_here(self._at_last_block)))
         for module in _outermost(self._model, {*self._blocks, self._head}):
-            self._hook(module.register_forward_hook(self._record))
+            self._hook(module.register_forward_hook(block.only_here(self._record)))
 
     def tail(self, final: torch.Tensor, positions: slice | torch.Tensor) -> Tail:
         """The chain that ends in `final`.

@@ -7,7 +7,6 @@ takes its tokens back.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from truthkit.hf.sites import text_decoder
 def takes_trees(model: Any) -> bool:
     """Whether a plain model can be given trees: as for branches, and its attention takes the mask."""
     cache = GrowingCache(config=model.config.get_text_config(decoder=True))
-    return takes_branches(model) and tree_obstacle(model, cache, attentions=("sdpa", "eager", PACKED)) is None
+    return takes_branches(model) and tree_obstacle(model, cache) is None
 
 
 def additive(sight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -53,20 +52,20 @@ _TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLaye
 
 
 _OWN_POSITIONS = ("gpt_neo",)
+_TAKE_THE_MASK = ("sdpa", "eager", PACKED)
 
 
-def tree_obstacle(model: Any, cache: Cache, *, attentions: Collection[str] = ("sdpa", "eager")) -> str | None:
+def tree_obstacle(model: Any, cache: Cache) -> str | None:
     """Why tokens of one row of `model` cannot be alternatives of each other, as a phrase for a message; None if they
     can.
 
     Args:
         model: a plain model.
         cache: what they would go into.
-        attentions: the implementations of attention that take the mask.
     """
     config = text_decoder(model).config
     attention = config._attn_implementation
-    if attention not in attentions:
+    if attention not in _TAKE_THE_MASK:
         return f"its attention implementation, {attention!r}, takes no 4-D mask"
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     if not takes_positions or getattr(config, "alibi", False) or config.model_type in _OWN_POSITIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from truthkit.errors import AttachError, ModelError
+from truthkit.hf.ownership import Block
 
 if TYPE_CHECKING:
     from transformers import GenerationMixin, PreTrainedModel
@@ -65,21 +67,79 @@ def sole_owner(model: nn.Module, name: str) -> Iterator[None]:
         _OWNERS.pop(model, None)
 
 
+Make = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Makes a method from the one that it replaces."""
+
+
+NO_COPY = (
+    "the model cannot be copied inside of a truthkit block, because its {} is replaced there and the copy's would run "
+    "the original; leave the block first, or copy the model before."
+)
+
+
+class Replaced:
+    """What stands on one module in place of a method: the original, and around it a layer for each block that is on.
+
+    Layers come and go in any order, each acts in the threads of its block only, and the last one to go takes this with
+    it.
+    """
+
+    def __init__(self, module: nn.Module, name: str):
+        self._module, self._name = module, name
+        self._before = module.__dict__.get(name, self)
+        self._original = getattr(module, name)
+        self._layers: list[tuple[Make, Block | None]] = []
+        functools.update_wrapper(self, self._original)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        method = self._original
+        for make, block in tuple(self._layers):
+            if block is None or block.here():
+                method = make(method)
+        return method(*args, **kwargs)
+
+    def __deepcopy__(self, _memo: Any) -> Any:
+        raise AttachError(NO_COPY.format(self._name))
+
+    def add(self, layer: tuple[Make, Block | None]) -> None:
+        """Put a layer around all others."""
+        self._layers.append(layer)
+
+    def remove(self, layer: tuple[Make, Block | None]) -> None:
+        """Take a layer away, and with the last one what stands on the module, if it is still this."""
+        self._layers = [one for one in self._layers if one is not layer]
+        if self._layers or self._module.__dict__.get(self._name) is not self:
+            return
+        if self._before is self:
+            del self._module.__dict__[self._name]
+        else:
+            self._module.__dict__[self._name] = self._before
+
+
+_LOCK = threading.Lock()
+
+
 @contextmanager
-def replaced_method(
-    module: nn.Module, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """Shadow the method `name` on this one instance by `make(original)`, and restore what was there before."""
-    missing = object()
-    before = module.__dict__.get(name, missing)
-    module.__dict__[name] = make(getattr(module, name))
+def replaced_method(module: nn.Module, name: str, make: Make, block: Block | None = None) -> Iterator[None]:
+    """Shadow the method `name` on this one instance by `make(original)`, and restore what was there before.
+
+    Args:
+        module: the instance.
+        name: of the method.
+        make: makes the replacement.
+        block: in whose threads it is replaced; None is all.
+    """
+    layer = (make, block)
+    with _LOCK:
+        found = module.__dict__.get(name)
+        replaced = found if isinstance(found, Replaced) else Replaced(module, name)
+        module.__dict__[name] = replaced
+        replaced.add(layer)
     try:
         yield
     finally:
-        if before is missing:
-            module.__dict__.pop(name, None)
-        else:
-            module.__dict__[name] = before
+        with _LOCK:
+            replaced.remove(layer)
 
 
 @contextmanager

@@ -56,6 +56,32 @@ def read_image(source: ImageSource) -> Image.Image:
     return _decoded(content, f"the image file {name}")
 
 
+def as_it_lies(source: ImageSource) -> Image.Image:
+    """What an image processor of transformers makes of an opened image: RGB, whatever its EXIF orientation says.
+
+    Args:
+        source: what `read_image` has read without an error.
+    """
+    return _without_notes(_opened(source))
+
+
+def as_transformers_loads(source: ImageSource) -> Image.Image:
+    """What transformers makes of a path or of an image in a chat: upright RGB, transparency dropped; as above."""
+    return _without_notes(ImageOps.exif_transpose(_opened(source)))
+
+
+def _without_notes(image: Image.Image) -> Image.Image:
+    found = image.convert("RGB")
+    found.info.clear()
+    return found
+
+
+def _opened(source: ImageSource) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source)
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """`image` itself if it is plain RGB with at least one pixel, else what `read_image` makes of it.
 

@@ -26,7 +26,7 @@ from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.hf.packed_attention import packed_attention
 from truthkit.hf.room import check_room
-from truthkit.hf.sites import text_decoder
+from truthkit.hf.sites import input_device, text_decoder
 from truthkit.hf.trees import additive, takes_trees
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.parts import acts_by_part, acts_on_answers, entered, reading
@@ -325,10 +325,10 @@ class _Reader:
         """Logits at the last `keep` positions of `ids`, or at those that it lists."""
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         call: dict[str, Any] = {
-            name: value.to(self.model.device) for name, value in inputs.items() if name in self._accepted
+            name: value.to(input_device(self.model)) for name, value in inputs.items() if name in self._accepted
         }
         call |= {"use_cache": False} if cache is None else {"cache": cache}
-        keep = keep.to(self.model.device) if isinstance(keep, torch.Tensor) else keep
+        keep = keep.to(input_device(self.model)) if isinstance(keep, torch.Tensor) else keep
         cuts = "logits_to_keep" in self._accepted
         call |= {"logits_to_keep": keep} if cuts else {}
         with torch.no_grad():

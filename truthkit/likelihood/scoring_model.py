@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
+from truthkit.hf.sites import input_device
 
 if TYPE_CHECKING:
     from truthkit.statistics.intervals import FloatArray
@@ -68,7 +69,7 @@ class ScoringModel:
         tokenizer = text_tokenizer(processor, "features")
         rows = []
         for text in texts:
-            ids = torch.tensor([tokenizer(text).input_ids[:max_tokens]], device=model.device)
+            ids = torch.tensor([tokenizer(text).input_ids[:max_tokens]], device=input_device(model))
             with torch.no_grad():
                 states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
             rows.append(states[0, -1].float().cpu().numpy())

@@ -15,6 +15,7 @@ from truthkit.decoding.engine.loop import Method
 from truthkit.decoding.engine.prompt_views import shared_width
 from truthkit.decoding.engine.session import Session
 from truthkit.hf.growing_cache import GrowingCache
+from truthkit.hf.sites import input_device
 from truthkit.likelihood.token_tree import common_length
 from truthkit.text.tokens import padded
 
@@ -88,4 +89,5 @@ def generate_behind_images(
 
 
 def _on(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.to(model.device) for name, value in inputs.items()}
+    device = input_device(model)
+    return {name: value.to(device) for name, value in inputs.items()}

@@ -149,8 +149,7 @@ def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
         raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
     if isinstance(cache, QuantizedCache):
         raise ArgumentError("contrastive search cannot take tokens back from a quantized cache; use the default cache.")
-    linear = bool(cache.layers) and all(cache.is_linear)
-    if cache.has_previous_state() if linear else cache.get_seq_length():
+    if holds_tokens(cache):
         raise ArgumentError(
             "the cache already holds tokens, but not their last hidden states, which contrastive search compares "
             "candidates with; pass an empty cache and the whole prompt."
@@ -167,6 +166,22 @@ def prepare_cache(model: Any, model_kwargs: dict[str, Any]) -> Layout:
         stacklevel=2,
     )
     return Rows()
+
+
+def check_filled(model: Any, cache: Cache) -> None:
+    """Raise unless the prompt's forward wrote into `cache`.
+
+    Raises:
+        ModelError: it did not: the model knows no cache (openai-gpt).
+    """
+    if not holds_tokens(cache):
+        raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
+
+
+def holds_tokens(cache: Cache) -> bool:
+    """Whether something was read into `cache`."""
+    linear = bool(cache.layers) and all(cache.is_linear)
+    return bool(cache.has_previous_state() if linear else cache.get_seq_length())
 
 
 def can_crop(cache: Cache) -> bool:

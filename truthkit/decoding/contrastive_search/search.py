@@ -19,12 +19,13 @@ from torch import nn
 from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from truthkit.decoding.contrastive_search.lookahead import Layout, prepare_cache
+from truthkit.decoding.contrastive_search.lookahead import Layout, check_filled, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
 from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.ownership import Block
 from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner, uncompiled
@@ -121,16 +122,22 @@ class ContrastiveSearch(DecodingMethod):
         self._tokenizer = getattr(processor, "tokenizer", processor)
 
     def __enter__(self) -> ContrastiveSearch:
+        block = Block(type(self).__name__)
         with ExitStack() as stack:
-            stack.enter_context(sole_owner(self.model, type(self).__name__))
-            stack.enter_context(replaced_method(self.model, "generate", self._generate))
-            vars(self)["_attached"] = stack.pop_all()
+            stack.enter_context(sole_owner(self.model, block.name))
+            stack.enter_context(block.open())
+            generate = functools.partial(self._generate, block)
+            stack.enter_context(replaced_method(self.model, "generate", generate, block))
+            vars(self)["_attached"] = block, stack.pop_all()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        vars(self).pop("_attached").close()
+    def __exit__(self, *exception: object) -> None:
+        block, attached = vars(self).pop("_attached")
+        caller = block.leave()
+        attached.close()
+        block.refuse_left(caller, exception)
 
-    def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _generate(self, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
 
         @functools.wraps(original)
@@ -142,7 +149,8 @@ class ContrastiveSearch(DecodingMethod):
                     raise ArgumentError(f"{name} was passed inside a ContrastiveSearch block; use one of the two.")
             search = _Search(self.penalty_alpha, self.top_k, call.pop("streamer", None))
             self._resolve_stop_strings(call, options)
-            return original(**call, **options, custom_generate=search)
+            with block.calling():
+                return original(**call, **options, custom_generate=search)
 
         return generate
 
@@ -200,6 +208,7 @@ class _Search:
 
         with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
+            check_filled(model, model_kwargs["cache"])
             layout.start(model_kwargs["cache"])
             while unfinished.any():
                 model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
@@ -286,7 +295,8 @@ def _hidden_states(model: Any, replace: Callable[[torch.Tensor], torch.Tensor]) 
         output.last_hidden_state = replace(output.last_hidden_state)
         return output
 
-    handle = text_decoder(model).register_forward_hook(hook)
+    own = Block("contrastive_search").only_here(hook)
+    handle = text_decoder(model).register_forward_hook(own)
     try:
         yield
     finally:

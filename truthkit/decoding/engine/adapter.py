@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from truthkit.errors import ModelError, NotAvailableError
+from truthkit.hf.sites import execution_device
 from truthkit.models.adapter import adapter_settings, adapter_tensors
 from truthkit.models.checkpoint import adapter_source
 
+_MERGED = "adapter {!r} is merged into the weights; call unmerge_adapter() first."
 _LORA_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
 WAY_OUT = "Load it as a model of its own, amateur=tk.load(..., adapter=...), which costs a second forward."
 
@@ -25,6 +27,15 @@ class LowRank(NamedTuple):
     down: torch.Tensor
     up: torch.Tensor
     scaling: float
+    offloaded: tuple[nn.Module, nn.Module] | None = None
+    """The layers that hold `down` and `up`, where accelerate brings those only while the layers run."""
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """The update of inputs (..., in) before scaling, (..., out)."""
+        if self.offloaded is not None:
+            down, up = self.offloaded
+            return up(down(x.to(self.down.dtype)))
+        return nn.functional.linear(nn.functional.linear(x.to(self.down.dtype), self.down), self.up)
 
 
 class Adapter:
@@ -40,7 +51,7 @@ class Adapter:
     """
 
     def __init__(self, model: Any, adapter: str):
-        self.name = adapter
+        self.name, self._model = adapter, model
         self.holders = tuple(_layers_holding(model, adapter))
         """The PEFT layers that hold it, where it is loaded in the model."""
         if adapter in (loaded := getattr(model, "peft_config", {})):
@@ -48,10 +59,28 @@ class Adapter:
         found = _updates_in_model(self.holders, adapter) if self.holders else _updates_on_disk(model, adapter)
         self.updates = tuple(found)
 
+    def now(self) -> Adapter:
+        """The adapter as it is in the model now, which may have merged, rescaled, moved or lost it since.
+
+        Raises:
+            NotAvailableError, ModelError: as on construction.
+        """
+        if self.holders:
+            return Adapter(self._model, self.name)
+        self.updates = tuple(_moved(update, self._model) for update in self.updates)
+        return self
+
     @property
     def active(self) -> bool:
         """Whether the adapter is on in the model's own forward, outside of a decoder."""
         return any(not layer.disable_adapters and self.name in layer.active_adapters for layer in self.holders)
+
+    def check_not_merged(self) -> None:
+        """Raises:
+        ModelError: it is part of the weights now, or another one of its layers is.
+        """
+        if self.holders and self.holders[0].merged:
+            raise ModelError(_MERGED.format(self.name))
 
     @property
     def modules(self) -> set[nn.Module]:
@@ -99,13 +128,22 @@ def _updates_in_model(layers: Sequence[Any], name: str) -> list[LowRank]:
     updates = []
     for layer in layers:
         if layer.merged:
-            raise ModelError(f"adapter {name!r} is merged into the weights; call unmerge_adapter() first.")
+            raise ModelError(_MERGED.format(name))
         if name in getattr(layer, "lora_variant", {}):
             raise ModelError(f"adapter {name!r} is a LoRA variant ({layer.lora_variant[name]}). {WAY_OUT}")
         if name not in layer.lora_A or _features(layer.get_base_layer()) is None:
             raise ModelError(f"adapter {name!r} adapts a layer that is not linear: {layer.get_base_layer()}. {WAY_OUT}")
-        updates.append(LowRank(layer, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]))
+        down, up = layer.lora_A[name], layer.lora_B[name]
+        offloaded = (down, up) if down.weight.is_meta or up.weight.is_meta else None
+        updates.append(LowRank(layer, down.weight, up.weight, layer.scaling[name], offloaded))
     return updates
+
+
+def _moved(update: LowRank, model: Any) -> LowRank:
+    """`update` where its layer runs, in the dtype of its weights."""
+    weight = next(update.module.parameters())
+    device, dtype = execution_device(update.module), weight.dtype if weight.dtype.is_floating_point else model.dtype
+    return update._replace(down=update.down.to(device, dtype), up=update.up.to(device, dtype))
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:
@@ -158,8 +196,5 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
         rank = pair["A"].shape[0]
         alpha = _matching(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
         scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        weight = next(module.parameters())
-        dtype = weight.dtype if weight.dtype.is_floating_point else model.dtype
-        down, up = (pair[side].to(weight.device, dtype) for side in "AB")
-        updates.append(LowRank(module, down, up, scaling))
+        updates.append(_moved(LowRank(module, pair["A"], pair["B"], scaling), model))
     return updates

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
 
 from truthkit.decoding.engine.adapter import WAY_OUT, Adapter, LowRank
-from truthkit.errors import ModelError
+from truthkit.errors import AttachError, ModelError
+from truthkit.hf.ownership import Block
 
 _Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
@@ -28,24 +30,40 @@ class AdapterRows:
     def aim(self, rows: slice, batch: int, width: int) -> None:
         """Act on `rows` of the next forward's `batch` rows, each of `width` tokens; an empty slice for none."""
         self._rows, self._batch, self._width = rows, batch, width
+        if batch:
+            self._adapter.check_not_merged()
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks on; `stack` takes them off. An adapter that is active in the model is off meanwhile."""
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks on, for the threads of `block`; `stack` takes them off.
+
+        An adapter that is active in the model is off meanwhile.
+        """
         name = self._adapter.name
         for layer in self._adapter.holders:
             if name in (active := list(layer.active_adapters)):
                 before = layer._active_adapter
                 layer._active_adapter = [one for one in active if one != name]
                 stack.callback(setattr, layer, "_active_adapter", before)
+                stack.callback(layer.register_forward_pre_hook(self._refuse_elsewhere(block)).remove)
         for update in self._adapter.updates:
-            stack.callback(update.module.register_forward_hook(self._add(update)).remove)
+            stack.callback(update.module.register_forward_hook(block.only_here(self._add(update))).remove)
+
+    def _refuse_elsewhere(self, block: Block) -> Callable[..., None]:
+        def hook(*_args: Any) -> None:
+            if not block.here():
+                raise AttachError(
+                    f"adapter {self._adapter.name!r} is active in this model, and switched off while {block.name} "
+                    "compares with it in another thread; wait until that block is left, or use a model of its own here."
+                )
+
+        return hook
 
     def _add(self, update: LowRank) -> _Hook:
         def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             if self._rows.start == self._rows.stop:
                 return output
             x = self._by_row(args[0], update)[self._rows]
-            low = nn.functional.linear(nn.functional.linear(x.to(update.down.dtype), update.down), update.up)
+            low = update.of(x)
             self._by_row(output, update)[self._rows].add_(low.to(output.dtype), alpha=update.scaling)
             return output
 

@@ -14,6 +14,7 @@ from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ModelError
 from truthkit.hf.branches import BranchedCache
 from truthkit.hf.growing_cache import GrowingCache
+from truthkit.hf.ownership import Block
 
 _MOST_PAST = 256
 """For how many tokens a sliding window keeps what it has left behind, in case they are taken back."""
@@ -108,7 +109,7 @@ class Companion:
         if group.group.takes_logits_to_keep:
             wide["logits_to_keep"] = keep
         with ExitStack() as stack, torch.no_grad():
-            group.attach(stack)
+            group.attach(stack, Block(type(group.model).__name__))
             group.aim(ids.shape[0], keep if group.group.takes_logits_to_keep else 0)
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)

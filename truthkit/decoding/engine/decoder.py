@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup, check_same_vocabulary
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.padding import neutral_to_padding
 from truthkit.hf.wrapping import language_half, plain_model
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Decoder(DecodingMethod, ABC):
                 f"{type(self.model).__name__} is an encoder-decoder; truthkit decodes decoder-only models."
             )
         self.beta = check_beta(beta)
+        if any(view.prompt and view.model is None for view in views) and not neutral_to_padding(self.model):
+            views = [replace(view, model=self.front) if view.prompt and view.model is None else view for view in views]
         self.views = (View("main", exits=bool(layers)), *views)
         self.layers, self.norm = tuple(layers), norm
         own = [view for view in self.views if view.model is None]
@@ -99,8 +103,8 @@ class Decoder(DecodingMethod, ABC):
         self.__dict__["_session"] = session
         return session
 
-    def __exit__(self, *_exception: object) -> None:
-        self.__dict__.pop("_session").close()
+    def __exit__(self, *exception: object) -> None:
+        self.__dict__.pop("_session").close(*exception)
 
 
 class Together(Decoder):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, output_head, resolve_layers
 from truthkit.hf.tails import Tail, TailWatch, first_tensor, no_exits
 
@@ -56,19 +57,21 @@ class EarlyExits:
             keep: the forward's `logits_to_keep`: that many last positions, indices of positions, or 0 for all.
         """
         with ExitStack() as stack:
-            self.attach(stack)
+            self.attach(stack, Block(type(self).__name__))
             self.aim(rows, keep)
             yield
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks on; `stack` takes them off."""
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks on, for the threads of `block`; `stack` takes them off."""
         for layer in set(self.layers):
-            stack.callback(self._blocks[layer].register_forward_hook(self._tap(layer)).remove)
-        stack.callback(self.head.register_forward_pre_hook(self._append_exits).remove)
+            tap = block.only_here(self._tap(layer))
+            stack.callback(self._blocks[layer].register_forward_hook(tap).remove)
+        append = block.only_here(self._append_exits)
+        stack.callback(self.head.register_forward_pre_hook(append).remove)
         stack.callback(self._taken.clear)
         if self._tail is None:
             self._watch = TailWatch(self._model, self._blocks, self.head)
-            self._watch.attach(stack)
+            self._watch.attach(stack, block)
 
     def aim(self, rows: list[slice], keep: int | torch.Tensor) -> None:
         """Say what the next forward is to read; no rows means none."""

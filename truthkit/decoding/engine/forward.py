@@ -14,12 +14,20 @@ from truthkit.decoding.engine.shared_cache import is_static, static_length
 from truthkit.decoding.engine.short_views import ShortViews, read_short
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.ownership import Block
 
 Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
 """Called after every forward with the views (main first) and the combined logits (batch, positions, vocabulary)."""
 
 _BIAS_FROM_MASK = {"bloom", "falcon"}
 """Model types that make ALiBi's bias from the mask, which must then be as long as a static cache."""
+
+_WHO_ASKS = "a logits processor or stopping criterion that calls the model, as that of guidance_scale does."
+
+_STATE_ELSEWHERE = (
+    "{} keeps its state outside of generate's cache, where it cannot follow several views; pass use_cache=False to "
+    "generate."
+)
 
 
 class ForwardPair:
@@ -28,10 +36,11 @@ class ForwardPair:
     Args:
         loop: the views.
         observers: called after every forward.
+        block: whose the forwards are.
     """
 
-    def __init__(self, loop: Loop, observers: Sequence[Observer]):
-        self._loop, self._observers = loop, observers
+    def __init__(self, loop: Loop, observers: Sequence[Observer], block: Block):
+        self._loop, self._observers, self._block = loop, observers, block
         self._call: dict[str, Any] = {}
         self._short: ShortViews | None = None
 
@@ -40,6 +49,7 @@ class ForwardPair:
     ) -> tuple[tuple[()], dict[str, Any]] | None:
         """The forward's arguments for the rows of all views."""
         loop, main = self._loop, self._loop.main
+        self._block.check()
         if loop.inert:
             return None
         kwargs = {**dict(zip(main.group.parameters, args, strict=False)), **kwargs}
@@ -91,14 +101,19 @@ class ForwardPair:
         loop, main, model = self._loop, self._loop.main, self._loop.model
         mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
         held = loop.held(cache)
+        if cache is not None and loop.shares_states:
+            raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
         going_on = loop.generating or (cache is not None and cache is loop.cache and held)
         if main.laid_out and going_on:
             prompt = main.prompt
-            if not held and ids.shape[1] < prompt.length and main.rows > 1:
-                raise ModelError(
-                    f"{type(model).__name__} keeps its state outside of generate's cache, where it cannot follow "
-                    "several views; pass use_cache=False to generate."
+            if loop.generating and loop.is_other(cache, ids):
+                raise ArgumentError(
+                    f"a forward of another text came while generate runs under {loop.name}: {_WHO_ASKS} Its views "
+                    "would be mistaken for those of the text that is generated. Leave that out inside the block, or "
+                    "let it call another copy of the model."
                 )
+            if not held and ids.shape[1] < prompt.length and main.rows > 1:
+                raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
             return max(held - prompt.extra, 0) if held else 0
         if held and (main.rows > 1 or loop.companions):
             raise ArgumentError(
@@ -125,8 +140,9 @@ class ForwardPair:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
             companion.group.begin(ids, mask, gaps=loop.generating)
+        loop.prompts = ids
         if cache is not None:
-            loop.adopt(cache)
+            loop.adopt(cache, empty=main.rows > 1 and not held)
         return held
 
     def narrow(self, _module: torch.nn.Module, _args: Any, _kwargs: dict[str, Any], outputs: Any) -> Any:
@@ -163,14 +179,15 @@ class ForwardPair:
             positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -call["width"] :]
         logits = []
         for companion in self._loop.companions:
-            logits += companion.forward(
-                call["input_ids"],
-                mask,
-                positions,
-                past=call["past"],
-                keep=call["keep"],
-                use_cache=call["use_cache"],
-            )
+            with self._loop.plainly():  # it may be the same model
+                logits += companion.forward(
+                    call["input_ids"],
+                    mask,
+                    positions,
+                    past=call["past"],
+                    keep=call["keep"],
+                    use_cache=call["use_cache"],
+                )
         return logits
 
     def _narrow_states(self, outputs: Any, call: dict[str, Any]) -> None:

@@ -13,22 +13,25 @@ from truthkit.decoding.engine.image_inputs import drop_pixels, encoded_already, 
 from truthkit.decoding.engine.loop import Loop
 from truthkit.decoding.engine.read_before import read_before
 from truthkit.errors import ArgumentError
+from truthkit.hf.ownership import Block
 from truthkit.hf.wrapping import keep_mask_flat, replaced_method
 
 
-def encoding_images(loop: Loop, original: Callable[..., Any]) -> Callable[..., Any]:
+def encoding_images(loop: Loop, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
     """A `generate` before which the images of all views are encoded together."""
 
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
+        block.check()
         if loop.generating or loop.inert or loop.goes_on(kwargs.get("cache")):
             return original(*args, **kwargs)
         inputs = take_image_inputs(loop.front, kwargs)
         if not inputs and not loop.main.images.changed:
             return original(*args, **kwargs)
-        ids = loop.encode(inputs, _given_ids(args, kwargs), kwargs.get("attention_mask"))
-        features = loop.main.images.output(len(ids), [0])
         with ExitStack() as stack:
+            stack.enter_context(block.calling())
+            ids = loop.encode(inputs, _given_ids(args, kwargs), kwargs.get("attention_mask"))
+            features = loop.main.images.output(len(ids), [0])
             stack.callback(loop.forget)
             cache = None if loop.companions else read_before(loop.main, ids, kwargs, loop.forward_plainly)
             if cache is not None:
@@ -43,42 +46,66 @@ def encoding_images(loop: Loop, original: Callable[..., Any]) -> Callable[..., A
     return generate
 
 
-def guarded(loop: Loop, original: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(loop: Loop, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
     """A `generate` that is checked, and after which nothing of its prompts is left."""
 
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        if loop.generating or loop.inert:  # an early-exit assistant drafts with the model itself, without views
-            with loop.plainly():
-                return original(*args, **kwargs)
-        _check_request(loop, args, kwargs)
-        loop.length = _prompt_length(args, kwargs)
-        if loop.goes_on(kwargs.get("cache")):
-            for group in loop.groups:
-                group.prompt_goes_on(loop.length or 0)
-        elif not loop.main.images.ready:
-            loop.forget()
-        loop.ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
-        loop.generating = True
-        try:
-            with replaced_method(loop.model, "prepare_inputs_for_generation", keep_mask_flat):
-                result = original(*args, **kwargs)
-            loop.nan.raise_if_found()
-            given = kwargs.get("cache", kwargs.get("past_key_values"))
-            loop.release(wanted=given is not None or hasattr(result, "keys"))
-            return result
-        finally:
-            loop.generating = False
-            loop.forget(cache_is_wanted=False)
+        with block.calling():
+            if loop.generating or loop.inert:  # an early-exit assistant drafts with the model itself, without views
+                with loop.plainly():
+                    return original(*args, **kwargs)
+            return _generated(loop, block, original, args, kwargs)
 
     return generate
+
+
+def _generated(
+    loop: Loop, block: Block, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    _check_request(loop, args, kwargs)
+    loop.length = _prompt_length(args, kwargs)
+    if loop.goes_on(kwargs.get("cache")):
+        for group in loop.groups:
+            group.prompt_goes_on(loop.length or 0)
+    elif not loop.main.images.ready:
+        loop.forget()
+    loop.ids = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is not None else None
+    given, config = kwargs.get("cache", kwargs.get("past_key_values")), _config(loop, kwargs)
+    as_dict = kwargs.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", False))
+    loop.generating, loop.cache_is_wanted = True, given is not None or bool(as_dict)
+    try:
+        with replaced_method(loop.model, "prepare_inputs_for_generation", keep_mask_flat, block):
+            result = original(*args, **kwargs)
+        loop.nan.raise_if_found()
+        loop.release(wanted=loop.cache_is_wanted)
+        return result
+    finally:
+        loop.generating, loop.cache_is_wanted = False, True
+        loop.forget(cache_is_wanted=False)
+
+
+def _config(loop: Loop, kwargs: Mapping[str, Any]) -> Any:
+    return kwargs.get("generation_config") or loop.model.generation_config
 
 
 def _check_request(loop: Loop, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     ids = _given_ids(args, kwargs)
     if isinstance(ids, torch.Tensor) and ids.numel() == 0:
         raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
-    config = kwargs.get("generation_config") or loop.model.generation_config
+    config = _config(loop, kwargs)
+    guidance = kwargs.get("guidance_scale", getattr(config, "guidance_scale", None))
+    if guidance not in (None, 1):
+        raise ArgumentError(
+            f"guidance_scale={guidance}, of the call or of a generation_config, cannot be used with {loop.name}: it "
+            "asks the model about a second text beside the one that is generated. Pass guidance_scale=None, or leave "
+            f"{loop.name} out."
+        )
+    if loop.main.rows > 1 and (names := _adapters_by_row(loop.model)) is not None:
+        raise ArgumentError(
+            f"adapter_names={names} gives each row an adapter of its own, but under {loop.name} there are rows of "
+            f"{loop.main.rows} views; use set_adapter, and one call for each adapter."
+        )
     chunk = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
     alike = all(group.same_prompt and not group.images.ready for group in loop.groups)
     if chunk is not None and (loop.companions or not alike):
@@ -86,6 +113,13 @@ def _check_request(loop: Loop, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             f"prefill_chunk_size={chunk} cannot be used with {loop.name} here: a view's prompt differs from the main "
             "one, holds images or runs in another model, so its chunks would not line up. Leave prefill_chunk_size out."
         )
+
+
+def _adapters_by_row(model: torch.nn.Module) -> Any:
+    """What PEFT was given as `adapter_names`; it leaves them in hooks for the length of the call."""
+    hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
+    partials = (hook.keywords for hook in hooks if isinstance(hook, functools.partial))
+    return next((keywords["adapter_names"] for keywords in partials if "adapter_names" in keywords), None)
 
 
 def _given_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -46,6 +46,11 @@ class ImageRows:
         self._names = set(inspect.signature(self._encode).parameters) if self._encode else set()
         self.changed = any(rewrites)
         if self.changed and self._encode is None:
+            if _takes_pixels(model):
+                raise ModelError(
+                    f"{type(model).__name__} sees images through cross-attention: it has no get_image_features. Use a "
+                    "model that puts its images among the tokens."
+                )
             raise ModelError(
                 f"{type(model).__name__} is a text-only model: it has no get_image_features. Use an image-text model."
             )
@@ -156,6 +161,10 @@ class ImageRows:
             for i in of_prompt
         ]
         return torch.stack(rows) if rows else None
+
+
+def _takes_pixels(model: Any) -> bool:
+    return "pixel_values" in inspect.signature(model.forward).parameters
 
 
 def _images(output: Any) -> list[_Image]:

@@ -12,7 +12,7 @@ from truthkit.decoding.engine.companion import Companion
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels
 from truthkit.decoding.engine.nan_watch import NanWatch
 from truthkit.decoding.engine.row_group import RowGroup
-from truthkit.decoding.engine.shared_cache import is_static, keep_main_view, make_room
+from truthkit.decoding.engine.shared_cache import check_narrows, is_static, keep_main_view, make_room, start_anew
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
@@ -57,7 +57,9 @@ class Loop:
         generating: whether a call of `generate` is on its way; else forwards come from outside.
         length: of that call's prompts.
         ids: its token ids, where embeddings were given too.
+        prompts: the main view's, as its first forward had them: token ids, or embeddings.
         cache: of the loop, while it carries all views.
+        cache_is_wanted: whether the caller may go on with it afterwards.
         past: how many of the main view's tokens went into it.
         nan: see `NanWatch`.
     """
@@ -70,11 +72,19 @@ class Loop:
         self.groups: Sequence[RowGroup] = (self.main, *others)
         self.beta = method.beta
         self.inert = self.generating = False
+        self.cache_is_wanted = True
         self.length: int | None = None
         self.ids: torch.Tensor | None = None
+        self.prompts: torch.Tensor | None = None
         self.cache: Any = None
         self.past = 0
         self.nan = NanWatch(self.name, method.model)
+
+    @property
+    def shares_states(self) -> bool:
+        """Whether a view runs apart in the model itself, whose recurrent states lie in its modules."""
+        apart = any(companion.group.model is self.model for companion in self.companions)
+        return apart and self.model.config.model_type in _STATE_IN_MODULES
 
     @contextmanager
     def plainly(self) -> Iterator[None]:
@@ -93,7 +103,7 @@ class Loop:
     def forget(self, *, cache_is_wanted: bool = True) -> None:
         """Forget the prompts; a cache that somebody may go on with keeps the main view's rows alone."""
         self.release(wanted=cache_is_wanted)
-        self.past = 0
+        self.past, self.prompts = 0, None
         self.nan.forget()
         self.main.end()
         for companion in self.companions:
@@ -113,6 +123,20 @@ class Loop:
             group.images.encode(inputs, ids, mask, self.plainly)
         return ids
 
+    def is_other(self, cache: Any, ids: torch.Tensor) -> bool:
+        """Whether a forward within `generate` reads another text than the one that is generated.
+
+        Its cache tells; without one its tokens do, which must begin with the prompts.
+        """
+        if cache is not self.cache:
+            return True
+        prompts = self.prompts
+        if cache is not None or prompts is None or prompts.dim() != 2 or ids.dim() != 2:
+            return False
+        if len(ids) != len(prompts):
+            return True
+        return ids.shape[1] >= prompts.shape[1] and not torch.equal(ids[:, : prompts.shape[1]], prompts)
+
     # -- the cache -----------------------------------------------------------------------------------------------------
 
     def held(self, cache: Any) -> int:
@@ -126,10 +150,15 @@ class Loop:
             return self.past + self.main.prompt.extra if self.past else 0
         return int(cache.get_seq_length())
 
-    def adopt(self, cache: Any) -> None:
+    def adopt(self, cache: Any, *, empty: bool = False) -> None:
         """Make a generation loop's cache carry all views: room, growth, beam reordering, cropping."""
+        if self.main.rows > 1 and self.cache_is_wanted:
+            check_narrows(cache, self.main.prompt.extra, self.name)
         self.cache = cache
-        make_room(cache, self.main.prompt.extra, self.model.config.get_text_config(decoder=True))
+        config = self.model.config.get_text_config(decoder=True)
+        if empty:
+            start_anew(cache, config)
+        make_room(cache, self.main.prompt.extra, config)
         grow(cache)
         reorder, crop = cache.reorder_cache, cache.crop
 

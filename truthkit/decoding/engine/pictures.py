@@ -11,7 +11,7 @@ from PIL import Image
 
 from truthkit.decoding.engine.image_inputs import ImageInputs
 from truthkit.errors import ArgumentError
-from truthkit.images.reading import read_image
+from truthkit.images.reading import as_it_lies, as_transformers_loads, read_image
 from truthkit.images.transforms import processor_size
 
 _ONE = (str, os.PathLike, bytes, Image.Image)
@@ -19,6 +19,9 @@ _ONE = (str, os.PathLike, bytes, Image.Image)
 
 _SIZED = ("image_sizes", "image_grid_thw", "pixel_attention_mask")
 """What a processor returns where an image's size decides how many tokens it takes."""
+
+_CLOSE = 0.05
+"""Which share of the pixels' norm they may differ by: a picture that is turned or mirrored differs by far more."""
 
 
 class Pictures:
@@ -42,8 +45,10 @@ class Pictures:
             )
         nested = [list(image) if isinstance(image, list | tuple) else [image] for image in images]
         self.rows = [[read_image(image) for image in row] for row in nested]
+        self._given, self._other_ways = nested, [as_it_lies, as_transformers_loads]
         self._processor = getattr(processor, "image_processor", processor)
-        self._options = getattr(processor, "images_kwargs", None) or {}
+        defaults = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
+        self._options = defaults.get("images_kwargs", {}) | (getattr(processor, "images_kwargs", None) or {})
         if not callable(self._processor) or not hasattr(self._processor, "preprocess"):
             raise ArgumentError(
                 f"processor is a {type(processor).__name__}, which has no image processor; pass the model's processor, "
@@ -69,6 +74,31 @@ class Pictures:
             )
         return self.rows
 
+    def as_in(self, inputs: ImageInputs, count: int) -> list[list[Image.Image]]:
+        """The images of each of `count` prompts, read as they were for the main view's `inputs`.
+
+        A file opened by Pillow goes into a processor as it lies: not turned upright, transparency dropped.
+
+        Raises:
+            ArgumentError: however they are read, the image processor does not make `inputs` of them.
+        """
+        rows, ways = self.for_prompts(count), list(self._other_ways)
+        while not self._make(rows, inputs):
+            if not ways:
+                raise ArgumentError(
+                    "the images given to the decoder do not give the pixel_values of the prompt; pass the very images "
+                    "that the processor was given, in the same order, and options of a call also as "
+                    "processor.images_kwargs = {...}."
+                )
+            read = ways.pop(0)
+            self.rows = [[read(image) for image in row] for row in self._given]
+            rows = self.for_prompts(count)
+        return rows
+
+    def _make(self, rows: list[list[Image.Image]], inputs: ImageInputs) -> bool:
+        made = self.processed(rows, "cpu")
+        return all(_alike(made[name], value.cpu()) for name, value in inputs.items() if name in made)
+
     def inputs(self, device: Any) -> ImageInputs:
         """What the image processor makes of all images, as tensors on `device`."""
         return self.processed(self.rows, device)
@@ -84,6 +114,15 @@ class Pictures:
         if any(name in inputs for name in _SIZED) or self._options.get("crop_to_patches"):
             return None
         return processor_size(self._processor)
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether they are the same but for rounding, and for what one library resizes otherwise than the next."""
+    if one.shape != other.shape:
+        return False
+    if not other.is_floating_point():
+        return torch.equal(one, other.to(one.dtype))
+    return bool((one.double() - other.double()).norm() <= _CLOSE * other.double().norm())
 
 
 def _keeps_prompts(image_processor: Any) -> bool:

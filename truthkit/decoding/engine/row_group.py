@@ -18,8 +18,10 @@ from truthkit.decoding.engine.image_inputs import placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast import fast_decoding
+from truthkit.hf.ownership import Block
+from truthkit.hf.room import context_length
 from truthkit.hf.trees import behind_prompts
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
@@ -31,9 +33,10 @@ class RowGroup:
 
     def __init__(self, group: ViewGroup):
         self.group, self.model, self.vision = group, group.model, group.vision
+        group.check_unchanged()
         self.same_prompt = group.same_prompt
         self.images, self.exits = group.image_rows(), group.exits()
-        self._adapters = [(view, AdapterRows(adapter)) for view, adapter in group.adapters]
+        self._adapters = [(view, AdapterRows(adapter.now())) for view, adapter in group.adapters]
         self._prompt: Prompt | None = None
         self._width = 0
 
@@ -78,13 +81,13 @@ class RowGroup:
         batch = self.prompt.batch if self.laid_out else len(index)
         return torch.cat([index + view * batch for view in range(self.rows)])
 
-    def attach(self, stack: ExitStack) -> None:
-        """Put the hooks of adapters and exits on; `stack` takes them off."""
+    def attach(self, stack: ExitStack, block: Block) -> None:
+        """Put the hooks of adapters and exits on, for the threads of `block`; `stack` takes them off."""
         stack.enter_context(fast_decoding(self.model))
         for _, adapter in self._adapters:
-            adapter.attach(stack)
+            adapter.attach(stack, block)
         if self.exits:
-            self.exits.attach(stack)
+            self.exits.attach(stack, block)
 
     def aim(self, batch: int, keep: int | torch.Tensor) -> None:
         """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
@@ -132,7 +135,7 @@ class RowGroup:
             wide_ids, wide_mask = self._pad(ids, mask)
             counts = wide_mask.sum(dim=1, keepdim=True)
             offsets = counts - mask.sum(dim=1, keepdim=True).repeat(self.rows, 1)
-        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        limit = context_length(self.model)
         longest = int(wide_mask.sum(dim=1).max())
         if limit and longest > limit:
             raise ArgumentError(
@@ -175,6 +178,16 @@ class RowGroup:
         wide.pop("mm_encoder_outputs", None)
         ids, mask, positions = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("position_ids")
         width = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]
+        if prompt.ids is not None and kwargs.get("cross_attention_mask") is not None:
+            raise ModelError(
+                f"{type(self.model).__name__} sees images through cross-attention, by a mask over the prompt's own "
+                "tokens, which a view with another prompt does not have; use views with the same prompt (an adapter, "
+                "early exits)."
+            )
+        if ids is None and past == 0 and prompt.ids is not None and self.vision is self.model:
+            raise ArgumentError(
+                "inputs_embeds was given, but a view with another prompt is read from its tokens; pass input_ids alone."
+            )
         for name, value in kwargs.items():
             if (
                 isinstance(value, torch.Tensor)

@@ -11,6 +11,7 @@ from truthkit.decoding.engine.forward import ForwardPair, Observer
 from truthkit.decoding.engine.generate_calls import encoding_images, guarded
 from truthkit.decoding.engine.loop import Loop, Method
 from truthkit.decoding.engine.source import Notes
+from truthkit.hf.ownership import Block
 from truthkit.hf.wrapping import refuse_continuous_batching, replaced_method, sole_owner, uncompiled
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What `with decoder as session:` gives, from entering the block to leaving it; it belongs to one thread.
+    """What `with decoder as session:` gives, from entering the block to leaving it.
+
+    It belongs to the thread that entered the block and to those that this thread starts inside, as for streaming; one
+    call of `generate` runs at a time. In all other threads the model is as it was.
 
     What the method noted about the last prompt is among its attributes, also afterwards: RITUAL's `chosen`.
 
@@ -34,6 +38,7 @@ class Session:
         self.decoder = decoder
         self.observers: list[Observer] = []
         self._loop = Loop(decoder)
+        self._block = Block(self._loop.name)
         self._stack = ExitStack()
 
     def open(self) -> None:
@@ -42,24 +47,36 @@ class Session:
         Raises:
             AttachError: the model runs under a decoder already.
         """
-        model, loop, forwards = self.decoder.model, self._loop, ForwardPair(self._loop, self.observers)
+        model, loop, block = self.decoder.model, self._loop, self._block
+        forwards = ForwardPair(loop, self.observers, block)
         with ExitStack() as stack:
             stack.enter_context(sole_owner(model, loop.name))
-            loop.main.attach(stack)
-            stack.callback(model.register_forward_pre_hook(forwards.widen, with_kwargs=True).remove)
-            stack.callback(model.register_forward_hook(forwards.narrow, with_kwargs=True).remove)
-            stack.enter_context(replaced_method(model, "generate", functools.partial(guarded, loop)))
-            stack.enter_context(
-                replaced_method(self.decoder.front, "generate", functools.partial(encoding_images, loop))
-            )
-            stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching))
+            stack.enter_context(block.open())
+            loop.main.attach(stack, block)
+            widen, narrow = block.only_here(forwards.widen), block.only_here(forwards.narrow)
+            stack.callback(model.register_forward_pre_hook(widen, with_kwargs=True).remove)
+            stack.callback(model.register_forward_hook(narrow, with_kwargs=True).remove)
+            generate = functools.partial(guarded, loop, block)
+            stack.enter_context(replaced_method(model, "generate", generate, block))
+            encoding = functools.partial(encoding_images, loop, block)
+            stack.enter_context(replaced_method(self.decoder.front, "generate", encoding, block))
+            stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching, block))
             stack.enter_context(uncompiled(model, self.decoder.compiled))
             stack.callback(loop.forget)
             self._stack = stack.pop_all()
 
-    def close(self) -> None:
-        """Take it off again."""
+    def close(self, *exception: object) -> None:
+        """Take it off again.
+
+        Args:
+            exception: what the block is left by, as `__exit__` has it.
+
+        Raises:
+            AttachError: a call of `generate` still runs; it is stopped.
+        """
+        caller = self._block.leave()
         self._stack.close()
+        self._block.refuse_left(caller, exception)
 
     @property
     def notes(self) -> Notes:

@@ -7,7 +7,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicSlidingWindowLayer, StaticLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicIndexedLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionAndStaticFullAttentionLayer,
+    LinearAttentionAndStaticSlidingWindowAttentionLayer,
+    LinearAttentionLayer,
+    StaticIndexedLayer,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
+
+from truthkit.errors import ArgumentError
+from truthkit.hf.growing_cache import GrowingLayer
 
 
 def is_static(cache: Any) -> bool:
@@ -24,6 +40,53 @@ def make_room(cache: Any, extra: int, config: Any) -> None:
     """Let an empty static cache hold `extra` more tokens; all other caches grow by themselves."""
     if extra and is_static(cache):
         cache.layers = type(cache)(config=config, max_cache_len=static_length(cache) + extra).layers
+
+
+def start_anew(cache: Any, config: Any) -> None:
+    """Let a cache that was used, and cropped to nothing, take any number of rows."""
+    if is_static(cache):
+        if any(layer.is_initialized for layer in cache.layers if isinstance(layer, StaticLayer)):
+            cache.layers = type(cache)(config=config, max_cache_len=static_length(cache)).layers
+        return
+    for layer in cache.layers:
+        if isinstance(layer, DynamicLayer) and layer.is_initialized:
+            layer.keys, layer.values, layer.is_initialized = None, None, False
+
+
+_ROWS_KNOWN = (DynamicIndexedLayer, StaticIndexedLayer, DummyLayer)
+_WHOLLY_KNOWN = (
+    DynamicLayer,
+    GrowingLayer,
+    DynamicSlidingWindowLayer,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+    LinearAttentionLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionAndStaticFullAttentionLayer,
+    LinearAttentionAndStaticSlidingWindowAttentionLayer,
+)
+"""Layers that keep keys, values and recurrent states, and no more."""
+
+
+def check_narrows(cache: Any, extra: int, name: str) -> None:
+    """Raise unless the main view can be left alone in `cache` afterwards, without its first `extra` slots.
+
+    Args:
+        cache: the loop's.
+        extra: as in `keep_main_view`.
+        name: of the decoder.
+
+    Raises:
+        ArgumentError: a layer keeps more than keys and values (quantised, compressed, indexed).
+    """
+    known = _WHOLLY_KNOWN if extra else (*_WHOLLY_KNOWN, *_ROWS_KNOWN)
+    if strange := next((layer for layer in cache.layers if type(layer) not in known), None):
+        raise ArgumentError(
+            f"the cache has layers of type {type(strange).__name__}, which keep more than keys and values: it "
+            f"cannot be returned with the main view of {name} alone. Leave cache= and return_dict_in_generate out, or "
+            "use the default cache."
+        )
 
 
 def keep_main_view(cache: Any, batch: int, extra: int) -> None:

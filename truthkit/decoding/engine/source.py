@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from truthkit.decoding.engine.image_inputs import ImageInputs, encoded_already, token_types
+from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import language_half
 from truthkit.text.tokens import padded
 
@@ -77,7 +78,7 @@ class Source:
             questions: token ids, one question per prompt, with the prompt's image placeholders in it.
             new_tokens: at most so many in a reply.
         """
-        ids, mask = (tensor.to(self.model.device) for tensor in padded(questions))
+        ids, mask = (tensor.to(input_device(self.model)) for tensor in padded(questions))
         features, width = self.output(), ids.shape[1]
         call: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": new_tokens}
         call |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}

@@ -19,7 +19,7 @@ class View:
         name: what people call it, in explanations.
         prompt: rewrites the prompt's token ids.
         adapter: a LoRA adapter that is on in this view: a name loaded in the model, a PEFT folder or a hub id.
-        model: another model, with its own forward and cache.
+        model: another model, with its own forward and cache; or the same one, to run apart.
         exits: whether the decoder's early exits are read in this view too.
         images: how this view's images come from the main ones.
     """

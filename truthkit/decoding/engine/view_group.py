@@ -13,6 +13,7 @@ from truthkit.decoding.engine.image_rows import ImageRows
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
 from truthkit.hf.branches import takes_branches
+from truthkit.hf.sites import output_head
 from truthkit.hf.trees import takes_trees
 
 _PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
@@ -61,6 +62,16 @@ class ViewGroup:
                 "omega=0 in LOL, or an adapter that leaves the head alone."
             )
 
+    def check_unchanged(self) -> None:
+        """Raises:
+        ModelError: the model was given another output head or vocabulary since.
+        """
+        if self._exits and self._exits.head is not output_head(self.model):
+            raise ModelError(
+                f"the output head of {type(self.model).__name__} was replaced since the decoder was built (as by "
+                "resize_token_embeddings); build the decoder again."
+            )
+
     def image_rows(self) -> ImageRows:
         """For the images of a session."""
         return ImageRows(self.vision, [view.images for view in self.views])
@@ -104,5 +115,6 @@ def check_same_vocabulary(main: Any, other: Any) -> None:
     if sizes[0] != sizes[1]:
         raise ModelError(
             f"the amateur's vocabulary has {sizes[1]} tokens and the model's {sizes[0]}: their logits cannot be "
-            "compared. Use an amateur with the same tokenizer."
+            "compared. If both have the same tokenizer, and one is padded with unused rows, make them alike with "
+            f"amateur.resize_token_embeddings({sizes[0]}); else use an amateur with the same tokenizer."
         )

@@ -90,7 +90,7 @@ class RITUAL(Decoder):
         chosen: list[list[str]] = []
         seeds: list[list[int]] = []
         for images, prompt, choice in zip(
-            self.pictures.for_prompts(len(source.prompts)), source.prompts, self.choices(source), strict=True
+            self.pictures.as_in(source.inputs, len(source.prompts)), source.prompts, self.choices(source), strict=True
         ):
             text = " ".join(map(str, prompt))
             drawn = [content_seed(image, text, self.seed) for image in images]

@@ -19,6 +19,7 @@ from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.files.writing import content_key
+from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.likelihood.shared_images import can_share, generate_behind_images
@@ -155,7 +156,8 @@ class Asking:
             with sharing as session:
                 new = generate_behind_images(session, rows, places, trunk, **options)
         else:
-            moved = {k: value.to(self.model.device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}
+            device = input_device(self.model)
+            moved = {k: value.to(device) for k, value in inputs.items() if isinstance(value, torch.Tensor)}
             with decoder:
                 new = self.model.generate(**moved, **options)[:, inputs["input_ids"].shape[1] :]
         return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
