@@ -40,6 +40,11 @@ def strict(value: Any) -> Any:
     return [strict(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+def json_text(document: Any) -> str:
+    """JSON over several lines, for people and programs; null for numbers that it has not."""
+    return json.dumps(strict(document), indent=2, allow_nan=False)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The path of a file to write beside `path`: it takes its place at the end of the block, whole and on the disk.
