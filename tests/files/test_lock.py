@@ -42,8 +42,10 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> N
             ):
                 raise AssertionError
         with only_writer(tmp_path, 0, 2):  # its peer
-            assert holder(tmp_path, 0, 2) == f"process {os.getpid()} on {os.uname().nodename}, since " + (
-                (holder(tmp_path, 0, 2) or "").partition("since ")[2]
+            assert (
+                holder(tmp_path, 0, 2)
+                == f"process {os.getpid()} on {os.uname().nodename}, since "
+                + ((holder(tmp_path, 0, 2) or "").partition("since ")[2])
             )
     finally:
         process.send_signal(signal.SIGKILL)

@@ -64,7 +64,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate`")
     parser.add_argument("--steer", action="append", metavar="FILE:STRENGTH", help="as in `truthkit generate`")
     parser.add_argument("--controls", action="store_true", help="run the controls too, each in a folder of DIR")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N items, drawn by --seed")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N items instead")
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="at most so many at a time (default: as many as the memory holds)"
     )
@@ -72,7 +73,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--sample", action="store_true", help="draw tokens, each item by its own seed")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="for --sample")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws, of tokens and of --limit")
     parser.add_argument("--no-sharing", action="store_true", help="read shared prompts anew for every choice")
     add_task_options(parser)
     parser.set_defaults(run=run)
@@ -122,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     """Raise an `ArgumentError` for a number out of range."""
-    for name in ("limit", "batch_size", "max_new_tokens"):
+    if args.limit is not None and args.first is not None:
+        raise ArgumentError("--limit draws items and --first takes the first ones; give one of the two.")
+    for name in ("limit", "first", "batch_size", "max_new_tokens"):
         if (number := getattr(args, name)) is not None and number < 1:
             raise ArgumentError(f"--{name.replace('_', '-')} is {number}; expected at least 1.")
     if not args.temperature > 0:
@@ -205,7 +208,8 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
                 share_prefix=not args.no_sharing,
                 steerings=active,
             )
-            summary = run_task(task, asking, folder, model_name=name, limit=args.limit)
+            limit, first = args.limit or args.first, args.first is not None
+            summary = run_task(task, asking, folder, model_name=name, limit=limit, first=first)
             if "metrics" in summary:
                 console.print(_table(f"{args.task}, {run_name(summary['config'])}: {folder}", benchmark, summary))
                 for text in not_counted(summary["config"]):
@@ -221,10 +225,11 @@ def _table(title: str, benchmark: Benchmark, summary: dict[str, Any]) -> Any:
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
+    table.add_column("n", justify="right")
     table.add_column("")
     for name, value in summary["metrics"].items():
-        metric, (low, high) = benchmark.metric(name), summary["intervals"][name]
-        table.add_row(name, metric.plain(value), f"{metric.plain(low)} to {metric.plain(high)}", metric.reading)
+        metric, n = benchmark.metric(name), str(summary["n"][name])
+        table.add_row(name, metric.plain(value), metric.span(*summary["intervals"][name]), n, metric.reading)
     return table
 
 

@@ -86,17 +86,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _figures(score: Score, seed: int) -> dict[str, Any]:
-    return {"metrics": score.metrics, "intervals": score.intervals(seed=seed)}
+    return {"metrics": score.metrics, "intervals": score.intervals(seed=seed), "n": score.sizes}
 
 
 def _print(benchmark: Benchmark, score: Score, parts: Mapping[str, Score], seed: int) -> None:
     print(", ".join(f"{name} {value}" for name, value in score.config.items()))
-    intervals, width = score.intervals(seed=seed), max(map(len, score.metrics))
+    sizes, intervals, width = score.sizes, score.intervals(seed=seed), max(map(len, score.metrics))
     metrics = {name: benchmark.metric(name) for name in score.metrics}
-    print(f"\n  {'':{width}}  {'score':>9}   95 % interval")
+    print(f"\n  {'':{width}}  {'score':>9}   95 % interval, n")
     for name, value in score.metrics.items():
         low, high = map(metrics[name].plain, intervals[name])
-        print(f"  {name:{width}}  {metrics[name].plain(value):>9}   [{low}, {high}]  {metrics[name].reading}".rstrip())
+        shown = f"{metrics[name].plain(value):>9}   [{low}, {high}]  {sizes[name]}  {metrics[name].reading}"
+        print(f"  {name:{width}}  {shown}".rstrip())
     if parts:
         print(f"\n  {'':12}" + "".join(f"{name:>11}" for name in score.metrics))
         for name, part in parts.items():

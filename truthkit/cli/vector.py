@@ -97,9 +97,7 @@ def _show(args: argparse.Namespace) -> None:
     vector = _read(args.vector)
     if args.json:
         about = {"layers": list(vector.layers), "layer_count": vector.layer_count, "features": vector.features}
-        print(
-            json_text({**about, "site": vector.site, "norms": vector.norms(), "provenance": vector.provenance})
-        )
+        print(json_text({**about, "site": vector.site, "norms": vector.norms(), "provenance": vector.provenance}))
         return
     print(repr(vector))
     for name, value in vector.provenance.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,8 +75,14 @@ class Metric:
         return " ".join(filter(None, ("share" if self.share else self.unit, self.arrow)))
 
     def plain(self, value: float, *, sign: str = "") -> str:
-        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report."""
-        return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}"
+        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report; "–" for NaN."""
+        return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}" if math.isfinite(value) else "–"
+
+    def span(self, low: float, high: float, *, sign: str = "") -> str:
+        """An interval in the terminal."""
+        if not math.isfinite(low):
+            return "–"
+        return f"{self.plain(low, sign=sign)} to {self.plain(high, sign=sign)}"
 
 
 @dataclass(frozen=True)

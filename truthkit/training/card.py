@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError
-from truthkit.files.writing import json_text, file_sha256
+from truthkit.files.writing import file_sha256, json_text
 from truthkit.models.identities import identity
 from truthkit.training.chat import Encoded
 

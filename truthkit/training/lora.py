@@ -216,11 +216,12 @@ class _Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
                 last = len(losses) == len(self._steps)
-                stopping = self._place.any(stop())
+                request = stop()
+                stopping = self._place.any(request is not None)
                 if mine and (checkpoint.due() or stopping or last):
                     checkpoint.save(self._weights, self._optimizer, losses)
                 if stopping and not last:
-                    raise KeyboardInterrupt
+                    raise request or KeyboardInterrupt
         return losses
 
     def _step(self, number: int) -> float:

@@ -56,7 +56,7 @@ def write_run(
 ) -> Path:
     asking: Any = Answers(answers, **options)
     with patch.object(runs, "contents", lambda one: one.contents):
-        runs.run(task, asking, folder, model_name=model, limit=limit)
+        runs.run(task, asking, folder, model_name=model, limit=limit, first=True)
     return folder
 
 

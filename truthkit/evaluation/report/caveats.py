@@ -42,6 +42,8 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
         found.append(f"{hardware[0]} Their costs cannot be compared.")
     for label, config in configs.items():
         found += [f"{label}: {text}" for text in not_counted(config)]
+    for label, run in runs.items():
+        found += [f"{label}: {text}" for text in _thin(run, benchmark)]
     units = {len({item["cluster"] for item in run.items}) for run in runs.values() if run.items}
     if units and min(units) < _FEW:
         found.append(
@@ -49,6 +51,14 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
             "too narrow, and their p-values too small."
         )
     return found
+
+
+def _thin(run: Run, benchmark: Benchmark) -> list[str]:
+    """A sentence if some metrics of a run rest on few of its items."""
+    sizes: Mapping[str, int] = run.summary.get("n", {})
+    few = {name: n for name, n in sizes.items() if n < min(_FEW, len(run.items))}
+    parts = [f"{benchmark.metric(name).title} on {n}" for name, n in few.items()]
+    return [f"few items bear some metrics: {listed(parts)}."] if parts else []
 
 
 def not_counted(config: Mapping[str, Any]) -> list[str]:

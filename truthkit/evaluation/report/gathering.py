@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -114,7 +115,7 @@ def _section(
 
 def _entry(run: Run, label: str, headline: str, test: Test | None) -> Entry:
     metrics = {
-        name: Estimate(value, Interval(*run.summary["intervals"][name]))
+        name: Estimate(value, _known(Interval(*run.summary["intervals"][name])))
         for name, value in run.summary["metrics"].items()
     }
     cost = seconds_per_item(run)
@@ -145,7 +146,7 @@ def _categories(run: Run, headline: str, metrics: Mapping[str, Estimate]) -> dic
         with suppress(ArgumentError):  # items of a task that can only be scored as a whole
             score = rescore(items, run.summary["config"])
             if headline in score.metrics:
-                found[name] = Estimate(score.metrics[headline], score.intervals()[headline])
+                found[name] = Estimate(score.metrics[headline], _known(score.intervals()[headline]))
     return found
 
 
@@ -155,7 +156,12 @@ def _yes(run: Run, field: str) -> Estimate | None:
         return None
     counts = np.array([(1.0, item[field] == "yes") for item in run.items])
     interval = bootstrap(counts, _share, [item["cluster"] for item in run.items])["share"]
-    return Estimate(float(counts[:, 1].mean()), interval)
+    return Estimate(float(counts[:, 1].mean()), _known(interval))
+
+
+def _known(interval: Interval) -> Interval | None:
+    """None for one that is not, as of one image."""
+    return interval if math.isfinite(interval.low) else None
 
 
 def _share(totals: FloatArray) -> Mapping[str, FloatArray]:

@@ -31,7 +31,9 @@ class Progress:
         said: what to say of the results so far; "" for nothing.
     """
 
-    def __init__(self, name: str, shares: Sequence[Sequence[Item]], records: Records, rank: int, said: Callable[[], str]):
+    def __init__(
+        self, name: str, shares: Sequence[Sequence[Item]], records: Records, rank: int, said: Callable[[], str]
+    ):
         self._shares, self._records, self._said = shares, records, said
         self._total = sum(map(len, shares))
         silent = None if rank == 0 else True

@@ -29,7 +29,9 @@ from truthkit.statistics.score import Score
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
 
 
-def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None) -> dict[str, Any]:
+def run(
+    task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None, first: bool = False
+) -> dict[str, Any]:
     """Ask what has no answer yet, and write `summary.json`; returns it.
 
     Under `accelerate launch` or `torchrun` every process asks its share of the items and writes a file of its own;
@@ -40,7 +42,8 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
         asking: how.
         out: the run's folder, made or gone on with.
         model_name: for the record.
-        limit: only the first so many items.
+        limit: only so many items, drawn by the seed.
+        first: only the first so many instead.
 
     Raises:
         NotAvailableError: another process writes to `out`; or it cannot be written.
@@ -48,7 +51,9 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
     """
     rank, world = place()
     with only_writer(out, rank, world):
-        return _run(task, asking, out, _config(task, asking, model_name, limit), task.first(limit), rank, world)
+        items, config = task.some(limit, seed=asking.seed, first=first), _config(task, asking, model_name)
+        config |= {"limit": limit} | ({} if limit is None else {"first": first})
+        return _run(task, asking, out, config, items, rank, world)
 
 
 def _run(
@@ -69,7 +74,7 @@ def _run(
     if rank > 0:
         return {"config": config}
     score = _so_far(task, items, records)
-    score = task.finish(score) if task.finish else score
+    score = task.finish(score, _numbers(task, items)) if task.finish else score
     summary = sum_up(task, items, score, config, records, time.perf_counter() - start)
     write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
     write_atomically(out / SUMMARY, summary)
@@ -90,6 +95,7 @@ def sum_up(
     return {
         "headline": task.headline,
         "metrics": score.metrics,
+        "n": score.sizes,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
         "config": config | score.config | {"task": task.name},
         "provenance": {
@@ -119,11 +125,17 @@ def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[d
 
 
 def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
-    which = [i for i, item in enumerate(items) if item.key in records.done]
-    return task.score(which, [records.done[items[i].key]["output"] for i in which])
+    done = [item for item in items if item.key in records.done]
+    return task.score(_numbers(task, done), [records.done[item.key]["output"] for item in done])
 
 
-def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> dict[str, Any]:
+def _numbers(task: Task, items: Sequence[Item]) -> list[int]:
+    """Of these items of the task, among all."""
+    places = {item.key: number for number, item in enumerate(task.items)}
+    return [places[item.key] for item in items]
+
+
+def _config(task: Task, asking: Asking, model_name: str) -> dict[str, Any]:
     generation: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "sample": asking.sample}
     if asking.sample:
         generation |= {"temperature": asking.temperature, "top_p": asking.top_p}
@@ -134,7 +146,6 @@ def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> d
         "dtype": str(asking.model.dtype).removeprefix("torch."),
         "decoder": asking.decoder.text,
         "seed": asking.seed,
-        "limit": limit,
         **task.config,
         **(generation if task.max_new_tokens else {}),
     }

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.tasks.numbers import numbers
 from truthkit.files.reading import Record, read_text
+from truthkit.statistics.numbers import numbers
 from truthkit.statistics.score import Score, mean_score
 
 FORMS = ("official", "dola")

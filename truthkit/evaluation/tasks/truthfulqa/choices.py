@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.evaluation.tasks.numbers import numbers
 from truthkit.files.reading import Record, read_json, read_records, read_text
 from truthkit.statistics.intervals import FloatArray
+from truthkit.statistics.numbers import numbers
 from truthkit.statistics.score import Score, mean_score
 
 PROTOCOLS = {
