@@ -75,7 +75,7 @@ class Metric:
         return " ".join(filter(None, ("share" if self.share else self.unit, self.arrow)))
 
     def plain(self, value: float, *, sign: str = "") -> str:
-        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report; "–" for NaN."""
+        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report; – for NaN."""
         return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}" if math.isfinite(value) else "–"
 
     def span(self, low: float, high: float, *, sign: str = "") -> str:

@@ -24,7 +24,7 @@ _PATIENCE = 0.5
 
 @contextmanager
 def only_writer(folder: Path, rank: int = 0, world: int = 1) -> Iterator[None]:
-    """Inside the block this process alone is writer `rank` of `world` in `folder`, and no other set of writers is there.
+    """Inside the block only this process is writer `rank` of `world` in `folder`, and no other set of writers is there.
 
     The folder is made where it is missing.
 

@@ -27,7 +27,7 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
     hashes = {label: _hash(about) for label, about in provenance.items()}
     found += _differing("the data they were run on (SHA-256)", hashes)
     for name in dict.fromkeys(name for config in configs.values() for name in config):
-        if name not in _MEANT_TO_DIFFER.union(benchmark.outcomes):
+        if name not in _MEANT_TO_DIFFER.union(*(outcomes(run, benchmark) for run in runs.values())):
             found += _differing(name, {label: config.get(name) for label, config in configs.items()})
     for model in dict.fromkeys(config["model"] for config in configs.values()):
         revisions = {label: c.get("revision") for label, c in configs.items() if c["model"] == model}
@@ -51,6 +51,11 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
             "too narrow, and their p-values too small."
         )
     return found
+
+
+def outcomes(run: Run, benchmark: Benchmark) -> set[str]:
+    """The entries of a run's config that were found, not set."""
+    return {*benchmark.outcomes, *run.summary.get("outcomes", ())}
 
 
 def _thin(run: Run, benchmark: Benchmark) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.benchmark import Benchmark
-from truthkit.evaluation.report.baselines import references
+from truthkit.evaluation.report.baselines import is_unmodified, references
 from truthkit.evaluation.report.caveats import caveats
 from truthkit.evaluation.report.compare import Comparison, Run, compare
 from truthkit.evaluation.report.contents import Entry, Estimate, Report, Section, Test
@@ -70,11 +70,14 @@ def _section(
     images: Path | None,
 ) -> Section:
     """These runs; `against` has for each the number of the one that it is tested against."""
-    models = list(dict.fromkeys(_model(run) for run in runs))
+    baselines = {i for i, other in enumerate(against) if other is None}
+    models = list(dict.fromkeys(_model(runs[i]) for i in sorted(range(len(runs)), key=lambda i: i not in baselines)))
     order = sorted(range(len(runs)), key=lambda i: (models.index(_model(runs[i])), i not in against, i))
     labels = dict(zip(order, label_runs([runs[i] for i in order]), strict=True))
     headline = _headline(runs[order[0]])
     found = caveats({labels[i]: runs[i] for i in order}, benchmark)
+    if len(runs) > 1 and not is_unmodified(runs[order[0]]):
+        found.append(f"The baseline is {labels[order[0]]}: no greedy run of the unmodified model is among them.")
     tested: dict[int, tuple[int, Comparison]] = {}
     for i in order:
         if (other := against[i]) is None:

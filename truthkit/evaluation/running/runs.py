@@ -98,6 +98,7 @@ def sum_up(
         "n": score.sizes,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
         "config": config | score.config | {"task": task.name},
+        "outcomes": sorted(score.config.keys() - config.keys() - {"task"}),
         "provenance": {
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},

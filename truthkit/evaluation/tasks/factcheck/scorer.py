@@ -62,8 +62,9 @@ def score(
     """Score one verdict per claim.
 
     Metrics: `accuracy`, `f1_LABEL` (NaN for a label that no claim has, 0 for one that is never right), `macro_f1`
-    (their mean over the labels that some claim has), `ece`, `verdict_share_LABEL`, `unparsed` (share of claims without verdict; they count as wrong), and of the explanations
-    `explanation_words`, `rouge_l` and `consistency`, each over the claims that have what it needs.
+    (their mean over the labels that some claim has), `ece`, `verdict_share_LABEL`, `unparsed` (share of claims without
+    verdict; they count as wrong), and of the explanations `explanation_words`, `rouge_l` and `consistency`, each over
+    the claims that have what it needs, NaN where none has.
 
     Args:
         gold: the gold labels.
