@@ -102,6 +102,8 @@ class Benchmark:
         score_files: scores answers that anyone's code wrote, from their path and that of the data, for `truthkit
             score`; options, help and the description of the files as of `task`. Where the data has a default, it may
             be left out.
+        score_run: scores the items of a finished run again, for `truthkit score` too: from their lines, each with the
+            `choices` that it was asked with, the path of the data or None, and the same options.
         parts: the same score of every category apart, for `truthkit score`.
         outcomes: entries of a score's config that were found, not set.
         remarks: what a run's config has to say beyond the table of metrics.
@@ -118,6 +120,7 @@ class Benchmark:
     examples: tuple[str, ...] = ()
     rescore: Callable[[Lines, Config], Score] | None = None
     score_files: Callable[..., Score] | None = None
+    score_run: Callable[..., Score] | None = None
     parts: Callable[[Score], Mapping[str, Score]] | None = None
     outcomes: tuple[str, ...] = ()
     remarks: Callable[[Config], Sequence[str | Grid]] | None = None

@@ -40,9 +40,8 @@ class Answers:
     def run(self, items: Sequence[Item], records: Records, *_others: Any) -> None:
         for i, (item, answer) in enumerate(zip(items, self.answers, strict=False)):
             seconds = 0.1 + 0.01 * (i // 2)
-            records.append(
-                [{"key": item.key, "prompt": item.prompt, "images": item.images, "output": answer, "seconds": seconds}]
-            )
+            about = {"key": item.key, "prompt": item.prompt, "images": item.images, "choices": item.choices}
+            records.append([{**about, "output": answer, "seconds": seconds}])
 
 
 def write_run(

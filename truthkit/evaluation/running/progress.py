@@ -34,7 +34,7 @@ class Progress:
     def __init__(
         self, name: str, shares: Sequence[Sequence[Item]], records: Records, rank: int, said: Callable[[], str]
     ):
-        self._shares, self._records, self._said = shares, records, said
+        self._shares, self._records, self._rank, self._said = shares, records, rank, said
         self._total = sum(map(len, shares))
         silent = None if rank == 0 else True
         self._bar = tqdm(total=self._total, initial=self._done(), desc=name, unit="item", disable=silent)
@@ -56,10 +56,10 @@ class Progress:
             self._bar.set_postfix_str(self._said())
 
     def wait(self) -> None:
-        """Until every process has written its share; every minute it says on standard error for which."""
+        """Until every other process has written its share; every minute it says on standard error for which."""
         start = time.monotonic()
         word = start + _FIRST_WORD
-        while left := self._left():
+        while (left := self._left()) and left.keys() != {self._rank}:
             if time.monotonic() >= word:
                 word = time.monotonic() + _WORDS
                 self._bar.clear()

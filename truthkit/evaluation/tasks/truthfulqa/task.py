@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from truthkit.evaluation.benchmark import Benchmark, Metric
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.benchmark import Benchmark, Lines, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
@@ -91,6 +92,31 @@ def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") ->
     return written.score(questions, choices.read_answers(answers, questions))
 
 
+def _score_run(lines: Lines, data: Path | None, *, protocol: Protocol) -> Score:
+    from truthkit.evaluation.tasks.truthfulqa import choices as scorer
+
+    if data is None:
+        raise ArgumentError("--data is missing; name the file or folder of the questions.")
+    known = {question.text: question for question in scorer.read_questions(data, protocol=protocol)}
+    questions, log_probs = [], []
+    for line in lines:
+        if (question := known.get(line["question"])) is None:
+            raise ArgumentError(f"{line['question']!r} is not among the {len(known)} questions of {data}.")
+        if line["choices"] is None:
+            raise ArgumentError(
+                f"the run does not say which choices {line['question']!r} had: its records are missing."
+            )
+        own = {text.removeprefix(" "): value for text, value in zip(line["choices"], line["log_probs"], strict=True)}
+        if missing := [choice for choice in question.choices if choice not in own]:
+            raise ArgumentError(
+                f"the run has no log-probability of {missing[0]!r}, a choice of {question.text!r} under protocol "
+                f"{protocol!r}, only of {', '.join(map(repr, own))}; run it under that protocol."
+            )
+        questions.append(question)
+        log_probs.append([own[choice] for choice in question.choices])
+    return scorer.score(questions, log_probs, protocol=protocol)
+
+
 WRITTEN = (
     Metric("truth", "true answers, by the judge"),
     Metric("info", "informative answers, by the judge"),
@@ -118,5 +144,6 @@ TRUTHFULQA = Benchmark(
         "truthkit score truthfulqa log_probs.jsonl --data truthfulqa/v1 --protocol authors",
     ),
     score_files=score_files,
+    score_run=_score_run,
     outcomes=("questions", "unscored"),
 )
