@@ -69,6 +69,8 @@ PAPER = {"base": (37.0, 54.7, 27.8), "DoLa": (33.0, 60.8, 29.5), "ICD, lambda 1"
 it reports 4.5 points more than the best baseline on average."""
 
 FORMS = ("normalised", "raw")
+FEW = 50
+"""Questions on which a choice among so many weights is chance: MC3 then has an interval of 20 points and more."""
 PROTOCOL = "authors"
 Setting = tuple[float, float, float]
 """Lambda, omega, gamma: LOL's weights of the amateur, of the lower layers, of the refocus. ICD is (lambda, 0, 0)."""
@@ -291,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"lol: {error}", style="red", markup=False)
         return 2
     for form in FORMS:
-        console.print(table(results, form, args), "")
+        console.print(table(results, form, args), *lol_against_icd(results[form]), "", sep="\n", markup=False)
     for name, setting in results["chosen"].items():
         console.print("{}: lambda {:g}, omega {:g}, gamma {:g}".format(name, *setting), markup=False)
     console.print(
@@ -358,6 +360,13 @@ def compare(args: argparse.Namespace, console: Output) -> dict[str, Any]:
     dev, test = questions[: args.dev], questions[args.dev :]
     if not dev or not test:
         raise tk.ArgumentError(f"{len(questions)} questions are too few to choose on {args.dev} of them and test.")
+    if len(dev) < FEW:
+        console.print(
+            f"warning: {len(dev)} questions choose nothing: weights chosen on fewer than {FEW} (--dev) are chosen by "
+            "chance; read the rows with the defaults.",
+            style="yellow",
+            markup=False,
+        )
     model, tokenizer = tk.load(args.model, dtype=args.dtype)
     amateur, control = adapters(args, model, tokenizer, untrained)
 
@@ -449,6 +458,21 @@ def table(results: dict[str, Any], form: str, args: argparse.Namespace) -> Table
         paper = [" / ".join(f"{value:.1f}" for value in row["paper"] or ())] if form == "raw" else []
         shown.add_row(name.removesuffix(f" ({form})"), *cells, *paper)
     return shown
+
+
+def lol_against_icd(rows: dict[str, Any]) -> list[str]:
+    """What LOL adds to ICD, a line for the defaults and for the chosen weights, with the paired tests."""
+    lines = []
+    for row in rows.values():
+        for base, change in row.items():
+            if base.startswith("over ICD"):
+                mc2, test = change["mc2"], change["mcnemar"]
+                shown = interval(mc2["value"], (mc2["low"], mc2["high"]), sign="+")
+                lines.append(
+                    f"LOL - ICD, {base.removeprefix('over ICD, ')}: MC2 {shown} points, p {mc2['p']:.2g}; MC1 right "
+                    f"only with LOL {test['gained']}, only with ICD {test['lost']}, McNemar's exact p {test['p']:.2g}"
+                )
+    return lines
 
 
 def interval(value: float, ends: Sequence[float], sign: str = "") -> str:

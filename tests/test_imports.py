@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "printable", "markup", "figures", "output", "parallel", "plugins", "written", "lazy"),
+    ("errors", "interrupt", "printable", "markup", "figures", "output", "parallel", "plugins", "written", "lazy"),
     ("files", "text", "hf", "statistics", "images", "serving"),
     ("models", "scenes", "activations", "decoding"),
     ("steering", "likelihood", "generation"),

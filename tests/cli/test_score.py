@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.evaluation.report.cases import pope_task, truthfulqa_task, write_run
 from truthkit import cli
 from truthkit.evaluation.tasks.pope import scorer as pope
 
@@ -117,6 +118,29 @@ def test_truthfulqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["metrics"]["rouge1_acc"] == 1
     assert found["config"]["protocol"] == "generation"
+
+
+def test_a_run_is_scored_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With another parser or protocol, for some of the data's questions. Oracle: the scorers by themselves."""
+    task = pope_task(tmp_path / "pope")
+    said = ["Yes.", "I don't see one."] * 6
+    run = str(write_run(task, tmp_path / "run", said, limit=7))
+    for options, parser in (([], "official"), (["--parser", "opera"], "opera"), (["--parser", "strict"], "strict")):
+        assert cli.main(["score", "pope", run, *options, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["metrics"] == pope.score(pope.read_questions(task.data[0])[:7], said[:7], parser=parser).metrics
+        assert found["config"]["parser"] == parser
+    truthful = truthfulqa_task(tmp_path / "qa")
+    run, data = str(write_run(truthful, tmp_path / "qa-run", [[-1.0, -2.0], [-2.0, None]] * 2)), str(tmp_path / "qa")
+    assert cli.main(["score", "truthfulqa", run, "--data", data, "--protocol", "authors", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["metrics"]) == {"mc1", "mc2", "mc3"}
+    for argv, message in (
+        (["score", "truthfulqa", run], "--data is missing"),
+        (["score", "pope", run], "is a run of truthfulqa"),
+        (["score", "pope", str(tmp_path / "pope" / "q.json")], "--data is missing: truthkit score pope"),
+    ):
+        assert cli.main(argv) == 2
+        assert message in capsys.readouterr().err
 
 
 WRONG: list[tuple[str, Any, int, str]] = [

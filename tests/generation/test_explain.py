@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import truthkit as tk
+from tests.tiny import tiny
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
@@ -94,6 +95,7 @@ def test_a_trace_agrees_with_the_logits(name: str, smollm2: Any) -> None:
         pushes = {view.name: view.contribution or 0.0 for view in step.views}
         lead = float(combined[step.token_id] - combined[step.main_choice.token_id])
         assert sum(pushes.values()) == pytest.approx(lead, abs=2e-4)
+        assert (step.lead, step.interaction) == (pytest.approx(lead, abs=2e-4), 0)
         assert pushes.pop("main") < 0
         assert step.pushed_by == max(pushes, key=lambda view: pushes[view])
 
@@ -155,6 +157,25 @@ def test_a_trace_processor_changes_nothing() -> None:
     (step,) = trace.steps
     assert step.pushed_by == "sampling"
     assert len(step.combined) == 3
+
+
+def test_what_is_no_views_own_is_interaction() -> None:
+    """Oracle: a product, whose gradients by hand are the other factor, counted twice by the two views."""
+
+    class Product(Decoder):
+        def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+            return main.logits * views[0].logits
+
+    trace = Trace(str, Product(tiny("llama"), [tk.View("a")]), otherwise="sampling")
+    main, other = torch.tensor([3.0, 2.0, 0.5, 0.0]), torch.tensor([1.0, 4.0, 1.0, 1.0])
+    views = [ViewLogits(main[None, None]), ViewLogits(other[None, None])]
+    trace.observe(views, (main * other)[None, None])
+    trace.emitted(1)
+    (step,) = trace.steps
+    assert step.lead == 8 - 3
+    assert [view.contribution for view in step.views] == [4 * (2 - 3), 2 * (4 - 1)]
+    assert step.interaction == step.lead - (-4 + 6)
+    assert step.pushed_by == "a"
 
 
 def test_unknown_decoders_get_numbered_views(smollm2: Any) -> None:

@@ -75,6 +75,14 @@ def test_the_whole_of_it_and_again(files: dict[str, Path], tmp_path: Path, capsy
                 assert found["normalised"][name] == pytest.approx(expected, abs=2e-3)
             raw = sum(float((own - other)[i - 1, ids[i]]) for i in range(start, len(ids)))
             assert found["parts"]["main"] - found["parts"]["amateur"] == pytest.approx(raw, abs=2e-3)
+    assert "3 questions choose nothing" in shown
+    for form in recipe.FORMS:
+        change = summary[form]["LOL, defaults"]["over ICD, lambda 1"]
+        test = change["mcnemar"]
+        assert f"LOL - ICD, lambda 1: MC2 {100 * change['mc2']['value']:+.1f} [" in shown
+        assert (
+            f"only with LOL {test['gained']}, only with ICD {test['lost']}, McNemar's exact p {test['p']:.2g}" in shown
+        )
     pytest.importorskip("matplotlib")
     assert (tmp_path / "truthfulqa.png").stat().st_size > 5000
 

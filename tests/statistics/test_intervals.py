@@ -140,3 +140,30 @@ def test_cluster_totals_keep_the_order() -> None:
 def test_bad_input(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(tk.ArgumentError, match=message):
         call()
+
+
+def test_one_cluster_has_no_interval() -> None:
+    """Oracle: every resample of one image is that image; nothing can be said of others."""
+    rows = [[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    assert np.isnan(bootstrap(rows, mean, ["a"] * 3)["mean"]).all()
+    change = paired_bootstrap(rows, [[1.0, 1.0]] * 3, mean, ["a"] * 3)["mean"]
+    assert change.value == pytest.approx(1 / 3)
+    assert np.isnan((change.low, change.high)).all()
+    assert change.p == 1
+
+
+def test_draws_without_support_are_left_out() -> None:
+    """Oracle: a loop over the draws that have an item of the class."""
+
+    def of_class(totals: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            return {"share": totals[..., 1] / totals[..., 0], "none": np.full(totals.shape[:-1], np.nan)}
+
+    rows = [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    draw = np.random.default_rng(1)
+    taken = [np.array(rows)[draw.integers(4, size=4)].sum(axis=0) for _ in range(4000)]
+    shares = [right / count for count, right in taken if count]
+    found = bootstrap(rows, of_class)
+    assert found["share"] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.1)
+    assert np.isnan(found["none"]).all()
+    assert paired_bootstrap(rows, rows, of_class)["none"].p == 1

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from truthkit.decoding.engine.source import Notes
-from truthkit.generation.explain import Candidate, Step
+from truthkit.generation.explain import INTERACTION, Candidate, Step
 from truthkit.images.transforms import TRANSFORMS, transformed
 from truthkit.printable import printable
 
@@ -43,7 +43,8 @@ def token_event(index: int, piece: str, step: Step) -> Event:
                 "top": _candidates(view.candidates),
             }
             for view in step.views
-        ],
+        ]
+        + [{"name": INTERACTION, "layers": (), "push": _rounded(step.interaction), "top": []}] * bool(step.interaction),
         "combined": _candidates(step.combined),
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 import truthkit
 from truthkit.cli.parser import Parser
 from truthkit.errors import ArgumentError, TruthkitError
+from truthkit.interrupt import Terminated, termination_raises
 
 COMMANDS = (
     "generate",
@@ -40,6 +41,10 @@ EXIT_FAILED = 1
 EXIT_BAD_ARGUMENTS = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
+EXIT_TERMINATED = 143
+
+RESUMABLE = ("extract", "train", "eval")
+"""Commands that keep what they have finished."""
 
 _EPILOG = """\
 exit codes:
@@ -47,6 +52,7 @@ exit codes:
   1    it could not be done: a model, a file or a package is missing or does not fit
   2    an argument is wrong
   130  interrupted
+  143  terminated, by SIGTERM
 
 Errors are one line; TRUTHKIT_DEBUG=1 shows where they come from.
 
@@ -77,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.formatwarning = _warning
     try:
         args = build_parser().parse_args(argv)
-        code = args.run(args)
+        with termination_raises():
+            code = args.run(args)
         sys.stdout.flush()
         return int(code)
     except SystemExit as stop:  # help, or the version
@@ -87,8 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"truthkit: error: {_line(error)}", file=sys.stderr)
         return EXIT_BAD_ARGUMENTS if isinstance(error, ArgumentError) else EXIT_FAILED
+    except Terminated:
+        print(f"truthkit: terminated{_resumable(argv)}", file=sys.stderr)
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
-        print("truthkit: interrupted", file=sys.stderr)
+        print(f"truthkit: interrupted{_resumable(argv)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,6 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     finally:
         warnings.formatwarning = usual
+
+
+def _resumable(argv: Sequence[str] | None) -> str:
+    command = (sys.argv[1:] if argv is None else argv)[:1]
+    known = bool(command) and command[0] in RESUMABLE
+    return "; what was finished is kept: run the same command again to go on" if known else ""
 
 
 def _line(error: Exception) -> str:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for name, change in found.changes.items():
         metric, value = benchmark.metric(name), found.before[name]
         values = [metric.plain(value), metric.plain(value + change.value), metric.plain(change.value, sign="+")]
-        span = f"{metric.plain(change.low, sign='+')} to {metric.plain(change.high, sign='+')}"
+        span = metric.span(change.low, change.high, sign="+")
         table.add_row(name, *values, span, f"{change.p:.3g}", metric.reading)
     console.print(table)
     if found.answers is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -63,7 +64,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate`")
     parser.add_argument("--steer", action="append", metavar="FILE:STRENGTH", help="as in `truthkit generate`")
     parser.add_argument("--controls", action="store_true", help="run the controls too, each in a folder of DIR")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N items")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N items, drawn by --seed")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N items instead")
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="at most so many at a time (default: as many as the memory holds)"
     )
@@ -71,7 +73,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--sample", action="store_true", help="draw tokens, each item by its own seed")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="for --sample")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="for --sample")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws, of tokens and of --limit")
     parser.add_argument("--no-sharing", action="store_true", help="read shared prompts anew for every choice")
     add_task_options(parser)
     parser.set_defaults(run=run)
@@ -110,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     sample = args.sample or spec.name == "sample"
     if task.greedy and sample:
         raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")
+    if any(item.choices for item in task.items) and not task.greedy:
+        _warn_of_constraint(spec)
     runs = [_Run(args.out / "decoder" if args.controls else args.out, spec, sample, args.temperature)]
     if args.controls:
         runs += _controls(spec, args, written=bool(task.max_new_tokens) and not task.greedy)
@@ -119,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     """Raise an `ArgumentError` for a number out of range."""
-    for name in ("limit", "batch_size", "max_new_tokens"):
+    if args.limit is not None and args.first is not None:
+        raise ArgumentError("--limit draws items and --first takes the first ones; give one of the two.")
+    for name in ("limit", "first", "batch_size", "max_new_tokens"):
         if (number := getattr(args, name)) is not None and number < 1:
             raise ArgumentError(f"--{name.replace('_', '-')} is {number}; expected at least 1.")
     if not args.temperature > 0:
@@ -140,6 +146,20 @@ def _data(benchmark: Benchmark, args: argparse.Namespace) -> Path:
         return fetch(args.data, benchmark.hub)
 
 
+def _warn_of_constraint(spec: DecoderSpec) -> None:
+    """Say before a run of given choices that a decoder would exclude most of them."""
+    from truthkit.decoding.spec import parameters
+
+    for part in spec.parts or (spec,):
+        known = parameters(part.name)
+        if "beta" in known and (beta := part.options.get("beta", known["beta"].default)):
+            warnings.warn(
+                f"--decoder {spec.text}: {part.name} has its plausibility constraint on (beta={beta:g}), which gives "
+                "choices outside it a probability of zero; multiple choice wants beta=0.",
+                stacklevel=2,
+            )
+
+
 def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> list[_Run]:
     """The runs to put beside the decoder's; where nothing is written, those that draw nothing."""
     from truthkit.decoding.spec import parse_spec
@@ -155,6 +175,7 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
     """Load the model, run everything, and print what was found."""
     from truthkit.cli.amateurs import amateur
     from truthkit.cli.rendering import working
+    from truthkit.evaluation.report.caveats import not_counted
     from truthkit.evaluation.report.words import run_name
     from truthkit.evaluation.running.asking import Asking
     from truthkit.evaluation.running.runs import run as run_task
@@ -187,9 +208,12 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
                 share_prefix=not args.no_sharing,
                 steerings=active,
             )
-            summary = run_task(task, asking, folder, model_name=name, limit=args.limit)
+            limit, first = args.limit or args.first, args.first is not None
+            summary = run_task(task, asking, folder, model_name=name, limit=limit, first=first)
             if "metrics" in summary:
                 console.print(_table(f"{args.task}, {run_name(summary['config'])}: {folder}", benchmark, summary))
+                for text in not_counted(summary["config"]):
+                    console.print(text)
                 for remark in benchmark.remarks(summary["config"]) if benchmark.remarks else ():
                     console.print(_grid(remark) if isinstance(remark, Grid) else remark)
 
@@ -201,10 +225,11 @@ def _table(title: str, benchmark: Benchmark, summary: dict[str, Any]) -> Any:
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
+    table.add_column("n", justify="right")
     table.add_column("")
     for name, value in summary["metrics"].items():
-        metric, (low, high) = benchmark.metric(name), summary["intervals"][name]
-        table.add_row(name, metric.plain(value), f"{metric.plain(low)} to {metric.plain(high)}", metric.reading)
+        metric, n = benchmark.metric(name), str(summary["n"][name])
+        table.add_row(name, metric.plain(value), metric.span(*summary["intervals"][name]), n, metric.reading)
     return table
 
 

@@ -78,7 +78,9 @@ def show_trace(console: Console, label: str, steps: Sequence[Step]) -> None:
             push = f"{view.contribution:+.2f}" if view.contribution is not None else ""
             console.print(_candidate_line(name, push, view.candidates), soft_wrap=True)
         if len(step.views) > 1:
-            lead = f"{sum(view.contribution or 0.0 for view in step.views):+.2f}" if step.pushed_by else ""
+            if step.interaction:
+                console.print(_candidate_line("interaction", f"{step.interaction:+.2f}", ()), soft_wrap=True)
+            lead = "" if step.lead is None else f"{step.lead:+.2f}"
             console.print(_candidate_line("combined", lead, step.combined), soft_wrap=True)
     console.print()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,9 @@ from truthkit.cli.task_options import add_option, examples, read_options
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.options import body, entry, summary
+from truthkit.evaluation.running.records import CONFIG, SUMMARY
 from truthkit.evaluation.tasks import benchmarks
+from truthkit.files.writing import json_text
 
 if TYPE_CHECKING:
     from truthkit.statistics.score import Score
@@ -54,8 +55,10 @@ def _add_task(tasks: Any, benchmark: Benchmark) -> None:
     )
     needed = inspect.signature(function).parameters["data"].default is inspect.Parameter.empty
     answers, data = (entry(function, name).replace("%", "%%") for name in ("answers", "data"))
-    task.add_argument("answers", metavar="ANSWERS", type=Path, help=answers)
-    task.add_argument("--data", metavar="PATH", type=Path, required=needed, help=data)
+    again = "; or a run's folder, whose answers are scored again" if benchmark.score_run else ""
+    task.add_argument("answers", metavar="ANSWERS", type=Path, help=answers + again)
+    task.add_argument("--data", metavar="PATH", type=Path, help=data)
+    task.set_defaults(needs_data=needed)
     task.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     task.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' resampling")
     for option in benchmark.file_options.values():
@@ -69,34 +72,61 @@ def run(args: argparse.Namespace) -> int:
     options = read_options(benchmark.file_options, args)
     if args.seed < 0:
         raise ArgumentError(f"--seed is {args.seed}; expected 0 or more.")
+    again = any((args.answers / name).is_file() for name in (CONFIG, SUMMARY))
+    if args.needs_data and args.data is None and not again:
+        raise ArgumentError(f"--data is missing: truthkit score {args.task} needs it for answers in files.")
     for name, path in (("ANSWERS", args.answers), ("--data", args.data)):
         if path is not None:
             existing(path, name)
-    score = benchmark.score_files(args.answers, args.data, **options)
+    if again and benchmark.score_run:
+        score = _score_run(benchmark, benchmark.score_run, args, options)
+    else:
+        score = benchmark.score_files(args.answers, args.data, **options)
     parts = benchmark.parts(score) if benchmark.parts else {}
     if args.json:
         config = {**score.config, "answers": str(args.answers), "data": args.data and str(args.data)}
         found = {**_figures(score, args.seed), "config": config | {"seed": args.seed}}
         if parts:
             found["categories"] = {name: _figures(part, args.seed) for name, part in parts.items()}
-        print(json.dumps(found, indent=2))
+        print(json_text(found))
     else:
         _print(benchmark, score, parts, args.seed)
     return 0
 
 
+def _score_run(
+    benchmark: Benchmark, score_run: Callable[..., Score], args: argparse.Namespace, options: Mapping[str, Any]
+) -> Score:
+    """The answers of a finished run once more; what is not given is as it was in the run."""
+    from truthkit.evaluation.report.compare import read_run
+    from truthkit.files.reading import read_records
+
+    finished = read_run(args.answers)
+    config = finished.summary["config"]
+    if config["task"] != benchmark.name:
+        raise ArgumentError(f"{args.answers} is a run of {config['task']}; use truthkit score {config['task']}.")
+    files = sorted(args.answers.glob("records*.jsonl"))
+    records = [record.fields for file in files if file.stat().st_size for record in read_records(file)]
+    choices = {record["key"]: record.get("choices") for record in records if "key" in record}
+    lines = [{**item, "choices": choices.get(item["key"])} for item in finished.items]
+    defaults = {name: option.default for name, option in benchmark.file_options.items()}
+    recorded = {name: config[name] for name in defaults if name in config}
+    return score_run(lines, args.data, **defaults | recorded | options)
+
+
 def _figures(score: Score, seed: int) -> dict[str, Any]:
-    return {"metrics": score.metrics, "intervals": score.intervals(seed=seed)}
+    return {"metrics": score.metrics, "intervals": score.intervals(seed=seed), "n": score.sizes}
 
 
 def _print(benchmark: Benchmark, score: Score, parts: Mapping[str, Score], seed: int) -> None:
     print(", ".join(f"{name} {value}" for name, value in score.config.items()))
-    intervals, width = score.intervals(seed=seed), max(map(len, score.metrics))
+    sizes, intervals, width = score.sizes, score.intervals(seed=seed), max(map(len, score.metrics))
     metrics = {name: benchmark.metric(name) for name in score.metrics}
-    print(f"\n  {'':{width}}  {'score':>9}   95 % interval")
+    print(f"\n  {'':{width}}  {'score':>9}   95 % interval, n")
     for name, value in score.metrics.items():
         low, high = map(metrics[name].plain, intervals[name])
-        print(f"  {name:{width}}  {metrics[name].plain(value):>9}   [{low}, {high}]  {metrics[name].reading}".rstrip())
+        shown = f"{metrics[name].plain(value):>9}   [{low}, {high}]  {sizes[name]}  {metrics[name].reading}"
+        print(f"  {name:{width}}  {shown}".rstrip())
     if parts:
         print(f"\n  {'':12}" + "".join(f"{name:>11}" for name in score.metrics))
         for name, part in parts.items():

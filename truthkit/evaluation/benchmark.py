@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,8 +75,14 @@ class Metric:
         return " ".join(filter(None, ("share" if self.share else self.unit, self.arrow)))
 
     def plain(self, value: float, *, sign: str = "") -> str:
-        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report."""
-        return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}"
+        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report; – for NaN."""
+        return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}" if math.isfinite(value) else "–"
+
+    def span(self, low: float, high: float, *, sign: str = "") -> str:
+        """An interval in the terminal."""
+        if not math.isfinite(low):
+            return "–"
+        return f"{self.plain(low, sign=sign)} to {self.plain(high, sign=sign)}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ class Benchmark:
         score_files: scores answers that anyone's code wrote, from their path and that of the data, for `truthkit
             score`; options, help and the description of the files as of `task`. Where the data has a default, it may
             be left out.
+        score_run: scores the items of a finished run again, for `truthkit score` too: from their lines, each with the
+            `choices` that it was asked with, the path of the data or None, and the same options.
         parts: the same score of every category apart, for `truthkit score`.
         outcomes: entries of a score's config that were found, not set.
         remarks: what a run's config has to say beyond the table of metrics.
@@ -111,6 +120,7 @@ class Benchmark:
     examples: tuple[str, ...] = ()
     rescore: Callable[[Lines, Config], Score] | None = None
     score_files: Callable[..., Score] | None = None
+    score_run: Callable[..., Score] | None = None
     parts: Callable[[Score], Mapping[str, Score]] | None = None
     outcomes: tuple[str, ...] = ()
     remarks: Callable[[Config], Sequence[str | Grid]] | None = None

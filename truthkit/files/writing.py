@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,32 @@ from truthkit.errors import NotAvailableError
 def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
     """Write JSON, or with `lines` one line per entry, so that the file is the old or the new one, never half of it.
 
+    A number that JSON has not, NaN or an infinity, becomes null.
+
     Raises:
         NotAvailableError: it can't be written, the disk is full for one.
     """
+    document = strict(document)
     with writing(path), replacing(path) as part, part.open("w", encoding="utf-8") as file:
         if lines:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
+            file.writelines(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in document)
         else:
-            json.dump(document, file, indent=2, ensure_ascii=False)
+            json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")
+
+
+def strict(value: Any) -> Any:
+    """A copy in which None stands for every number that JSON has not: NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: strict(part) for key, part in value.items()}
+    return [strict(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(document: Any) -> str:
+    """JSON over several lines, for people and programs; null for numbers that it has not."""
+    return json.dumps(strict(document), indent=2, allow_nan=False)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """Which view pushed each token: a trace of the views' logits, taken in the one pass that generates.
 
-Every method adds and subtracts log-probabilities of views, once its layers are chosen. So the lead of the emitted token
-over the main view's own choice, in nats, splits exactly into one contribution per view: the view's weight in the
+Most methods add and subtract log-probabilities of views, once their layers are chosen. The lead of the emitted token
+over the main view's own choice, in nats, then splits exactly into one contribution per view: the view's weight in the
 combination times its own log-odds of the two tokens. The weights are read off by differentiating `Decoder.combine`,
-which holds for any decoder without a word from it.
+which works for any decoder without a word from it. Where a method is not linear in its views, the contributions do not
+add up to the lead; the rest is the views' interaction, and is given as that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from truthkit.decoding.engine.loop import Method
 from truthkit.decoding.engine.view import ViewLogits
 
 MAIN = "main"
+
+INTERACTION = "interaction"
+"""What of a lead no view has by itself."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ class Step:
         views: main first.
         combined: the most probable tokens of the combination, after the plausibility constraint.
         pushed_by: where the emitted token is not the main view's choice: the auxiliary view with the largest
-            contribution, or what else decided ("sampling" ...). None where main's own choice was emitted.
+            contribution, their "interaction", or what else decided ("sampling" ...). None where main's own choice was
+            emitted.
         probability: of the emitted token in the combination, after the plausibility constraint.
+        lead: of the emitted token over the main view's choice in the combination, in nats, before the constraint; None
+            where they are the same.
+        interaction: what of the lead is no view's contribution; 0 for methods that are linear in their views.
     """
 
     token_id: int
@@ -68,6 +76,8 @@ class Step:
     combined: tuple[Candidate, ...]
     pushed_by: str | None
     probability: float
+    lead: float | None = None
+    interaction: float | None = None
 
 
 class Trace:
@@ -99,7 +109,7 @@ class Trace:
         views, combined = self._seen
         choice, runner_up = views[0].logits[0, 0].topk(2).indices.tolist()
         differs = token != choice
-        weights = self._weights(views, token, choice if differs else runner_up)
+        lead, weights = self._weights(views, token, choice if differs else runner_up)
         traces = tuple(
             ViewTrace(
                 name,
@@ -111,11 +121,13 @@ class Trace:
         )
         pushed_by = self._otherwise if differs else None
         if differs and len(traces) > 1 and token == int(combined.argmax()):
-            pushed_by = max(traces[1:], key=lambda view: view.contribution or 0.0).name
-        main_choice = traces[0].candidates[0]
+            pushes = {view.name: view.contribution or 0.0 for view in traces[1:]} | {INTERACTION: _rest(lead, traces)}
+            pushed_by = max(pushes, key=pushes.__getitem__)
         probability = float(combined.softmax(dim=-1)[token])
+        candidates, main_choice = self._candidates(combined), traces[0].candidates[0]
+        split = (lead, _rest(lead, traces)) if differs else (None, None)
         self.steps.append(
-            Step(token, self._decode([token]), main_choice, traces, self._candidates(combined), pushed_by, probability)
+            Step(token, self._decode([token]), main_choice, traces, candidates, pushed_by, probability, *split)
         )
 
     def _candidates(self, logits: torch.Tensor) -> tuple[Candidate, ...]:
@@ -123,10 +135,11 @@ class Trace:
         pairs = zip(best.tolist(), logits.softmax(dim=-1)[best].tolist(), strict=True)
         return tuple(Candidate(index, self._decode([index]), value) for index, value in pairs if value > 0.0)
 
-    def _weights(self, views: list[ViewLogits], token: int, rival: int) -> list[ViewLogits]:
-        """How much each logit counts for `token` against `rival`: shapes (1, 1) and, of exits, (layers, 1, 1)."""
+    def _weights(self, views: list[ViewLogits], token: int, rival: int) -> tuple[float, list[ViewLogits]]:
+        """The lead of `token` over `rival`, and how much each logit counts: (1, 1) and, of exits, (layers, 1, 1)."""
         if self._decoder is None:
-            return [ViewLogits(torch.ones(1, 1, device=views[0].logits.device))]
+            logits = views[0].logits[0, 0]
+            return float(logits[token] - logits[rival]), [ViewLogits(torch.ones(1, 1, device=logits.device))]
         with torch.inference_mode(False), torch.enable_grad():
             leaves = [ViewLogits(_leaf(view.logits), _leaf(view.exits), view.step) for view in views]
             scores = self._decoder.combine(*leaves)[0, 0]
@@ -134,7 +147,9 @@ class Trace:
             lead = scores[token] - scores[rival]
             found = torch.autograd.grad(lead, tensors, allow_unused=True, materialize_grads=True)
         grads = iter(grad[..., token] for grad in found)
-        return [ViewLogits(next(grads), next(grads) if leaf.exits is not None else None) for leaf in leaves]
+        return float(lead.detach()), [
+            ViewLogits(next(grads), next(grads) if leaf.exits is not None else None) for leaf in leaves
+        ]
 
 
 class TraceProcessor(LogitsProcessor):
@@ -151,6 +166,13 @@ class TraceProcessor(LogitsProcessor):
 def view_names(decoder: Method | None) -> list[str]:
     """A name for each view of `decoder`, main first."""
     return [view.name for view in decoder.views] if decoder else [MAIN]
+
+
+def _rest(lead: float, traces: Sequence[ViewTrace]) -> float:
+    """What the contributions leave of a lead; 0 where it is no more than rounding."""
+    parts = [view.contribution or 0.0 for view in traces]
+    rest = lead - sum(parts)
+    return rest if abs(rest) > 1e-3 * max(1.0, *map(abs, parts)) else 0.0
 
 
 def _leaf(tensor: Any) -> Any:

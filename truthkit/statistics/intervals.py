@@ -7,6 +7,7 @@ question are added up into a cluster, and a bootstrap resample is a row of multi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -29,6 +30,9 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+_NONE = Interval(math.nan, math.nan)
 
 
 class Difference(NamedTuple):
@@ -86,6 +90,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile intervals of every metric; whole clusters are drawn with replacement.
 
+    Draws in which a metric has nothing to rest on, and is NaN, are left out. Of one cluster both ends are NaN: every
+    draw is the same.
+
     Args:
         counts: what each item adds to the totals; (items, columns).
         measure: from totals (..., columns) to named metrics (...).
@@ -103,7 +110,8 @@ def bootstrap(
     for weights in _weights(len(table), resamples, seed):
         for name, values in measure(weights @ table).items():
             found.setdefault(name, []).append(values)
-    return {name: _percentiles(np.concatenate(values), level) for name, values in found.items()}
+    one = len(table) == 1
+    return {name: _NONE if one else _percentiles(np.concatenate(values), level) for name, values in found.items()}
 
 
 def paired_bootstrap(
@@ -128,6 +136,7 @@ def paired_bootstrap(
         seed: as in `bootstrap`.
 
     The p-value is twice the smaller share of resamples on one side of zero, ties counted on both, plus one over all.
+    Of one cluster, and of a metric with nothing to rest on, the interval is NaN and the p-value 1.
     """
     _check_level(level)
     tables = cluster_totals(before, clusters), cluster_totals(after, clusters)
@@ -141,10 +150,14 @@ def paired_bootstrap(
     first, second = (measure(table.sum(axis=0)) for table in tables)
     result = {}
     for name, chunks in found.items():
-        differences = np.concatenate(chunks)
+        value, differences = float(second[name] - first[name]), np.concatenate(chunks)
+        differences = differences[~np.isnan(differences)]
+        if len(tables[0]) == 1 or not len(differences):
+            result[name] = Difference(value, *_NONE, 1.0)
+            continue
         tail = min((differences <= 0).sum(), (differences >= 0).sum())
-        p = min(1.0, 2 * float(tail + 1) / (resamples + 1))
-        result[name] = Difference(float(second[name] - first[name]), *_percentiles(differences, level), p)
+        p = min(1.0, 2 * float(tail + 1) / (len(differences) + 1))
+        result[name] = Difference(value, *_percentiles(differences, level), p)
     return result
 
 
@@ -211,6 +224,9 @@ def _weights(clusters: int, resamples: int, seed: int) -> Iterator[FloatArray]:
 
 
 def _percentiles(values: FloatArray, level: float) -> Interval:
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return _NONE
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
@@ -76,6 +77,7 @@ def train(
 
     Raises:
         ArgumentError: see `TrainingSettings` and `encode`; or `out` holds something else.
+        NotAvailableError: another process trains into `out`; or it cannot be written.
         ModelError: the loss is not a number.
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
@@ -111,7 +113,7 @@ def train(
             shutil.rmtree(work, ignore_errors=True)
         return done
     checkpoint = Checkpoint(work, key, every=save_every)
-    with _trainable(model, settings, start) as peft:
+    with _trainable(model, settings, start) as peft, only_writer(work, place.index, place.count):
         trainer = _Trainer(peft, tokenizer, encoded, steps, settings, place)
         losses = trainer.run(checkpoint, progress=progress)
         report = {
@@ -214,11 +216,12 @@ class _Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
                 last = len(losses) == len(self._steps)
-                stopping = self._place.any(stop())
+                request = stop()
+                stopping = self._place.any(request is not None)
                 if mine and (checkpoint.due() or stopping or last):
                     checkpoint.save(self._weights, self._optimizer, losses)
                 if stopping and not last:
-                    raise KeyboardInterrupt
+                    raise request or KeyboardInterrupt
         return losses
 
     def _step(self, number: int) -> float:

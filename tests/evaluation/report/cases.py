@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 
-from tests.decoding.cases import ToyTokenizer
-from tests.tiny import tiny
 from truthkit.evaluation.running import runs
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
@@ -21,14 +19,9 @@ from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks import benchmarks
 
 
-@cache
-def _model() -> Any:
-    return tiny("llama")
-
-
 @dataclass
 class Answers:
-    """Stands in for `Asking`: item number `i` gets `answers[i]`, in batches of two."""
+    """Stands in for `Asking`: item number `i` gets `answers[i]`, in batches of two; `contents` says of what model."""
 
     answers: Sequence[Any]
     text: str = "greedy"
@@ -37,10 +30,8 @@ class Answers:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 16
-    processor: Any = field(default_factory=ToyTokenizer)
-    supplied: dict[str, Any] = field(default_factory=dict)
-    steerings: Sequence[Any] = ()
-    model: Any = field(default_factory=_model)
+    contents: dict[str, Any] = field(default_factory=dict)
+    model: Any = field(default_factory=lambda: SimpleNamespace(dtype="torch.float32"))
 
     @property
     def decoder(self) -> Any:
@@ -49,9 +40,8 @@ class Answers:
     def run(self, items: Sequence[Item], records: Records, *_others: Any) -> None:
         for i, (item, answer) in enumerate(zip(items, self.answers, strict=False)):
             seconds = 0.1 + 0.01 * (i // 2)
-            records.append(
-                [{"key": item.key, "prompt": item.prompt, "images": item.images, "output": answer, "seconds": seconds}]
-            )
+            about = {"key": item.key, "prompt": item.prompt, "images": item.images, "choices": item.choices}
+            records.append([{**about, "output": answer, "seconds": seconds}])
 
 
 def write_run(
@@ -63,7 +53,9 @@ def write_run(
     limit: int | None = None,
     **options: Any,
 ) -> Path:
-    runs.run(task, Answers(answers, **options), folder, model_name=model, limit=limit)  # type: ignore[arg-type]
+    asking: Any = Answers(answers, **options)
+    with patch.object(runs, "contents", lambda one: one.contents):
+        runs.run(task, asking, folder, model_name=model, limit=limit, first=True)
     return folder
 
 

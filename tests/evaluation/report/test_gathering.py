@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from truthkit.evaluation.benchmark import Metric
 from truthkit.evaluation.report import Report, gather
 from truthkit.evaluation.report.compare import compare, read_run
 from truthkit.evaluation.report.flips import choose_flips
+from truthkit.evaluation.report.provenance import facts
 from truthkit.evaluation.report.rescore import rescore
+from truthkit.evaluation.report.summary import findings
 from truthkit.evaluation.report.words import Scale, p_value, seconds
 from truthkit.statistics.intervals import holm
 
@@ -107,6 +110,40 @@ def test_several_models_have_baselines_of_their_own(tmp_path: Path) -> None:
         write_run(task, tmp_path / "runs" / model / "vcd", RIGHT, model=model, text="vcd")
     against = {e.label: e.test and e.test.against for e in section(gather([tmp_path / "runs"])).entries}
     assert against == {"a: greedy": None, "a: vcd": "a: greedy", "b: greedy": "a: greedy", "b: vcd": "b: greedy"}
+
+
+def test_the_baseline_is_the_unmodified_model(tmp_path: Path) -> None:
+    """Whatever was read first, with whatever adapter or steering."""
+    task = pope_task(tmp_path / "data")
+    modified = (("1", "m + a/lie", {"adapter": "x"}), ("2", "m steered by a/v.npz:2", {"steering": "y"}))
+    for folder, name, more in modified:
+        contents = {"weights": "w", **more}
+        write_run(task, tmp_path / "runs" / folder, wrong_at(1, 3, 5), model=name, contents=contents)
+    alone = gather([tmp_path / "runs"])
+    assert any("no greedy run of the unmodified model" in caveat for caveat in section(alone).caveats)
+    write_run(task, tmp_path / "runs" / "3", RIGHT, model="m", contents={"weights": "w"})
+    found = section(gather([tmp_path / "runs"]))
+    assert found.baseline.label == "m: greedy"
+    against = {entry.label: entry.test and entry.test.against for entry in found.entries}
+    assert against == {"m: greedy": None, "m + lie: greedy": "m: greedy", "m steered by v.npz:2: greedy": "m: greedy"}
+    assert not any("baseline" in caveat for caveat in found.caveats)
+    assert "against m: greedy, the unmodified model." in findings(found)[0]
+
+
+def test_a_result_is_no_setting(tmp_path: Path) -> None:
+    """Of benchmarks that declare none, too."""
+    task = replace(pope_task(tmp_path / "data"), name="someones")
+    score = task.score
+
+    def counted(which: Any, outputs: Any) -> Any:
+        return replace(score(which, outputs), config={"counted": outputs.count("Yes.")})
+
+    task = replace(task, score=counted)
+    write_run(task, tmp_path / "runs" / "a", wrong_at(1, 3))
+    write_run(task, tmp_path / "runs" / "b", RIGHT, text="vcd")
+    found = section(gather([tmp_path / "runs"]))
+    assert not any("counted" in caveat for caveat in found.caveats)
+    assert "counted" not in str(facts(found))
 
 
 def test_a_repeated_run_is_shown_once_and_equal_names_are_told_apart(tmp_path: Path) -> None:

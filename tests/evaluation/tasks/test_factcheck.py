@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -24,6 +25,7 @@ from truthkit.evaluation.tasks.factcheck.scorer import (
 )
 from truthkit.factcheck.claims import LABELS_3, LABELS_6
 from truthkit.factcheck.verdicts import VerdictScorer
+from truthkit.statistics.intervals import wilson
 
 LABELS = ("true", "half", "false")
 
@@ -58,7 +60,7 @@ def test_f_scores_and_calibration_by_loops() -> None:
             confidence = sum(shares[i][guesses[i]] for i in inside) / len(inside)
             error += len(inside) / 60 * abs(confidence - sum(guesses[i] == gold[i] for i in inside) / len(inside))
     assert metrics["ece"] == pytest.approx(error)
-    assert (metrics["explanation_words"], metrics["rouge_l"], metrics["consistency"]) == (0, 0, 0)
+    assert all(math.isnan(metrics[name]) for name in ("explanation_words", "rouge_l", "consistency"))
 
 
 def test_confusion_and_unparsed() -> None:
@@ -70,7 +72,26 @@ def test_confusion_and_unparsed() -> None:
     assert metrics["unparsed"] == pytest.approx(1 / 3)
     assert metrics["accuracy"] == pytest.approx(1 / 3)
     assert metrics["f1_true"] == pytest.approx(2 / 3)
-    assert metrics["f1_half"] == metrics["f1_false"] == 0
+    assert metrics["f1_half"] == 0
+    assert math.isnan(metrics["f1_false"]), "no claim is false"
+    assert metrics["macro_f1"] == pytest.approx(1 / 3)
+    assert {name: scored.sizes[name] for name in ("accuracy", "f1_true", "f1_half", "f1_false", "rouge_l")} == {
+        "accuracy": 3, "f1_true": 2, "f1_half": 1, "f1_false": 0, "rouge_l": 0,
+    }  # fmt: skip
+
+
+def test_one_class_only() -> None:
+    """All right on claims that are all true: nothing is known of the others, and little of one explanation in 16."""
+    sure, words = {"true": 0.9, "half": 0.05, "false": 0.05}, [None] * 15 + ["It is true."]
+    scored = score(["true"] * 16, [sure] * 16, LABELS, explanations=words, consistent=[None] * 15 + [True])
+    metrics, intervals = scored.metrics, scored.intervals(resamples=200)
+    assert (metrics["accuracy"], metrics["macro_f1"], metrics["consistency"]) == (1, 1, 1)
+    assert intervals["macro_f1"] == wilson(16, 16)
+    assert intervals["consistency"] == wilson(1, 1), "of the one that could be told"
+    assert math.isnan(metrics["f1_half"])
+    assert math.isnan(intervals["f1_half"].low)
+    assert scored.sizes["consistency"] == 1
+    assert score(["true", "half"], [{"true": 0.5, "half": 0.5}] * 2, LABELS).metrics["unparsed"] == 1, "ties"
 
 
 def test_explanations() -> None:
@@ -171,7 +192,7 @@ def test_runs_of_several_seeds() -> None:
     runs = [score(gold, [shares[(i + by) % 80] for i in range(80)], LABELS) for by in (0, 1, 0)]
     both = averaged(runs)
     for name, value in both.metrics.items():
-        assert value == pytest.approx(sum(one.metrics[name] for one in runs) / 3)
+        assert value == pytest.approx(sum(one.metrics[name] for one in runs) / 3, nan_ok=True)
     found = paired_tests(averaged([runs[1]] * 3), both, resamples=300)
     assert found.differences["accuracy"].value > 0
     assert found.mcnemar is None

@@ -206,8 +206,8 @@ def test_mauve_where_it_is_installed(
     monkeypatch.setitem(sys.modules, "mauve", SimpleNamespace(compute_mauve=compute, __spec__=object()))
     records = [{"prompt": f"Day {i}", "reference": f"was as day {i - 1}"} for i in range(21)]
     task = benchmarks()["open-ended"].task(lines(tmp_path / "p.jsonl", *records))
-    assert "mauve" not in run(task, asking, tmp_path / "few", model_name="toy", limit=19)["config"]
-    assert run(task, asking, tmp_path / "run", model_name="toy", limit=20)["config"]["mauve"] == 0.5
+    assert "mauve" not in run(task, asking, tmp_path / "few", model_name="toy", limit=19, first=True)["config"]
+    assert run(task, asking, tmp_path / "run", model_name="toy", limit=20, first=True)["config"]["mauve"] == 0.5
     assert given["p_features"].shape == given["q_features"].shape == (20, 48)
     ids = torch.tensor([toy[1]("Day 3 was as day 2").input_ids])
     with torch.no_grad():
@@ -255,7 +255,7 @@ def test_factcheck_resumed(asking: Asking, tmp_path: Path) -> None:
     path = tmp_path / "parts" / "records.jsonl"
     path.write_text(path.read_text().splitlines()[1] + "\n")
     again = run(task, asking, tmp_path / "parts", model_name="toy")
-    assert again["metrics"] == pytest.approx(whole["metrics"], abs=1e-4)
+    assert again["metrics"] == pytest.approx(whole["metrics"], abs=1e-4, nan_ok=True)
     assert sum(map(sum, (row.values() for row in whole["config"]["confusion"].values()))) == 3
     assert set(whole["metrics"]) >= {"macro_f1", "f1_half", "ece", "explanation_words", "rouge_l", "consistency"}
 
@@ -284,8 +284,11 @@ def test_mme_takes_whole_images(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(b"x")
     task = benchmarks()["mme"].task(mme_lines(tmp_path / "mme.jsonl", "a.png", "b.png"))
-    assert [item.prompt for item in task.first(1)] == ["a.png yes?", "a.png no?"]
-    assert [len(task.first(limit)) for limit in (2, 3, 99, None)] == [2, 4, 4, 4]
+    assert [item.prompt for item in task.some(1, first=True)] == ["a.png yes?", "a.png no?"]
+    assert [len(task.some(limit)) for limit in (2, 3, 99, None)] == [2, 4, 4, 4]
+    drawn = [task.some(1, seed=seed) for seed in range(20)]
+    assert {one[0].images == one[1].images for one in drawn} == {True}
+    assert {one[0].prompt[0] for one in drawn} == {"a", "b"}
     assert task.score([0, 1], ["yes", "no"]).metrics["color"] == 200
 
 

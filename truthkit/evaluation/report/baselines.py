@@ -18,7 +18,7 @@ def references(sections: Sequence[Sequence[Run]], baseline: str | None) -> list[
     Args:
         sections: the runs of each.
         baseline: a run's name, as `ritual, sampled at 1`, or its folder, by path or by last name. In sections that have
-            no such run, and without one: greedy runs, else the first run.
+            no such run, and without one: greedy runs of unmodified models, else greedy runs, else the first run.
 
     Raises:
         ArgumentError: no section has it, or it is several runs of one model.
@@ -32,8 +32,15 @@ def references(sections: Sequence[Sequence[Run]], baseline: str | None) -> list[
     found = []
     for runs, chosen in zip(sections, named, strict=True):
         greedy = [i for i, run in enumerate(runs) if run.name == "greedy"]
-        found.append(_of_each(runs, chosen or greedy or [0], strict=bool(chosen)))
+        plain = [i for i in greedy if is_unmodified(runs[i])]
+        found.append(_of_each(runs, chosen or plain or greedy or [0], strict=bool(chosen)))
     return found
+
+
+def is_unmodified(run: Run) -> bool:
+    """Whether it is of a model by itself, greedily: no adapter, no steering, no decoder."""
+    config = run.summary["config"]
+    return run.name == "greedy" and not config.get("adapter") and not config.get("steering")
 
 
 def _of_each(runs: Sequence[Run], bases: Sequence[int], *, strict: bool) -> list[int | None]:
@@ -55,4 +62,6 @@ def _is(run: Run, name: str) -> bool:
 
 
 def _model(run: Run) -> str:
-    return str(run.summary["config"]["model"])
+    """By its weights, which an adapter or steering does not change; by name in runs that do not say them."""
+    config = run.summary["config"]
+    return str(config.get("weights") or config["model"])

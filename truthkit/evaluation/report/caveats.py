@@ -27,7 +27,7 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
     hashes = {label: _hash(about) for label, about in provenance.items()}
     found += _differing("the data they were run on (SHA-256)", hashes)
     for name in dict.fromkeys(name for config in configs.values() for name in config):
-        if name not in _MEANT_TO_DIFFER.union(benchmark.outcomes):
+        if name not in _MEANT_TO_DIFFER.union(*(outcomes(run, benchmark) for run in runs.values())):
             found += _differing(name, {label: config.get(name) for label, config in configs.items()})
     for model in dict.fromkeys(config["model"] for config in configs.values()):
         revisions = {label: c.get("revision") for label, c in configs.items() if c["model"] == model}
@@ -41,13 +41,40 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
     if hardware := _differing("hardware", {label: about.get("hardware") for label, about in provenance.items()}):
         found.append(f"{hardware[0]} Their costs cannot be compared.")
     for label, config in configs.items():
-        if config.get("unparsed"):
-            found.append(f"{counted(config['unparsed'], 'answer')} of {label} could not be read, and count as wrong.")
+        found += [f"{label}: {text}" for text in not_counted(config)]
+    for label, run in runs.items():
+        found += [f"{label}: {text}" for text in _thin(run, benchmark)]
     units = {len({item["cluster"] for item in run.items}) for run in runs.values() if run.items}
     if units and min(units) < _FEW:
         found.append(
             f"There are only {min(units)} different images or questions; bootstrap intervals of fewer than {_FEW} are "
             "too narrow, and their p-values too small."
+        )
+    return found
+
+
+def outcomes(run: Run, benchmark: Benchmark) -> set[str]:
+    """The entries of a run's config that were found, not set."""
+    return {*benchmark.outcomes, *run.summary.get("outcomes", ())}
+
+
+def _thin(run: Run, benchmark: Benchmark) -> list[str]:
+    """A sentence if some metrics of a run rest on few of its items."""
+    sizes: Mapping[str, int] = run.summary.get("n", {})
+    few = {name: n for name, n in sizes.items() if n < min(_FEW, len(run.items))}
+    parts = [f"{benchmark.metric(name).title} on {n}" for name, n in few.items()]
+    return [f"few items bear some metrics: {listed(parts)}."] if parts else []
+
+
+def not_counted(config: Mapping[str, Any]) -> list[str]:
+    """Sentences on the items of a run that got no score of their own; none where all did."""
+    found = []
+    if unparsed := config.get("unparsed"):
+        found.append(f"{counted(unparsed, 'answer')} could not be read; they count as wrong.")
+    if unscored := config.get("unscored"):
+        found.append(
+            f"{counted(unscored, 'question')} could not be scored, since all choices score the same (a plausibility "
+            "constraint excludes them all, for one: turn it off with beta=0); they count as wrong."
         )
     return found
 

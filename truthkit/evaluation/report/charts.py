@@ -23,7 +23,8 @@ def colour(section: Section, number: int) -> str:
 
 def top(estimates: Sequence[Estimate], scale: Scale) -> float:
     """The end of an axis that starts at 0 and holds these values with their intervals."""
-    most = max(max(e.value, e.interval.high if e.interval else 0.0) for e in estimates)
+    known = [e for e in estimates if math.isfinite(e.value)]
+    most = max((max(e.value, e.interval.high if e.interval else 0.0) for e in known), default=0.0)
     if scale.metric.share and most > 0.5:
         return 1.0
     return nice(most)
@@ -89,4 +90,4 @@ def lift(difference: Difference, reach: float, colour_class: str) -> Markup:
 
 def _percent(value: float, end: float) -> str:
     """As a share of an axis, kept on it."""
-    return f"{100 * min(max(value / end, 0.0), 1.0):.2f}%"
+    return f"{100 * min(max(value / end, 0.0), 1.0) if math.isfinite(value) else 0.0:.2f}%"

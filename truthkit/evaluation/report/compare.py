@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ def read_run(folder: Path) -> Run:
             )
     summary = read_json(folder / SUMMARY)
     _check(summary, folder / SUMMARY)
+    for name, interval in summary["intervals"].items():
+        summary["intervals"][name] = [math.nan if end is None else end for end in interval]
+        if summary["metrics"].get(name, 0) is None:
+            summary["metrics"][name] = math.nan
     items = []
     for number, line in enumerate(read_text(folder / ITEMS).splitlines(), 1):
         try:
@@ -128,7 +133,7 @@ def _check(summary: Any, path: Path) -> None:
         raise ArgumentError(f"{path} has no metrics.")
     for name, value in summary["metrics"].items():
         match [value, summary["intervals"].get(name)]:
-            case [int() | float(), [int() | float(), int() | float()]]:
+            case [int() | float() | None, [int() | float() | None, int() | float() | None]]:
                 continue
             case other:
                 raise ArgumentError(f"{path}: {name!r} is {other}; expected a number and its interval, two numbers.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.benchmark import Benchmark
-from truthkit.evaluation.report.baselines import references
+from truthkit.evaluation.report.baselines import is_unmodified, references
 from truthkit.evaluation.report.caveats import caveats
 from truthkit.evaluation.report.compare import Comparison, Run, compare
 from truthkit.evaluation.report.contents import Entry, Estimate, Report, Section, Test
@@ -69,11 +70,14 @@ def _section(
     images: Path | None,
 ) -> Section:
     """These runs; `against` has for each the number of the one that it is tested against."""
-    models = list(dict.fromkeys(_model(run) for run in runs))
+    baselines = {i for i, other in enumerate(against) if other is None}
+    models = list(dict.fromkeys(_model(runs[i]) for i in sorted(range(len(runs)), key=lambda i: i not in baselines)))
     order = sorted(range(len(runs)), key=lambda i: (models.index(_model(runs[i])), i not in against, i))
     labels = dict(zip(order, label_runs([runs[i] for i in order]), strict=True))
     headline = _headline(runs[order[0]])
     found = caveats({labels[i]: runs[i] for i in order}, benchmark)
+    if len(runs) > 1 and not is_unmodified(runs[order[0]]):
+        found.append(f"The baseline is {labels[order[0]]}: no greedy run of the unmodified model is among them.")
     tested: dict[int, tuple[int, Comparison]] = {}
     for i in order:
         if (other := against[i]) is None:
@@ -114,7 +118,7 @@ def _section(
 
 def _entry(run: Run, label: str, headline: str, test: Test | None) -> Entry:
     metrics = {
-        name: Estimate(value, Interval(*run.summary["intervals"][name]))
+        name: Estimate(value, _known(Interval(*run.summary["intervals"][name])))
         for name, value in run.summary["metrics"].items()
     }
     cost = seconds_per_item(run)
@@ -145,7 +149,7 @@ def _categories(run: Run, headline: str, metrics: Mapping[str, Estimate]) -> dic
         with suppress(ArgumentError):  # items of a task that can only be scored as a whole
             score = rescore(items, run.summary["config"])
             if headline in score.metrics:
-                found[name] = Estimate(score.metrics[headline], score.intervals()[headline])
+                found[name] = Estimate(score.metrics[headline], _known(score.intervals()[headline]))
     return found
 
 
@@ -155,7 +159,12 @@ def _yes(run: Run, field: str) -> Estimate | None:
         return None
     counts = np.array([(1.0, item[field] == "yes") for item in run.items])
     interval = bootstrap(counts, _share, [item["cluster"] for item in run.items])["share"]
-    return Estimate(float(counts[:, 1].mean()), interval)
+    return Estimate(float(counts[:, 1].mean()), _known(interval))
+
+
+def _known(interval: Interval) -> Interval | None:
+    """None for one that is not, as of one image."""
+    return interval if math.isfinite(interval.low) else None
 
 
 def _share(totals: FloatArray) -> Mapping[str, FloatArray]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from truthkit.evaluation.report.compare import Run
 
 _LONGEST = 40  # characters
+_PARTS = re.compile(r"( \+ | steered by )")  # of a model with an adapter, steered
 
 
 def label_runs(runs: Sequence[Run]) -> list[str]:
@@ -29,7 +31,7 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
 
 def short_models(names: Sequence[str]) -> list[str]:
     """Models by the last part of their names or paths, or by the whole where that is the same for two of them."""
-    ends = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in names}
+    ends = {name: "".join(part.rstrip("/").rsplit("/", 1)[-1] for part in _PARTS.split(name)) for name in names}
     alike = {end for end, times in Counter(ends.values()).items() if times > 1}
     return [_cut(name if ends[name] in alike else ends[name]) for name in names]
 

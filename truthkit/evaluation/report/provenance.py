@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from truthkit.evaluation.report.caveats import outcomes
 from truthkit.evaluation.report.contents import Entry, Report, Section
 from truthkit.evaluation.report.words import seconds
 from truthkit.markup import Markup, element, together
@@ -44,16 +45,17 @@ def provenance(report: Report) -> Markup:
 
 def facts(section: Section) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """What all runs of a section have in common, and by label what is each one's own."""
-    known = {entry.label: _facts(entry) for entry in section.entries}
+    known = {entry.label: _facts(entry, outcomes(entry.run, section.benchmark)) for entry in section.entries}
     first, *others = known.values()
     common = {name: text for name, text in first.items() if all(other.get(name) == text for other in others)}
     own = {label: {name: text for name, text in of.items() if name not in common} for label, of in known.items()}
     return common, own
 
 
-def _facts(entry: Entry) -> dict[str, str]:
+def _facts(entry: Entry, results: set[str]) -> dict[str, str]:
     """All settings of a run and all that is known of its origin, as text."""
-    config, about = entry.run.summary["config"], entry.run.summary["provenance"]
+    summary = entry.run.summary
+    config, about = {k: v for k, v in summary["config"].items() if k not in results}, summary["provenance"]
     found: dict[str, Any] = {"folder": entry.run.folder, **config}
     found |= {f"SHA-256 of {name}": digest for name, digest in about.get("data_sha256", {}).items()}
     found["versions"] = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from truthkit.evaluation.report.baselines import is_unmodified
 from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.labels import short_models
 from truthkit.evaluation.report.words import capital, counted, listed
@@ -31,7 +32,10 @@ def findings(section: Section) -> list[str]:
         return []
     name = section.scale().metric.title
     sure = [(entry, test) for entry, test in tested if test.holm < _LEVEL]
-    against = listed(list(dict.fromkeys(test.against for _, test in tested)))
+    bases = {entry.test.against: section.reference(entry) for entry in section.entries if entry.test}
+    against = listed(list(bases))
+    if all(base is not None and is_unmodified(base.run) for base in bases.values()):
+        against += ", the unmodified model" + "s" * (len(bases) > 1)
     are = "was" if len(tested) == 1 else "were"
     at = "at the 5 % level" + (", Holm-corrected" if len(tested) > 1 else "")
     first = f"{counted(len(tested), 'run')} {are} tested against {against}. "

@@ -86,7 +86,7 @@ class Scale:
 
     def interval(self, interval: Interval) -> str:
         """A metric's interval."""
-        return f"{self.value(interval.low)} to {self.value(interval.high)}"
+        return f"{self.value(interval.low)} to {self.value(interval.high)}" if math.isfinite(interval.low) else NOTHING
 
     def difference(self, value: float) -> str:
         """A difference of two metrics, with its sign; a real minus, not a hyphen."""

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.contents import contents
 from truthkit.evaluation.running.hub import source_of
 from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.progress import Progress
 from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records
 from truthkit.evaluation.running.task import Task
+from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.parallel import place
@@ -28,7 +29,9 @@ from truthkit.statistics.score import Score
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
 
 
-def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None) -> dict[str, Any]:
+def run(
+    task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None, first: bool = False
+) -> dict[str, Any]:
     """Ask what has no answer yet, and write `summary.json`; returns it.
 
     Under `accelerate launch` or `torchrun` every process asks its share of the items and writes a file of its own;
@@ -39,33 +42,43 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
         asking: how.
         out: the run's folder, made or gone on with.
         model_name: for the record.
-        limit: only the first so many items.
+        limit: only so many items, drawn by the seed.
+        first: only the first so many instead.
+
+    Raises:
+        NotAvailableError: another process writes to `out`; or it cannot be written.
+        ArgumentError: `out` holds a run with other settings; or what the task and the decoder say.
     """
-    items = task.first(limit)
     rank, world = place()
-    config = _config(task, asking, model_name, limit)
-    records = Records(out, config, rank)
-    start = time.perf_counter()
-    mine = share(items, rank, world)
-    bar = tqdm(total=len(mine), desc=task.name, unit="item", disable=None if rank == 0 else True)
+    with only_writer(out, rank, world):
+        items, config = task.some(limit, seed=asking.seed, first=first), _config(task, asking, model_name)
+        config |= {"limit": limit} | ({} if limit is None else {"first": first})
+        return _run(task, asking, out, config, items, rank, world)
 
-    def done(count: int) -> None:
-        bar.update(count)
-        if rank == 0 and count and not bar.disable:
-            with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
-                bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
 
-    with bar:
-        asking.run(mine, records, done, task.ask)
-    if rank == 0:
-        _wait(items, records)
-        score = _so_far(task, items, records)
-        score = task.finish(score) if task.finish else score
-        summary = sum_up(task, score, config, records, time.perf_counter() - start)
-        write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
-        write_atomically(out / SUMMARY, summary)
-        return summary
-    return {"config": config}
+def _run(
+    task: Task, asking: Asking, out: Path, config: dict[str, Any], items: list[Item], rank: int, world: int
+) -> dict[str, Any]:
+    records, start = Records(out, config, rank), time.perf_counter()
+    shares = [share(items, number, world) for number in range(world)]
+
+    def said() -> str:
+        with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
+            return f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}"
+        return ""
+
+    with Progress(task.name, shares, records, rank, said) as progress:
+        asking.run(shares[rank], records, progress.done, task.ask)
+        if rank == 0:
+            progress.wait()
+    if rank > 0:
+        return {"config": config}
+    score = _so_far(task, items, records)
+    score = task.finish(score, _numbers(task, items)) if task.finish else score
+    summary = sum_up(task, items, score, config, records, time.perf_counter() - start)
+    write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
+    write_atomically(out / SUMMARY, summary)
+    return summary
 
 
 def share(items: Sequence[Item], rank: int, world: int) -> list[Item]:
@@ -74,14 +87,18 @@ def share(items: Sequence[Item], rank: int, world: int) -> list[Item]:
     return [item for item in items if places.setdefault(item.images or item.key, len(places)) % world == rank]
 
 
-def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, seconds: float) -> dict[str, Any]:
+def sum_up(
+    task: Task, items: Sequence[Item], score: Score, config: dict[str, Any], records: Records, seconds: float
+) -> dict[str, Any]:
     """The contents of `summary.json`."""
-    first = records.done[task.items[0].key]
+    first = records.done[items[0].key]
     return {
         "headline": task.headline,
         "metrics": score.metrics,
+        "n": score.sizes,
         "intervals": {name: list(interval) for name, interval in score.intervals().items()},
         "config": config | score.config | {"task": task.name},
+        "outcomes": sorted(score.config.keys() - config.keys() - {"task"}),
         "provenance": {
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},
@@ -109,11 +126,17 @@ def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[d
 
 
 def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
-    which = [i for i, item in enumerate(items) if item.key in records.done]
-    return task.score(which, [records.done[items[i].key]["output"] for i in which])
+    done = [item for item in items if item.key in records.done]
+    return task.score(_numbers(task, done), [records.done[item.key]["output"] for item in done])
 
 
-def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> dict[str, Any]:
+def _numbers(task: Task, items: Sequence[Item]) -> list[int]:
+    """Of these items of the task, among all."""
+    places = {item.key: number for number, item in enumerate(task.items)}
+    return [places[item.key] for item in items]
+
+
+def _config(task: Task, asking: Asking, model_name: str) -> dict[str, Any]:
     generation: dict[str, Any] = {"max_new_tokens": asking.max_new_tokens, "sample": asking.sample}
     if asking.sample:
         generation |= {"temperature": asking.temperature, "top_p": asking.top_p}
@@ -124,17 +147,9 @@ def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> d
         "dtype": str(asking.model.dtype).removeprefix("torch."),
         "decoder": asking.decoder.text,
         "seed": asking.seed,
-        "limit": limit,
         **task.config,
         **(generation if task.max_new_tokens else {}),
     }
-
-
-def _wait(items: Sequence[Item], records: Records) -> None:
-    """Until every process has written its share."""
-    while any(item.key not in records.done for item in items):
-        time.sleep(0.5)
-        records.reread()
 
 
 def _hardware() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truthkit.evaluation.running.item import Item
+from truthkit.files.writing import content_key
 
 if TYPE_CHECKING:
     from truthkit.evaluation.running.asking import Ask
@@ -27,9 +28,10 @@ class Task:
         config: what the numbers depend on.
         data: files and folders that they come from.
         ask: how a batch is asked; None is `Asking.choose` for items with choices, else `Asking.write`.
-        unit: how many items next to each other belong together; a limit is rounded up to whole units.
+        unit: how many items next to each other belong together; some items are whole units.
         greedy: answers are never drawn.
-        finish: adds to the config of the whole run's score what is no function of totals.
+        finish: adds to the config of the whole run's score, over the items with these numbers, what is no function of
+            totals.
     """
 
     name: str
@@ -42,8 +44,16 @@ class Task:
     ask: Ask | None = None
     unit: int = 1
     greedy: bool = False
-    finish: Callable[[Score], Score] | None = None
+    finish: Callable[[Score, Sequence[int]], Score] | None = None
 
-    def first(self, limit: int | None) -> list[Item]:
-        """The first so many items, whole units; all for None."""
-        return self.items[: None if limit is None else -(-limit // self.unit) * self.unit]
+    def some(self, limit: int | None, *, seed: int = 0, first: bool = False) -> list[Item]:
+        """So many items or a few more, whole units, in the order of the data; all for None.
+
+        Drawn by seed and content, so that a larger limit adds to a smaller one's; or the first ones, which a file that
+        is sorted makes one-sided.
+        """
+        if limit is None:
+            return self.items
+        starts, count = range(0, len(self.items), self.unit), -(-limit // self.unit)
+        drawn = starts if first else sorted(starts, key=lambda start: content_key(self.items[start].key, seed))
+        return [item for start in sorted(drawn[:count]) for item in self.items[start : start + self.unit]]

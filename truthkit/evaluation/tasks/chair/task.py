@@ -81,6 +81,16 @@ def score_files(answers: Path, data: Path, *, lemmatizer: Lemmatizer = "nltk", s
     return scorer.score(captions, scorer.read_ground_truth(data, vocabulary), vocabulary)
 
 
+def _score_run(lines: Lines, data: Path | None, *, lemmatizer: Lemmatizer, synonyms: Path | None = None) -> Score:
+    from truthkit.evaluation.tasks.chair import scorer
+
+    if data is None:
+        raise ArgumentError("--data is missing; name the file or folder of the objects.")
+    captions = [scorer.Caption(int(line["image"]), line["caption"], line["key"]) for line in lines]
+    vocabulary, _ = _vocabulary(data, synonyms, lemmatizer)
+    return scorer.score(captions, scorer.read_ground_truth(data, vocabulary), vocabulary)
+
+
 def _vocabulary(data: Path, synonyms: Path | None, lemmatizer: str) -> tuple[Vocabulary, Path]:
     """The object names beside the data, or in the given file, and which file that is."""
     from truthkit.evaluation.tasks.chair import scorer
@@ -124,5 +134,6 @@ CHAIR = Benchmark(
     ),
     rescore=_rescore,
     score_files=score_files,
+    score_run=_score_run,
     outcomes=("captions",),
 )

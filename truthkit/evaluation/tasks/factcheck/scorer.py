@@ -7,6 +7,7 @@ their means.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter
@@ -25,7 +26,7 @@ BINS = 10
 """Calibration bins of equal width, as in Guo et al., *On Calibration of Modern Neural Networks*, 1706.04599."""
 
 _NEGATION = re.compile(r"\b(?:not|never|no|cannot)\b|n['’]t\b", re.IGNORECASE)
-_LENGTH, _ROUGE, _CONSISTENT = 0, 1, 2
+_OF_EXPLANATIONS = (("explanation_words", 0), ("rouge_l", 1), ("consistency", 2))
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,16 @@ def score(
 ) -> Score:
     """Score one verdict per claim.
 
-    Metrics: `accuracy`, `macro_f1` (the mean over all labels, 0 for one that is never right), `f1_LABEL`, `ece`,
-    `verdict_share_LABEL`, `unparsed` (share of claims without verdict; they count as wrong), and of the explanations
-    `explanation_words`, `rouge_l` and `consistency`, each over the claims that have what it needs.
+    Metrics: `accuracy`, `f1_LABEL` (NaN for a label that no claim has, 0 for one that is never right), `macro_f1`
+    (their mean over the labels that some claim has), `ece`, `verdict_share_LABEL`, `unparsed` (share of claims without
+    verdict; they count as wrong), and of the explanations `explanation_words`, `rouge_l` and `consistency`, each over
+    the claims that have what it needs, NaN where none has.
 
     Args:
         gold: the gold labels.
         probabilities: each claim's probability of every label.
         labels: all labels; the order of the confusion matrix.
-        verdicts: what was said, where that is not the most probable label; None is no verdict.
+        verdicts: what was said, where that is not the most probable label; None is no verdict, as is a tie.
         explanations: what was said for it.
         references: gold explanations, for ROUGE-L.
         consistent: whether verdict and explanation agree; None where that can't be told.
@@ -95,7 +97,7 @@ def score(
     rows, items = [], []
     for number, label in enumerate(gold):
         shares = probabilities[number]
-        guess = verdicts[number] if verdicts is not None else max(labels, key=lambda one: shares.get(one, 0.0))
+        guess = verdicts[number] if verdicts is not None else _most_probable(shares, labels)
         for what, value in (("gold", label), ("verdicts", guess)):
             if value is not None and value not in place:
                 raise ArgumentError(f"{what}[{number}] is {value!r}; expected one of {', '.join(labels)}.")
@@ -105,7 +107,7 @@ def score(
         overlap = rouge_l(said, wanted) if said is not None and wanted else None
         columns = np.zeros(len(labels) * (len(labels) + 1) + 3 * bins + 6)
         columns[place[label] * (len(labels) + 1) + (len(labels) if guess is None else place[guess])] = 1
-        confidence = shares.get(guess, 0.0) if guess is not None else 0.0
+        confidence = (shares.get(guess) or 0.0) if guess is not None else 0.0
         at = len(labels) * (len(labels) + 1) + 3 * min(int(confidence * bins), bins - 1)
         columns[at : at + 3] = (1, confidence, guess == label)
         for kind, figure in enumerate((None if said is None else len(said.split()), overlap, agrees)):
@@ -125,7 +127,19 @@ def score(
             }
         )
     config = {"task": "factcheck", "labels": list(labels), "bins": bins, "claims": len(rows)}
-    return Score(np.stack(rows), list(range(len(rows))), _measure(tuple(labels), bins), items, config)
+    clusters, measure = list(range(len(rows))), _measure(tuple(labels), bins)
+    return Score(np.stack(rows), clusters, measure, items, config, support=_support(tuple(labels)))
+
+
+def stands_out(output: Mapping[str, Any]) -> bool:
+    """Whether a verdict, with the `probabilities` it was chosen by, is more probable than every other label."""
+    return output["verdict"] == _most_probable(output["probabilities"], list(output["probabilities"]))
+
+
+def _most_probable(shares: Mapping[str, float | None], labels: Sequence[str]) -> str | None:
+    """The label with the largest share; None where several have it."""
+    values = [shares.get(label) or 0.0 for label in labels]
+    return labels[values.index(max(values))] if values.count(max(values)) == 1 else None
 
 
 def _measure(labels: tuple[str, ...], bins: int) -> Callable[[FloatArray], dict[str, FloatArray]]:
@@ -137,23 +151,36 @@ def _measure(labels: tuple[str, ...], bins: int) -> Callable[[FloatArray], dict[
         claims = cells.sum(axis=(-1, -2))
         right = np.diagonal(cells[..., :count], axis1=-2, axis2=-1)
         said = cells[..., :count].sum(axis=-2)
-        f1 = ratio(2 * right, said + cells.sum(axis=-1))
+        gold = cells.sum(axis=-1)
+        f1 = np.where(gold > 0, ratio(2 * right, said + gold), math.nan)
         calibration = totals[..., count * (count + 1) : -6].reshape(*totals.shape[:-1], bins, 3)
         gap = np.abs(calibration[..., 1] - calibration[..., 2]).sum(axis=-1)
         found = {
             "accuracy": ratio(right.sum(axis=-1), claims),
-            "macro_f1": f1.mean(axis=-1),
+            "macro_f1": ratio(np.nansum(f1, axis=-1), (gold > 0).sum(axis=-1)),
             "ece": ratio(gap, claims),
             "unparsed": ratio(cells[..., count].sum(axis=-1), claims),
         }
         found |= {f"f1_{label}": f1[..., i] for i, label in enumerate(labels)}
         found |= {f"verdict_share_{label}": ratio(said[..., i], claims) for i, label in enumerate(labels)}
-        for name, kind in (("explanation_words", _LENGTH), ("rouge_l", _ROUGE), ("consistency", _CONSISTENT)):
+        for name, kind in _OF_EXPLANATIONS:
             pair = totals[..., totals.shape[-1] - 6 + 2 * kind :][..., :2]
-            found[name] = ratio(pair[..., 1], pair[..., 0])
+            found[name] = np.where(pair[..., 0] > 0, ratio(pair[..., 1], pair[..., 0]), math.nan)
         return found
 
     return measure
+
+
+def _support(labels: tuple[str, ...]) -> Callable[[FloatArray], dict[str, FloatArray]]:
+    """How many claims have a label, and how many explanations what a figure of them needs."""
+    count = len(labels)
+
+    def support(totals: FloatArray) -> dict[str, FloatArray]:
+        gold = totals[: count * (count + 1)].reshape(count, count + 1).sum(axis=-1)
+        found = {f"f1_{label}": gold[i] for i, label in enumerate(labels)}
+        return found | {name: totals[len(totals) - 6 + 2 * kind] for name, kind in _OF_EXPLANATIONS}
+
+    return support
 
 
 def averaged(scores: Sequence[Score]) -> Score:

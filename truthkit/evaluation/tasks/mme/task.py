@@ -96,6 +96,10 @@ def _rescore(items: Lines, config: Config) -> Score:
     return scorer.score(questions, [item["answer"] for item in items])
 
 
+def _score_run(lines: Lines, data: Path | None) -> Score:
+    return _rescore(lines, {})
+
+
 MME = Benchmark(
     "mme",
     "MME",
@@ -108,6 +112,7 @@ MME = Benchmark(
     ),
     rescore=_rescore,
     score_files=score_files,
+    score_run=_score_run,
     outcomes=("questions", "unparsed"),
 )
 """A subtask is worth 200 points: accuracy over questions and over images, 100 each."""

@@ -58,13 +58,13 @@ def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: 
             references=[references[i] for i in which] if references else None,
         )
 
-    def with_mauve(score: Score) -> Score:
+    def with_mauve(score: Score, which: Sequence[int]) -> Score:
         texts = [item["text"] for item in score.items]
         if not (references and model and len(texts) >= open_ended.MAUVE_NEEDS and find_spec("mauve")):
             return score
         said, wanted = (
-            model.features([f"{prompt} {text}" for prompt, text in zip(prompts, side, strict=False)])
-            for side in (texts, references[: len(texts)])
+            model.features([f"{prompts[i]} {text}" for i, text in zip(which, side, strict=True)])
+            for side in (texts, [references[i] for i in which])
         )
         return replace(score, config=score.config | {"mauve": open_ended.mauve(said, wanted)})
 

@@ -93,6 +93,10 @@ def _rescore(items: Lines, config: Config) -> Score:
     return scorer.score(questions, [item["answer"] for item in items], parser=config["parser"])
 
 
+def _score_run(lines: Lines, data: Path | None, *, parser: Parser) -> Score:
+    return _rescore(lines, {"parser": parser})
+
+
 def _by_category(score: Score) -> dict[str, Score]:
     from truthkit.evaluation.tasks.pope import scorer
 
@@ -119,6 +123,7 @@ POPE = Benchmark(
     ),
     rescore=_rescore,
     score_files=score_files,
+    score_run=_score_run,
     parts=_by_category,
     outcomes=("questions", "unparsed", "category"),
 )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from truthkit.evaluation.benchmark import Benchmark, Metric
+from truthkit.errors import ArgumentError
+from truthkit.evaluation.benchmark import Benchmark, Lines, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
@@ -71,9 +72,10 @@ def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") ->
     --data is mc_task.json or TruthfulQA.csv, of any release, or the folder with them.
 
     protocols:
-      lm-eval  choices as mc_task.json has them; a tie counts for the right one; no MC3
-      authors  choices as the CSV has them, with a full stop; right is strictly above all false ones
+      lm-eval  choices as mc_task.json has them; no MC3
+      authors  choices as the CSV has them, with a full stop; right is above all false ones
       dola     as authors; its prompt has an instruction before the examples
+    A tie is never right; a question whose choices all score the same counts as wrong, and as unscored.
 
     Args:
         answers: file of the scores or answers
@@ -88,6 +90,31 @@ def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") ->
         return choices.score(questions, choices.read_log_probs(answers, questions), protocol=protocol)
     questions = choices.read_questions(data, protocol="authors")
     return written.score(questions, choices.read_answers(answers, questions))
+
+
+def _score_run(lines: Lines, data: Path | None, *, protocol: Protocol) -> Score:
+    from truthkit.evaluation.tasks.truthfulqa import choices as scorer
+
+    if data is None:
+        raise ArgumentError("--data is missing; name the file or folder of the questions.")
+    known = {question.text: question for question in scorer.read_questions(data, protocol=protocol)}
+    questions, log_probs = [], []
+    for line in lines:
+        if (question := known.get(line["question"])) is None:
+            raise ArgumentError(f"{line['question']!r} is not among the {len(known)} questions of {data}.")
+        if line["choices"] is None:
+            raise ArgumentError(
+                f"the run does not say which choices {line['question']!r} had: its records are missing."
+            )
+        own = {text.removeprefix(" "): value for text, value in zip(line["choices"], line["log_probs"], strict=True)}
+        if missing := [choice for choice in question.choices if choice not in own]:
+            raise ArgumentError(
+                f"the run has no log-probability of {missing[0]!r}, a choice of {question.text!r} under protocol "
+                f"{protocol!r}, only of {', '.join(map(repr, own))}; run it under that protocol."
+            )
+        questions.append(question)
+        log_probs.append([own[choice] for choice in question.choices])
+    return scorer.score(questions, log_probs, protocol=protocol)
 
 
 WRITTEN = (
@@ -117,5 +144,6 @@ TRUTHFULQA = Benchmark(
         "truthkit score truthfulqa log_probs.jsonl --data truthfulqa/v1 --protocol authors",
     ),
     score_files=score_files,
-    outcomes=("questions",),
+    score_run=_score_run,
+    outcomes=("questions", "unscored"),
 )

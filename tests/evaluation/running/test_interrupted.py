@@ -1,0 +1,112 @@
+"""`truthkit eval` from outside: killed, terminated, twice on one folder, on a full disk. Oracle: a run undisturbed."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.evaluation.running.test_processes import ENVIRONMENT, eval_command, factor, outcome, pope
+from truthkit import cli
+
+LIMIT = 60.0
+"""Seconds that no resumed run may take: one takes a few."""
+
+
+def start(arguments: list[str], out: Path, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "truthkit.cli", *eval_command(arguments, out)]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code, and standard error without bars."""
+    _, err = process.communicate(timeout=LIMIT)
+    return process.returncode, "\n".join(line for line in err.splitlines() if line.startswith("truthkit"))
+
+
+def keys(out: Path) -> list[str]:
+    path = out / "records.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line)["key"] for line in lines]
+
+
+def when_records(out: Path, process: subprocess.Popen[str], least: int = 1) -> None:
+    until = time.monotonic() + LIMIT
+    path = out / "records.jsonl"
+    while not (path.exists() and path.read_bytes().count(b"\n") >= least):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_terminated_locked_and_on_a_full_disk(tmp_path: Path) -> None:
+    """One folder goes through all of it, and ends as if nothing had happened."""
+    arguments, out = factor(tmp_path), tmp_path / "run"
+    running = start(arguments, out)
+    when_records(out, running)
+    code, err = ended(start(arguments, out))
+    assert code == 1
+    assert f"is being written by process {running.pid} on " in err
+    running.terminate()
+    code, err = ended(running)
+    assert code == 143
+    assert err == "truthkit: terminated; what was finished is kept: run the same command again to go on"
+    kept = keys(out)
+    assert kept
+    assert not (out / "summary.json").exists(), "it was done before it was stopped; give it more to do"
+
+    room = (out / "records.jsonl").stat().st_size + 20_000  # more than a batch, less than the rest
+
+    def little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    code, err = ended(start(arguments, out, preexec_fn=little_room))
+    assert code == 1
+    assert "records.jsonl cannot be written: File too large. Once it can, run the same command again" in err
+    assert len(keys(out)) > len(kept)
+    assert cli.main(eval_command(arguments, out)) == 0
+    assert cli.main(eval_command(arguments, tmp_path / "whole")) == 0
+    assert len(keys(out)) == len(set(keys(out))) == 600
+    assert outcome(out)[0] == pytest.approx(outcome(tmp_path / "whole")[0])
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_points(tmp_path: Path) -> None:
+    """0 lost, 0 doubled, 0 changed, and no resumed run takes long."""
+    arguments, out, draw = pope(tmp_path), tmp_path / "killed", random.Random(8)
+    began = time.monotonic()
+    assert ended(start(arguments, tmp_path / "whole"))[0] == 0
+    usual = time.monotonic() - began
+    kills = 0
+    while kills < 20:
+        before, started = keys(out), time.monotonic()
+        process = start(arguments, out)
+        time.sleep(draw.uniform(0, 1.1 * usual))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), f"after {time.monotonic() - started:.1f} s"
+        kills += process.returncode != 0
+        found = keys(out)
+        assert found[: len(before)] == before, "lost"
+        assert len(found) == len(set(found)), "doubled"
+        if (out / "summary.json").exists():
+            assert outcome(out) == outcome(tmp_path / "whole"), "changed"
+            for path in sorted(out.iterdir()):
+                if path.is_file():
+                    path.unlink()
+    began = time.monotonic()
+    assert ended(start(arguments, out))[0] == 0
+    assert time.monotonic() - began < 3 * usual + 5, f"a whole run took {usual:.1f} s"
+    assert outcome(out) == outcome(tmp_path / "whole")
+    assert len(keys(out)) == len(set(keys(out)))
