@@ -136,7 +136,10 @@ def _method(text: str) -> tuple[str, dict[str, Any]]:
     for key, value in pairs:
         options[key] = {"true": True, "false": False}.get(value)
         if options[key] is None:
-            (options[key],) = _numbers(value)
+            numbers = _numbers(value)
+            if len(numbers) > 1:
+                raise ArgumentError(f"--method has {key}={value}; expected one number, as in {key}={numbers[0]:g}.")
+            options[key] = numbers[0]
     find_method(name, options)
     return name, options
 

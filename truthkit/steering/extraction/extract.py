@@ -36,7 +36,8 @@ from truthkit.steering.extraction.held_out import held_out_scores, split_groups
 from truthkit.steering.extraction.methods import LayerData, Method, find_method
 from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
 from truthkit.steering.extraction.progress import Progress
-from truthkit.steering.vector import SteeringVector, model_id
+from truthkit.steering.fit import model_id
+from truthkit.steering.vector import Layers, SteeringVector
 from truthkit.text.template import template_of
 from truthkit.text.tokens import batches
 
@@ -52,7 +53,7 @@ def extract(
     processor: Any,
     pairs: str | PathLike[str] | Iterable[Any],
     *,
-    layers: Sequence[int] | int | None = None,
+    layers: Layers = None,
     positions: Positions = "last",
     method: str = "mean",
     site: str = "block",
@@ -74,7 +75,7 @@ def extract(
         processor: its tokenizer or processor.
         pairs: (positive, negative) tuples, dicts or `Pair`s, or the path of a JSON Lines file (see `read_pairs`; bad
             lines of a file are skipped with a warning). A text may be a string or chat messages.
-        layers: layer numbers; None is all, in the same one pass.
+        layers: layer numbers; None and "all" are all, in the same one pass.
         positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is
             the answer and "last" the last token of all. See `truthkit.activations.positions`.
         method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.extraction.methods` for
@@ -98,7 +99,7 @@ def extract(
     fitting = find_method(method, options)
     blocks = len(decoder_blocks(plain))
     wanted = resolve_layers(
-        [layers] if isinstance(layers, int) else list(range(blocks) if layers is None else layers), blocks
+        [layers] if isinstance(layers, int) else list(range(blocks) if layers in (None, "all") else layers), blocks
     )
     wanted = tuple(sorted(set(wanted)))
     check_positions(positions, processor)

@@ -120,7 +120,7 @@ def choose(
                     allow_other_model=True,
                 ):
                     found = effect()
-            trials.append(Trial(layer % vector.layer_count, float(strength), found, divergence))
+            trials.append(Trial(vector.number(layer), float(strength), found, divergence))
     fluent = [trial for trial in trials if trial.effect is not None]
     if not fluent:
         least = min(trial.divergence for trial in trials)
