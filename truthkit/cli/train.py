@@ -120,9 +120,10 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
 
 
 def _run_amateur(args: argparse.Namespace) -> int:
+    settings = _checked(args)
+
     from truthkit.training.amateur_data import read_pairs
 
-    settings = _checked(args)
     options = {name: getattr(args, name) for name in ("prompt_field", "answer_field", "knowledge")}
     forms = args.forms.split("+")
     examples = [pair for file in args.data for pair in read_pairs(file, forms=forms, **options)]
@@ -141,10 +142,11 @@ def _run_amateur(args: argparse.Namespace) -> int:
 
 
 def _run_reflex(args: argparse.Namespace) -> int:
+    settings = _checked(args)
+
     from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, read_claims
     from truthkit.factcheck.examples import reflex_examples
 
-    settings = _checked(args)
     labels = {6: LABELS_6, 3: LABELS_3, 2: LABELS_2}[args.labels]
     claims = [
         claim
