@@ -18,8 +18,9 @@ from truthkit.files.tensors import tensors_sha256
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
-from truthkit.text.template import chat_tokens
-from truthkit.text.tokens import Messages, TokenLists, text_tokenizer
+from truthkit.text.dialogue import read_ids
+from truthkit.text.template import apply, chat_tokens
+from truthkit.text.tokens import Messages, TokenLists, common_start, text_ids, text_tokenizer
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,11 @@ def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int],
     """Token ids, how many of them are prompt, and what there is to know of images."""
     tokenizer = text_tokenizer(processor, "pairs")
     if prompt is None and isinstance(side, str):
-        ids = list(tokenizer(side).input_ids)
+        ids = text_ids(tokenizer, side)
         return ids, len(ids), None
     if isinstance(prompt, str):
         assert isinstance(side, str)
-        ids = list(tokenizer(prompt + side).input_ids)
-        return ids, min(len(tokenizer(prompt).input_ids), len(ids)), None
+        return *read_ids(tokenizer, prompt, side), None
     messages = [*(prompt or []), {"role": "assistant", "content": side}] if isinstance(side, str) else side
     answered = messages[-1]["role"] == "assistant"
     asked: Messages = messages[:-1] if answered else messages
@@ -121,14 +121,14 @@ def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int],
         before = _inputs_of(processor, asked, {"add_generation_prompt": True}) if answered and asked else None
         whole = _inputs_of(processor, messages, ending)
         ids = whole["input_ids"][0].tolist()
-        prompt_length = before["input_ids"].shape[1] if before is not None else 0 if answered else len(ids)
-        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, tensors_sha256(whole))
+        start = 0 if before is None else common_start(before["input_ids"][0].tolist(), ids)
+        return ids, start if answered else len(ids), Pictured(messages, ending, tensors_sha256(whole))
     if tokenizer is not processor:  # templates of image-text models take parts, and pass over plain strings
         messages, asked = ([{**one, "content": parts(one["content"])} for one in some] for some in (messages, asked))
+    if answered and asked:
+        return *read_ids(processor, asked, messages[-1]["content"]), None
     ids = chat_tokens(processor, messages, "open" if answered else "cue")
-    if not answered:
-        return ids, len(ids), None
-    return ids, min(len(chat_tokens(processor, asked)) if asked else 0, len(ids)), None
+    return ids, 0 if answered else len(ids), None
 
 
 def _inputs_of(processor: Any, messages: Messages, ending: dict[str, bool]) -> dict[str, torch.Tensor]:
@@ -138,7 +138,7 @@ def _inputs_of(processor: Any, messages: Messages, ending: dict[str, bool]) -> d
     if not getattr(processor, "chat_template", None):
         raise ArgumentError("the messages hold images, but this processor has no chat template.")
     opened = [{**message, "content": _opened(message["content"])} for message in messages]
-    made = processor.apply_chat_template(opened, tokenize=True, return_dict=True, return_tensors="pt", **ending)
+    made = apply(processor, opened, tokenize=True, return_dict=True, return_tensors="pt", **ending)
     return {name: value for name, value in made.items() if name != "labels"}
 
 

@@ -98,10 +98,8 @@ def extract(
     plain = plain_model(model)
     fitting = find_method(method, options)
     blocks = len(decoder_blocks(plain))
-    wanted = resolve_layers(
-        [layers] if isinstance(layers, int) else list(range(blocks) if layers in (None, "all") else layers), blocks
-    )
-    wanted = tuple(sorted(set(wanted)))
+    some = [layers] if isinstance(layers, int) else range(blocks) if layers is None or layers == "all" else layers
+    wanted = tuple(sorted(set(resolve_layers(some, blocks))))
     check_positions(positions, processor)
     if not 0 <= held_out < 1 or token_budget < 1:
         raise ArgumentError(

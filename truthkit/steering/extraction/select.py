@@ -18,7 +18,7 @@ from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
 from truthkit.steering.extraction.encoding import EncodedPairs
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import text_tokenizer
+from truthkit.text.tokens import text_ids, text_tokenizer
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def divergences(
     device = input_device(plain)
     total, tokens = torch.zeros(len(strengths), dtype=torch.float64), 0
     for text in texts:
-        ids = torch.tensor([tokenizer(text).input_ids if isinstance(text, str) else list(text)], device=device)
+        ids = torch.tensor([text_ids(tokenizer, text) if isinstance(text, str) else list(text)], device=device)
         rows = ids.expand(len(strengths), -1)
         with torch.no_grad():
             before = plain(input_ids=ids, use_cache=False).logits[0].float().log_softmax(dim=-1)
