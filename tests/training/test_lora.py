@@ -250,7 +250,7 @@ class TestCard:
         assert written["settings"]["seed"] == 0
         assert written["data"]["examples"] == 12
         assert len(written["losses"]) == written["steps"] == 12
-        assert {"torch", "transformers", "peft", "truthkit"} == set(written["versions"])
+        assert {"python", "torch", "transformers", "peft", "truthkit"} == set(written["versions"])
         text = (tmp_path / "a" / "README.md").read_text()
         assert "toy" in text
         assert written["data"]["sha256"] in text
