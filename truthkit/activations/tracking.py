@@ -157,7 +157,7 @@ class Tracker:
         return real, (positions - first).expand(rows, -1)
 
     def _past(self, cache: Any) -> int:
-        """How many columns the cache holds; counted here where it has no count (Mamba), or a tensor for one (static)."""
+        """How many columns the cache holds; counted here where it has no count (Mamba) or a tensor (static)."""
         if cache is None:
             return 0
         layers = getattr(cache, "layers", ())

@@ -17,6 +17,7 @@ from truthkit.errors import ArgumentError
 from truthkit.files.tensors import tensors_sha256
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
+from truthkit.steering.extraction.copies import same_text
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
 from truthkit.text.dialogue import read_ids
 from truthkit.text.template import apply, chat_tokens
@@ -93,15 +94,15 @@ def encode_pairs(pairs: Sequence[Pair], processor: Any, limit: int | None = None
                 encoded.pictured[len(encoded.ids)] = pictured
             encoded.ids.append(ids)
             encoded.prompts.append(prompt)
-        key = pair.group if pair.group is not None else _group_key(pair.prompt, number)
-        encoded.groups.append(group_numbers.setdefault(key, len(group_numbers)))
+        encoded.groups.append(group_numbers.setdefault(_group_key(pair), len(group_numbers)))
     return encoded
 
 
-def _group_key(prompt: Side | None, number: int) -> str:
-    return json.dumps(
-        number if prompt is None else prompt, default=id
-    )  # the same opened image is one and the same object
+def _group_key(pair: Pair) -> str:
+    """What pairs have in common that may not be on both sides of a split: a group, a prompt, or all their words."""
+    if pair.group is not None:
+        return pair.group
+    return same_text(pair) if pair.prompt is None else json.dumps(pair.prompt, default=id)  # an opened image is itself
 
 
 def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int], int, Pictured | None]:

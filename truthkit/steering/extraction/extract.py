@@ -31,6 +31,7 @@ from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
 from truthkit.parallel import Shards
+from truthkit.steering.extraction.copies import near_copies
 from truthkit.steering.extraction.encoding import EncodedPairs, encode_pairs
 from truthkit.steering.extraction.held_out import held_out_scores, split_groups
 from truthkit.steering.extraction.methods import LayerData, Method, find_method
@@ -105,11 +106,18 @@ def extract(
         raise ArgumentError(
             f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
         )
-    encoded = encode_pairs(_all_pairs(pairs), processor, context_length(plain))
+    given = _all_pairs(pairs)
+    encoded = encode_pairs(given, processor, context_length(plain))
     share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
     fit_on, held = (
         split_groups(encoded.groups, share, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
     )
+    if near := near_copies(given, fit_on, held):
+        warnings.warn(
+            f"{near} of {len(held)} held-out pairs are near-copies of pairs that the vector is fitted on, so their "
+            "scores flatter it; give pairs that are versions of each other the same group.",
+            stacklevel=2,
+        )
     plan = {
         "model": {
             **identity(model, processor),
