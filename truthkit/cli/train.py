@@ -233,7 +233,14 @@ def _train(
         out,
         settings=settings,
         start=args.adapter,
-        about={**about, "files": files, "held_out": [file_sha256(file) for file in args.held_out], "note": note},
+        about={
+            **about,
+            "limit": args.limit,
+            "quantization": args.quantization,
+            "files": files,
+            "held_out": [file_sha256(file) for file in args.held_out],
+            "note": note,
+        },
         save_every=args.save_every,
         progress=sys.stderr.isatty(),
     )
@@ -256,6 +263,7 @@ def _print(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
     data, losses = report["data"], report["losses"]
     few = max(1, min(20, len(losses) // 4))
     first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
-    print(f"{out}: {data['examples']} examples, {report['steps']} steps, loss {first:.3f} -> {last:.3f}")
+    print(f"{out}: {data['examples']} examples, {report['steps']} steps")
+    print(f"loss {first:.3f} -> {last:.3f} {report['loss_unit']}")
     if data["cut"] or data["skipped"]:
         print(f"{data['cut']} prompts were cut to fit, {data['skipped']} examples left out", file=sys.stderr)
