@@ -96,6 +96,12 @@ def _joined(tokenizer: Any, prompt: ChatOrText, answer: str, stops: frozenset[in
     return ids, start
 
 
+def stops_of(model: Any) -> set[int]:
+    """The tokens that end the model's answers, by its generation config."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return set() if found is None else {found} if isinstance(found, int) else set(found)
+
+
 def _stop(tokenizer: Any, stops: frozenset[int]) -> int | None:
     """The token that ends an answer whose template does not."""
     own: int | None = tokenizer.eos_token_id

@@ -31,7 +31,7 @@ from truthkit.parallel import Shards
 from truthkit.text.tokens import text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
-from truthkit.training.chat import Encoded, Example, encode_all
+from truthkit.training.chat import Encoded, Example, encode_all, stops_of
 from truthkit.training.checkpoint import Checkpoint, Loss, digest
 from truthkit.training.interrupt import stop_requests
 from truthkit.training.settings import TrainingSettings
@@ -82,7 +82,7 @@ def train(
     settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
     tokenizer = text_tokenizer(processor, "training")
     limit = _max_length(model, settings.max_length)
-    encoded, skipped = encode_all(tokenizer, examples, limit, stops=_stops(model), skip_long=settings.skip_long)
+    encoded, skipped = encode_all(tokenizer, examples, limit, stops=stops_of(model), skip_long=settings.skip_long)
     steps = plan(
         [len(row.ids) for row in encoded],
         settings.token_budget,
@@ -126,12 +126,6 @@ def train(
             _publish(peft, work, out, report)
     place.wait()
     return report
-
-
-def _stops(model: Any) -> set[int]:
-    """The tokens that end the model's answers, by its generation config."""
-    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return set() if found is None else {found} if isinstance(found, int) else set(found)
 
 
 def _max_length(model: Any, asked: int | None) -> int:
