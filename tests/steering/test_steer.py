@@ -79,7 +79,7 @@ def test_beams_and_per_row_values(positions: str) -> None:
         if vector is None:
             alone = model.generate(ids, **options)
         else:
-            with vector.steer(model, strength=s, positions=positions):
+            with vector.steer(model, layers="all", strength=s, positions=positions):
                 alone = model.generate(ids, **options)
         assert together[2 * row : 2 * row + 2].tolist() == alone[:, ids.shape[1] :].tolist()
 
