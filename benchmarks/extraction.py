@@ -177,9 +177,9 @@ def decoding(tokens: int, *, fast: bool) -> dict[str, list[float]]:
     with ExitStack() as stack:
         for other in models.values() if fast else ():
             stack.enter_context(tk.fast_decoding(other))
-        stack.enter_context(vector.steer(models["steered"]))
+        stack.enter_context(vector.steer(models["steered"], layers="all"))
         stack.enter_context(vector.steer(models["steered, 1 layer"], layers=15, positions="generated"))
-        stack.enter_context(vector.bake(models["baked"]))
+        stack.enter_context(vector.bake(models["baked"], layers="all"))
         threads = [threading.Thread(target=generate, args=(way,)) for way in DECODING]
         for thread in threads:
             thread.start()

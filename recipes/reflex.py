@@ -402,7 +402,7 @@ class Run:
         file = self.out / f"guide-{name}.safetensors"
 
         def make() -> dict[str, Any]:
-            layers = [layer for layer in self.args.layers or vector.layers if layer < vector.layer_count]
+            layers = [layer for layer in self.args.layers or vector.layers if layer <= vector.layers[-1]]
             gains = measure_gains(
                 self.scorer(adapter),
                 self.prompts(self.held, explain=adapter != "sft_verdict"),

@@ -49,14 +49,27 @@ def test_extract(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_select(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "v.safetensors"
-    arguments = ["--select", "--strengths", "0.01+0.05", "--json"]
+    arguments = ["--select", "--strengths=-0.1+-0.05+0.05+0.1", "--json"]
     assert cli.main(["extract", "--pairs", str(pairs), "--out", str(out), *arguments]) == 0
     about = json.loads(capsys.readouterr().out)
     selection = about["selection"]
-    assert len(selection["trials"]) == 6
+    assert len(selection["trials"]) == 12
+    assert [trial["layer"] for trial in selection["trials"][::4]] == sorted({t["layer"] for t in selection["trials"]})
+    for trial in selection["trials"]:
+        assert (trial["effect"] is None) == (trial["positive"] is None or trial["positive"] < 0)
+    assert selection["positive"] >= 0
+    assert selection["gain"] == pytest.approx(selection["effect"] - selection["unsteered"])
+    assert selection["interval"][0] <= selection["gain"] <= selection["interval"][1]
+    assert (selection["unit"], selection["groups"]) == ("nats per token", selection["pairs"])
+    assert (selection["edge"] is not None) == (selection["strength"] in (-0.1, 0.1))
     assert tk.SteeringVector.load(out).layers == (selection["layer"],)
     assert selection["effect"] == max(t["effect"] for t in selection["trials"] if t["effect"] is not None)
     assert about["pairs"]["count"] + selection["pairs"] == 24
+    assert cli.main(["extract", str(pairs), "--out", str(out), "--select", "--strengths=-0.1+0.1"]) == 0
+    said = capsys.readouterr()
+    assert f"in nats per token, on {selection['pairs']} pairs held out for this" in said.out
+    assert "KL from the unsteered model" in said.out
+    assert "is at the edge of those tried" in said.err
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,11 @@ def test_stopped_in_the_middle(
 class TestReport:
     def test_amateur(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(amateur(folder, tmp_path / "a", "--steps", "8")) == 0
-        assert "a: 24 examples, 8 steps, loss" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "a: 24 examples, 8 steps\nloss" in said
+        assert said.endswith("nats per answer token\n")
         record = json.loads((tmp_path / "a" / "training.json").read_text())
-        assert record["task"] == "amateur"
+        assert (record["task"], record["limit"], record["quantization"]) == ("amateur", None, None)
         assert record["files"][0]["path"].endswith("qa.json")
         assert "tk.LOL(amateur=FOLDER)" in (tmp_path / "a" / "README.md").read_text()
 
@@ -103,6 +105,12 @@ class TestReport:
         assert report["data_options"]["labels"] == ["true", "false"]
         assert 0.2 < report["epochs"] < 0.8
         assert report["settings"]["contrastive_margin"] == 0.5
+        both = [sum(terms) for terms in zip(report["cross_entropy"], report["contrastive"], strict=True)]
+        assert report["losses"] == pytest.approx(both)
+        assert min(report["contrastive"]) > 0
+        assert report["loss_unit"] == (
+            "nats per answer token, plus SimCTG's loss per pair of tokens, a difference of cosines"
+        )
 
     def test_limit_keeps_all_forms_of_a_question(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

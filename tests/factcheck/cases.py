@@ -34,11 +34,10 @@ class ChatTokenizer(ToyTokenizer):
         continue_final_message: bool = False,
         chat_template: str | None = None,
     ) -> Any:
-        assert tokenize
         assert not return_dict
         text = "".join(f"{one['role'][0]}:{one['content']}{END}" for one in messages)
         text = text.removesuffix(END) if continue_final_message else text + "a:" * add_generation_prompt
-        return [1, *map(ord, text)]
+        return [1, *map(ord, text)] if tokenize else chr(1) + text
 
     def decode(self, ids: Any, skip_special_tokens: bool = False, **_options: Any) -> str:
         return "".join(chr(i) for i in ids if not (skip_special_tokens and i in (0, 1, 3)))

@@ -94,9 +94,7 @@ def test_bad_input() -> None:
         checker.check_all(["a", " "])
     with pytest.raises(tk.ArgumentError, match="evidence has 1 entries for 2 claims"):
         checker.check_all(["a", "b"], ["c"])
-    with pytest.raises(
-        tk.ArgumentError, match=r"prompts\[0\] with its verdict has \d+ tokens.*shorten the claim or its evidence"
-    ):
+    with pytest.raises(tk.ArgumentError, match=r"prompts\[0\] with its verdict has \d+ tokens.*shorten the"):
         checker.check("x" * 1000)
     with pytest.raises(tk.ArgumentError, match="does not say which layer"):
         tk.FactChecker(model, tokenizer, vectors=[SteeringVector({0: torch.ones(48), 1: torch.ones(48)}, 4)])

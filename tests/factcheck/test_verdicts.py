@@ -11,7 +11,6 @@ import torch
 
 import truthkit as tk
 from tests.activations.oracle import WHERE, steered_tokens
-from tests.decoding.cases import ToyTokenizer
 from tests.factcheck.cases import ChatTokenizer, label_score, prompt_ids, prompt_of, toy_claims, tuned
 from tests.tiny import tiny
 from truthkit.factcheck.claims import LABELS_3, LABELS_6
@@ -236,8 +235,6 @@ def test_bad_input() -> None:
         scorer(model).scores([PROMPTS[0], long])
     with pytest.raises(tk.ArgumentError, match=r"prompts\[0\] with its answer has \d+ tokens.*max_new_tokens"):
         answers(model, ChatTokenizer(), PROMPTS[:1], max_new_tokens=200)
-    with pytest.raises(tk.ArgumentError, match="no chat template"):
-        VerdictScorer(model, ToyTokenizer(), LABELS_3).scores(PROMPTS)
     with pytest.raises(tk.ArgumentError, match="2 heads for 1 prompts"):
         answers(model, ChatTokenizer(), PROMPTS[:1], heads=["a", "b"])
     wrong = SteeringVector({0: torch.ones(7)}, 4)

@@ -44,12 +44,12 @@ def check_baked(model: Any, family: str, site: str) -> None:
     if site != "heads" and (family in _POST_NORM or family == "mixtral"):
         expected = "before it joins" if family in _POST_NORM else "cannot|no single|joins"
         with pytest.raises(tk.ModelError, match=expected):
-            vector(site).bake(model, keep_in_memory=True)
+            vector(site).bake(model, layers="all", keep_in_memory=True)
     else:
-        with vector(site).steer(model, strength=0.8), torch.no_grad():
+        with vector(site).steer(model, layers="all", strength=0.8), torch.no_grad():
             steered = model(input_ids=IDS).logits
             tokens = greedy(model)
-        baked = vector(site).bake(model, strength=0.8, keep_in_memory=True)
+        baked = vector(site).bake(model, layers="all", strength=0.8, keep_in_memory=True)
         with torch.no_grad():
             torch.testing.assert_close(model(input_ids=IDS).logits, steered, rtol=1e-3, atol=1e-3)
         assert greedy(model) == tokens
@@ -64,7 +64,7 @@ def check_baked(model: Any, family: str, site: str) -> None:
 @pytest.mark.parametrize("family", ["llama", *_HAS_BIASES])
 def test_the_checkpoint_is_an_ordinary_one(family: str, tmp_path: Path) -> None:
     model = tiny(family)
-    with vector().bake(model):
+    with vector().bake(model, layers="all"):
         tokens = greedy(model)
         model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -74,7 +74,7 @@ def test_the_checkpoint_is_an_ordinary_one(family: str, tmp_path: Path) -> None:
 
 def test_baked_heads_survive_a_checkpoint(tmp_path: Path) -> None:
     model = tiny("llama")
-    with vector("heads").bake(model):
+    with vector("heads").bake(model, layers="all"):
         tokens = greedy(model)
         model.save_pretrained(tmp_path)
     assert greedy(AutoModelForCausalLM.from_pretrained(tmp_path).eval()) == tokens
@@ -82,12 +82,12 @@ def test_baked_heads_survive_a_checkpoint(tmp_path: Path) -> None:
 
 def test_an_architecture_without_biases_says_so() -> None:
     with pytest.raises(tk.ModelError, match="keep_in_memory=True"):
-        vector().bake(tiny("mistral"))
+        vector().bake(tiny("mistral"), layers="all")
 
 
 def test_the_same_after_an_error() -> None:
     model = tiny("gemma2")
     before = bits(model)
     with pytest.raises(tk.ModelError, match="steer it instead"):
-        vector().bake(model, keep_in_memory=True)
+        vector().bake(model, layers="all", keep_in_memory=True)
     assert set(bits(model)) == set(before)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
+import truthkit as tk
+from tests.decoding.cases import ToyTokenizer
+from tests.tiny import tiny
+from truthkit.steering.extraction.encoding import encode_pairs
 from truthkit.steering.extraction.held_out import auc, held_out_scores, split_groups
+from truthkit.steering.extraction.pairs import Pair
 
 
 def test_auc_counts_pairs_of_texts() -> None:
@@ -59,3 +66,20 @@ def test_no_group_is_on_both_sides() -> None:
     assert split_groups(groups, 0.25, seed=0) == (fit, held)
     assert split_groups(groups, 0.25, seed=1) != (fit, held)
     assert split_groups([0, 0, 0], 0.5, seed=0) == ([0, 1, 2], [])
+
+
+def test_copies_are_on_one_side_and_near_copies_are_told_of() -> None:
+    """Words drawn at random hold no signal, but a probe that has seen copies of them would tell them apart."""
+    draw = random.Random(0)
+    words = ["car", "lamp", "red", "big", "house", "small", "new", "dog", "old", "road", "blue", "tree"]
+    pairs = [Pair(" ".join(draw.sample(words, 5)), " ".join(draw.sample(words, 5))) for _ in range(20)]
+    copied = [Pair(f"{pair.positive}{'!' * i}", f" {pair.negative}") for pair in pairs for i in range(5)]
+    model, tokenizer = tiny("llama"), ToyTokenizer()
+    assert encode_pairs(copied, tokenizer).groups == [i // 5 for i in range(100)]
+    vector = tk.extract(model, tokenizer, [pairs[i // 5] for i in range(100)], method="logistic", held_out=0.4)
+    for score in vector.scores.values():
+        assert score["low"] < 0.5 < score["high"]
+        assert (score["pairs"], score["groups"]) == (40, 8)
+    near = [Pair(f"{pair.positive} and so on", f"{pair.negative} and so on {i}") for pair in pairs for i in range(5)]
+    with pytest.warns(UserWarning, match=r"\d+ of 20 held-out pairs are near-copies of pairs"):
+        tk.extract(model, tokenizer, near, layers=[1])

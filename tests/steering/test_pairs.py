@@ -85,7 +85,7 @@ def test_groups_follow_the_prompt() -> None:
         Pair("a", "b", group="x"),
         Pair("c", "d", group="x"),
     ]
-    assert encode_pairs(pairs, ToyTokenizer()).groups == [0, 0, 1, 2, 3, 3]
+    assert encode_pairs(pairs, ToyTokenizer()).groups == [0, 0, 1, 1, 2, 2]
 
 
 def test_chat_messages(smollm2: Any) -> None:

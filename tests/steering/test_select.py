@@ -10,7 +10,7 @@ from tests.decoding.cases import ToyTokenizer
 from tests.tiny import tiny
 from truthkit.steering.extraction.encoding import encode_pairs
 from truthkit.steering.extraction.pairs import Pair
-from truthkit.steering.extraction.select import choose, divergences, preference
+from truthkit.steering.extraction.select import choose, divergences, effect_on, preference
 from truthkit.steering.vector import SteeringVector
 
 TEXTS = ["some ordinary text", "another"]
@@ -72,3 +72,21 @@ def test_preference_by_hand() -> None:
             logits = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         scores.append(sum(float(logits[i - 1, ids[i]]) for i in range(prompt, len(ids))) / (len(ids) - prompt))
     assert preference(model, encoded, [0]) == pytest.approx(scores[0] - scores[1], rel=1e-4)
+
+
+def test_what_makes_the_positive_sides_less_likely_is_not_chosen() -> None:
+    """Oracle: means by hand; the greatest preference is refused where it spoils both sides."""
+    before = torch.tensor([[-5.0, -5.0], [-4.0, -4.0]], dtype=torch.float64)
+    spoilt = effect_on(before, before + torch.tensor([-0.2, -0.6]), [0, 1])
+    better = effect_on(before, before + torch.tensor([0.1, 0.0]), [0, 1])
+    assert (spoilt.value, spoilt.positive) == pytest.approx((0.4, -0.2))
+    assert (better.gain, better.low, better.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert effect_on(before, before, [7, 7]).high == float("inf")
+    made = iter([spoilt, better, spoilt, spoilt])
+    model, v = tiny("llama"), vector()
+    options = {"layers": [1], "strengths": [0.1, 0.2], "texts": TEXTS, "max_divergence": 9.0}
+    best, trials = choose(model, ToyTokenizer(), v, lambda: next(made), **options)  # type: ignore[arg-type]
+    assert best.strength == 0.2
+    assert [trial.effect for trial in trials] == [None, pytest.approx(0.1)]
+    with pytest.raises(tk.ArgumentError, match=r"positive sides less likely \(at least by 0.2 nats per token\)"):
+        choose(model, ToyTokenizer(), v, lambda: next(made), **options)  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def test_beams_and_per_row_values(positions: str) -> None:
         if vector is None:
             alone = model.generate(ids, **options)
         else:
-            with vector.steer(model, strength=s, positions=positions):
+            with vector.steer(model, layers="all", strength=s, positions=positions):
                 alone = model.generate(ids, **options)
         assert together[2 * row : 2 * row + 2].tolist() == alone[:, ids.shape[1] :].tolist()
 
@@ -376,3 +376,32 @@ def test_the_model_is_as_it_was() -> None:
     assert greedy(model, batch) == before
     assert set(vars(model)) == attributes
     assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()) == hooks
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "falcon_mamba"])
+def test_models_whose_cache_has_no_length(family: str) -> None:
+    """Oracle: a plain forward over everything for each token, without cache; states likewise."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"head_dim": 16, "num_heads": 4, "n_groups": 1, "chunk_size": 8} if family == "mamba2" else {}
+    options: dict[str, Any] = {"vocab_size": 128, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 4, **sizes}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, pad_token_id=0, bos_token_id=1, eos_token_id=None, **options)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids, mask = torch.randint(2, 128, (2, 7)), torch.ones(2, 7, dtype=torch.long)
+    ids[1, :3] = mask[1, :3] = 0
+    vector = {1: 5 * torch.randn(32)}
+    for positions in ("all", "prompt", "generated", (1, "generated"), slice(0, 3)):
+        with tk.Steering(model, vector, positions=positions), tk.Capture(model, [2], positions="generated") as read:
+            found = model.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+        text, real = ids, mask
+        for step in range(5):
+            steering = tk.Steering(model, vector, positions=positions)
+            steering.prompt_lengths = [7, 4]
+            with torch.no_grad(), steering, tk.Capture(model, [2], positions=-1) as last:
+                logits = model(input_ids=text, attention_mask=real, use_cache=False).logits[:, -1]
+            if step:
+                torch.testing.assert_close(read[2][2 * step - 2 : 2 * step], last[2], rtol=1e-4, atol=1e-4)
+            text = torch.cat([text, logits.argmax(-1, keepdim=True)], dim=1)
+            real = torch.cat([real, torch.ones(2, 1, dtype=torch.long)], dim=1)
+        assert torch.equal(found, text), positions

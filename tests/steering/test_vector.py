@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import truthkit as tk
 from tests.tiny import tiny
-from truthkit.steering.vector import SteeringVector, model_id, stacked
+from truthkit.steering.fit import model_id
+from truthkit.steering.stacked import stacked
+from truthkit.steering.vector import SteeringVector
 
 
 def vector(*layers: int, seed: int = 0, **options: Any) -> SteeringVector:

@@ -23,7 +23,7 @@ from truthkit.hf.sites import decoder_blocks, final_norm, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.statistics.intervals import FloatArray
 from truthkit.statistics.score import Score, mean_score
-from truthkit.text.tokens import TokenLists, batches, text_tokenizer
+from truthkit.text.tokens import TokenLists, batches, begins_itself, text_tokenizer
 
 FINAL = "final"
 """The metric of the states after the final norm, which contrastive search compares and the paper's figures are of."""
@@ -126,7 +126,8 @@ def _encoded(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> tuple[Tok
     """The tokens of all texts that have two or more, and how many have not."""
     encoded, skipped = TokenLists(), 0
     for text in texts:
-        ids = tokenizer(text, truncation=True, max_length=max_tokens).input_ids
+        special = not begins_itself(tokenizer, text)
+        ids = tokenizer(text, truncation=True, max_length=max_tokens, add_special_tokens=special).input_ids
         if len(ids) > 1:
             encoded.append(ids)
         else:

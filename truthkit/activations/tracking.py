@@ -154,15 +154,20 @@ class Tracker:
             return mask[:, -width:].bool(), number
         real = torch.ones(rows, width, dtype=torch.bool, device=device)
         if not isinstance(positions, torch.Tensor) or positions.dim() != 2:
-            return real, torch.arange(past, past + width, device=device).expand(rows, -1)
+            padding = self._start["width"] - self._start["given"]
+            padding = padding.repeat_interleave(rows // len(padding), dim=0)
+            return real, torch.arange(past, past + width, device=device) - padding
         # Several candidates for one place share a position. PaliGemma counts positions from 1.
         first = self._start.setdefault("position", positions[:1, :1] - past)
         return real, (positions - first).expand(rows, -1)
 
     def _past(self, cache: Any) -> int:
-        """How many columns the cache holds; a static cache's own count is a tensor, so it is counted here."""
+        """How many columns the cache holds; counted here where it has no count (Mamba) or a tensor (static)."""
         if cache is None:
             return 0
+        layers = getattr(cache, "layers", ())
+        if layers and not any(hasattr(layer, "get_seq_length") for layer in layers):
+            return self._columns if cache.has_previous_state() else 0
         if getattr(cache, "is_compileable", False) and self._generating:
             return self._columns if self._began else int(cache.get_seq_length())
         return int(cache.get_seq_length())

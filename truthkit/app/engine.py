@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,19 @@ class _Loaded(NamedTuple):
     vector: SteeringVector
 
 
+def _loaded(spec: SteerSpec, model: Any, processor: Any) -> _Loaded:
+    """The vector of a file, checked against `model`, and its use with the layers that are steered by default."""
+    vector = spec.load()
+    steering = spec.on(vector, model, processor)
+    if len(vector) > 1 and "layers" not in spec.options:
+        spec = replace(spec, options={**spec.options, "layers": list(steering.layers)})
+    return _Loaded(spec, vector)
+
+
+def _written(layers: str | Sequence[int]) -> str:
+    return layers if isinstance(layers, str) else "+".join(map(str, layers))
+
+
 class Engine:
     """Runs what the page asks for.
 
@@ -75,9 +88,7 @@ class Engine:
     ):
         self.model, self.processor, self.name = model, processor, name
         self.amateurs = dict(amateurs or {})
-        self._vectors = [_Loaded(spec, spec.load()) for spec in steers]
-        for spec, vector in self._vectors:
-            vector.steer(model, strength=spec.strength_of(vector), processor=processor, **spec.options)
+        self._vectors = [_loaded(spec, model, processor) for spec in steers]
 
     @property
     def takes_images(self) -> bool:
@@ -105,7 +116,7 @@ class Engine:
                 {
                     "name": Path(spec.path).name,
                     "strength": spec.strength_of(vector),
-                    "layers": "+".join(map(str, spec.options.get("layers", ()))),
+                    "layers": _written(spec.options.get("layers", ())),
                     "all_layers": vector.layers,
                     "site": vector.site,
                 }
@@ -215,7 +226,8 @@ class Engine:
         for (spec, vector), use in zip(self._vectors, card.steering, strict=False):
             if use.strength:
                 options = spec.options | ({"layers": parse_layers(use.layers)} if use.layers else {})
-                steerings.append(vector.steer(self.model, strength=use.strength, processor=self.processor, **options))
+                used = replace(spec, strength=use.strength, options=options)
+                steerings.append(used.on(vector, self.model, self.processor))
         return steerings
 
     def _project(

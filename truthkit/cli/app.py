@@ -7,9 +7,7 @@ import sys
 from typing import Any
 
 from truthkit.cli.amateurs import amateur, check_amateur
-from truthkit.cli.files import readable
-from truthkit.cli.model_options import add_model_options, check_model_options
-from truthkit.steering.spec import parse_steer
+from truthkit.cli.model_options import add_model_options, add_steering_option, check_model_options, steering_option
 
 _EPILOG = """\
 The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
@@ -39,11 +37,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME|PATH",
         help="adapter or model that icd and lol may contrast with; repeat for more",
     )
-    models.add_argument(
-        "--steer",
-        action="append",
-        metavar="FILE:STRENGTH",
-        help="a vector to steer by and to project tokens on, as in v.safetensors:1.5,layers=10+12; repeat for more",
+    add_steering_option(
+        models, "a vector to steer by and to project tokens on, as in v.safetensors:1.5,layers=10+12; repeat for more"
     )
     page = parser.add_argument_group("page")
     page.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on")
@@ -66,9 +61,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C, which is the way to end it: 0."""
     check_model_options(args)
-    steers = [parse_steer(text) for text in args.steer or ()]
-    for steer in steers:
-        readable(steer.path, "--steer")
+    steers = steering_option(args)
     for name in args.amateur or ():
         check_amateur(name)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truthkit.cli.amateurs import check_amateur
 from truthkit.cli.files import existing, writable_folder
-from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.cli.model_options import add_model_options, add_steering_option, check_model_options, steering_option
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Grid
@@ -62,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--amateur", metavar="NAME|PATH", help="adapter or model that icd and lol contrast with")
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
     parser.add_argument("--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate`")
-    parser.add_argument("--steer", action="append", metavar="FILE:STRENGTH", help="as in `truthkit generate`")
+    add_steering_option(parser, "as in `truthkit generate`")
     parser.add_argument("--controls", action="store_true", help="run the controls too, each in a folder of DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="only N items, drawn by --seed")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items instead")
@@ -96,13 +96,12 @@ class _Run(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its scores, and name the folder."""
     from truthkit.decoding.spec import parse_spec
-    from truthkit.steering.spec import parse_steer
 
     benchmark = benchmarks()[args.task]
     options = given_options(benchmark, args)
     _check_numbers(args)
     writable_folder(args.out, "--out")
-    spec, steers = parse_spec(args.decoder), [parse_steer(text) for text in args.steer or ()]
+    spec, steers = parse_spec(args.decoder), steering_option(args)
     if args.amateur and not spec.takes("amateur"):
         raise ArgumentError("--amateur is for decoders that contrast with one; use --decoder icd or --decoder lol.")
     if args.amateur:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
 from truthkit.files.writing import json_text
 from truthkit.steering.extraction.methods import find_method
+from truthkit.steering.layers import middle_of_best
 from truthkit.steering.spec import parse_layers, parse_positions
 from truthkit.written import split_name
 
@@ -136,7 +138,10 @@ def _method(text: str) -> tuple[str, dict[str, Any]]:
     for key, value in pairs:
         options[key] = {"true": True, "false": False}.get(value)
         if options[key] is None:
-            (options[key],) = _numbers(value)
+            numbers = _numbers(value)
+            if len(numbers) > 1:
+                raise ArgumentError(f"--method has {key}={value}; expected one number, as in {key}={numbers[0]:g}.")
+            options[key] = numbers[0]
     find_method(name, options)
     return name, options
 
@@ -165,7 +170,8 @@ def _select(
     from dataclasses import replace
 
     from truthkit.steering.extraction.encoding import encode_pairs
-    from truthkit.steering.extraction.select import choose, preference
+    from truthkit.steering.extraction.select import Effect, choose, effect_on, likelihoods
+    from truthkit.steering.layers import worth_trying
 
     encoded = encode_pairs(pairs, processor)
     everything = list(range(len(pairs)))
@@ -174,24 +180,41 @@ def _select(
         raise ArgumentError(
             "--select watches over fluency on texts without images, but every held-out pair has images."
         )
-    scores = {layer: score["auc"] for layer, score in vector.scores.items()}
-    layers = sorted(vector.layers, key=lambda layer: -scores.get(layer, 0.5))[:3]
+    scores = {layer: vector.scores[layer]["auc"] if vector.scores else 0.5 for layer in vector}
+    before, effects = likelihoods(model, encoded, everything), dict[float, Effect]()
+
+    def effect() -> Effect:
+        found = effect_on(before, likelihoods(model, encoded, everything), encoded.groups)
+        effects[found.value] = found
+        return found
+
     best, trials = choose(
         model,
         processor,
         vector,
-        lambda: preference(model, encoded, everything),
-        layers=layers,
+        effect,
+        layers=worth_trying(scores, 3),
         strengths=strengths,
         texts=texts[:8],
     )
+    assert best.effect is not None
+    found, ends = effects[best.effect], (min(strengths), max(strengths))
+    bounded = math.isfinite(found.low)
     selection = {
         "layer": best.layer,
         "strength": best.strength,
         "effect": best.effect,
-        "unsteered": preference(model, encoded, everything),
+        "unsteered": float((before[:, 0] - before[:, 1]).mean()),
+        "gain": found.gain,
+        "interval": [found.low, found.high] if bounded else None,
+        "positive": found.positive,
+        "divergence": best.divergence,
+        "edge": best.strength if len(strengths) > 1 and best.strength in ends else None,
+        "unit": "nats per token",
         "trials": [trial.as_dict() for trial in trials],
         "pairs": len(pairs),
+        "groups": len(set(encoded.groups)),
+        "texts": len(texts[:8]),
     }
     return replace(vector.at(best.layer), provenance={**vector.provenance, "selection": selection})
 
@@ -207,14 +230,29 @@ def _report(args: argparse.Namespace, vector: SteeringVector, out: Path) -> None
     counts = vector.provenance["pairs"]
     print(f"{out}: {vector!r}, from {_pairs(counts['count'])}")
     if vector.scores:
-        layer = max(vector.scores, key=lambda layer: vector.scores[layer]["auc"])
+        layer = middle_of_best({layer: score["auc"] for layer, score in vector.scores.items()})
         best = vector.scores[layer]
         print(
             f"best held-out AUC: layer {layer}, {best['auc']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
-            f"p {best['p_any']:.3f} over all layers, {_pairs(int(best['pairs']))}"
+            f"p {best['p_any']:.3f} over all layers, {_pairs(int(best['pairs']))} in {best['groups']} groups"
         )
     if selection := vector.provenance.get("selection"):
+        print(_chosen(selection))
+    if selection and selection["edge"] is not None:
         print(
-            f"chosen: layer {selection['layer']}, strength {selection['strength']:g} "
-            f"(preference {selection['unsteered']:.4f} -> {selection['effect']:.4f})"
+            f"strength {selection['edge']:g} is at the edge of those tried; try others beyond it with --strengths",
+            file=sys.stderr,
         )
+
+
+def _chosen(selection: dict[str, Any]) -> str:
+    interval = selection["interval"]
+    shown = "no interval from one group" if interval is None else f"95 % [{interval[0]:+.4f}, {interval[1]:+.4f}]"
+    return (
+        f"chosen: layer {selection['layer']}, strength {selection['strength']:g}; in nats per token, on "
+        f"{_pairs(selection['pairs'])} held out for this:\n"
+        f"  positive over negative sides {selection['unsteered']:.4f} -> {selection['effect']:.4f}, gain "
+        f"{selection['gain']:+.4f}, {shown}\n"
+        f"  positive sides {selection['positive']:+.4f}; KL from the unsteered model {selection['divergence']:.4f}, on "
+        f"{selection['texts']} texts"
+    )

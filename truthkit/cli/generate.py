@@ -12,14 +12,12 @@ from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.amateurs import amateur, check_amateur
-from truthkit.cli.files import readable
-from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.cli.model_options import add_model_options, add_steering_option, check_model_options, steering_option
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.decoding.spec import DecoderSpec, parse_spec
 from truthkit.errors import ArgumentError
 from truthkit.files.writing import json_text
 from truthkit.generation.settings import AnswerSettings
-from truthkit.steering.spec import parse_steer
 
 if TYPE_CHECKING:
     from truthkit.cli.side_by_side import Shown
@@ -63,11 +61,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME|PATH",
         help="adapter or model that icd and lol contrast with (default: the model, told to be dishonest)",
     )
-    models.add_argument(
-        "--steer",
-        action="append",
-        metavar="FILE:STRENGTH",
-        help="steer every answer by a vector of `truthkit extract`, as in v.safetensors:1.5,layers=10+12",
+    add_steering_option(
+        models, "steer every answer by a vector of `truthkit extract`, as in v.safetensors:1.5,layers=10+12"
     )
 
     decoding = parser.add_argument_group("decoding")
@@ -115,9 +110,7 @@ def run(args: argparse.Namespace) -> int:
     """Generate and print; 0 if all answers came out."""
     prompts = read_prompts(args.prompts, args.file)
     check_model_options(args)
-    steers = [parse_steer(text) for text in args.steer or ()]
-    for steer in steers:
-        readable(steer.path, "--steer")
+    steers = steering_option(args)
     usual = "cad" if args.context else "ritual" if args.image else "icd"
     specs = [parse_spec(text) for text in args.decoder or ("greedy", usual)]
     settings = [_settings(spec, args) for spec in specs]

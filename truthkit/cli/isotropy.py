@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         writable(args.plot, "--plot", ENDINGS)
         check_matplotlib()
     texts = _read(args.texts)[: args.limit] if args.texts else None
-    layers = parse_layers(args.layers) if args.layers else None
+    layers = parse_layers(args.layers) if args.layers else "all"
 
     from truthkit.activations.isotropy import isotropy, plot_isotropy
     from truthkit.cli.rendering import working
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         model,
         processor,
         texts,
-        layers=layers,
+        layers=None if layers == "all" else layers,
         max_tokens=args.max_tokens,
         token_budget=args.token_budget,
         progress=sys.stderr.isatty(),

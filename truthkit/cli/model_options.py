@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from truthkit.cli.files import readable
 from truthkit.errors import NotAvailableError
+from truthkit.steering.spec import SteerSpec, parse_steer
 
 
 def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model") -> None:
@@ -23,6 +25,26 @@ def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched o
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help=f"{adapter}: folder or hub id, as org/name@revision too")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+
+
+def add_steering_option(parser: Any, text: str) -> None:
+    """Add `--steer`, which `text` explains, and `--allow-other-model`."""
+    parser.add_argument("--steer", action="append", metavar="FILE:STRENGTH", help=text)
+    parser.add_argument(
+        "--allow-other-model", action="store_true", help="steer by vectors that were made from another model, too"
+    )
+
+
+def steering_option(args: argparse.Namespace) -> list[SteerSpec]:
+    """What `--steer` names, each of a file that is there.
+
+    Raises:
+        ArgumentError, NotAvailableError: it makes no sense, or there is no such file.
+    """
+    specs = [parse_steer(text, allow_other_model=args.allow_other_model) for text in args.steer or ()]
+    for spec in specs:
+        readable(spec.path, "--steer")
+    return specs
 
 
 def check_model_options(args: argparse.Namespace) -> None:

@@ -120,9 +120,10 @@ def _kind(kinds: Any, name: str, what: str, epilog: str) -> argparse.ArgumentPar
 
 
 def _run_amateur(args: argparse.Namespace) -> int:
+    settings = _checked(args)
+
     from truthkit.training.amateur_data import read_pairs
 
-    settings = _checked(args)
     options = {name: getattr(args, name) for name in ("prompt_field", "answer_field", "knowledge")}
     forms = args.forms.split("+")
     examples = [pair for file in args.data for pair in read_pairs(file, forms=forms, **options)]
@@ -141,10 +142,11 @@ def _run_amateur(args: argparse.Namespace) -> int:
 
 
 def _run_reflex(args: argparse.Namespace) -> int:
+    settings = _checked(args)
+
     from truthkit.factcheck.claims import LABELS_2, LABELS_3, LABELS_6, read_claims
     from truthkit.factcheck.examples import reflex_examples
 
-    settings = _checked(args)
     labels = {6: LABELS_6, 3: LABELS_3, 2: LABELS_2}[args.labels]
     claims = [
         claim
@@ -231,7 +233,14 @@ def _train(
         out,
         settings=settings,
         start=args.adapter,
-        about={**about, "files": files, "held_out": [file_sha256(file) for file in args.held_out], "note": note},
+        about={
+            **about,
+            "limit": args.limit,
+            "quantization": args.quantization,
+            "files": files,
+            "held_out": [file_sha256(file) for file in args.held_out],
+            "note": note,
+        },
         save_every=args.save_every,
         progress=sys.stderr.isatty(),
     )
@@ -254,6 +263,7 @@ def _print(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
     data, losses = report["data"], report["losses"]
     few = max(1, min(20, len(losses) // 4))
     first, last = (sum(part) / few for part in (losses[:few], losses[-few:]))
-    print(f"{out}: {data['examples']} examples, {report['steps']} steps, loss {first:.3f} -> {last:.3f}")
+    print(f"{out}: {data['examples']} examples, {report['steps']} steps")
+    print(f"loss {first:.3f} -> {last:.3f} {report['loss_unit']}")
     if data["cut"] or data["skipped"]:
         print(f"{data['cut']} prompts were cut to fit, {data['skipped']} examples left out", file=sys.stderr)

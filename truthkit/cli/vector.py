@@ -65,6 +65,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action; 0 if it could be done."""
+    if args.action == "plot" and args.layer is not None and args.text is None:
+        raise ArgumentError("--layer goes with --text; the other plots show every layer.")
     actions = {"show": _show, "plot": _plot, "export": _export, "compare": _compare}
     for path in (args.vector, *([args.other] if args.action == "compare" else [])):
         _check_file(path)
@@ -121,7 +123,7 @@ def _plot(args: argparse.Namespace) -> None:
     else:
         from truthkit.models import load
 
-        layer = args.layer if args.layer is not None else vector.best_layer()
+        layer = vector.number(args.layer) if args.layer is not None else vector.best_layer()
         model, processor = load(args.model)
         tokens, values = plots.token_projections(model, processor, vector, args.text, layer=layer)
         plots.plot_tokens(tokens, values, out, title=f"layer {layer}")

@@ -142,7 +142,7 @@ def measure_gains(
         raise ArgumentError(f"gold has {len(gold)} labels for {len(prompts)} prompts; give one for each.")
     if unknown := [label for label in gold if label not in scorer.labels]:
         raise ArgumentError(f"gold has the label {unknown[0]!r}; expected one of {', '.join(scorer.labels)}.")
-    tried = tuple(vector.layers if layers is None else (layer % vector.layer_count for layer in layers))
+    tried = tuple(vector.layers if layers is None else map(vector.number, layers))
     if not tried or not len(strengths):
         raise ArgumentError("layers or strengths is empty; name at least one of each to try.")
     right = torch.tensor([scorer.labels.index(label) for label in gold])

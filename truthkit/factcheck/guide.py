@@ -41,6 +41,7 @@ class Guide:
         """The steering for `model`, which may be another one with the same activations' space: that is a use of it."""
         return self.vector.steer(
             model,
+            layers="all",
             strength=self.strength,
             positions=self.positions,
             mode=self.mode,

@@ -78,8 +78,11 @@ def from_gguf(path: str | PathLike[str], *, layer_count: int | None = None) -> S
 
     Args:
         path: the `.gguf` file.
-        layer_count: how many decoder blocks the model has. The file does not say; None takes the highest layer plus
-            one.
+        layer_count: how many decoder blocks the model has. The file does not say; with None any model will do that has
+            the vector's layers.
+
+    Raises:
+        ArgumentError: it is no control vector, or its numbers are of a quantisation that cannot be undone.
     """
     _need_gguf()
     import gguf
@@ -88,8 +91,11 @@ def from_gguf(path: str | PathLike[str], *, layer_count: int | None = None) -> S
     try:
         reader = gguf.GGUFReader(str(path))
         architecture = reader.get_field("general.architecture")
-        named = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
-    except (ValueError, IndexError, KeyError, OSError) as error:
+        named = {
+            tensor.name: torch.tensor(gguf.dequantize(tensor.data, tensor.tensor_type)).flatten()
+            for tensor in reader.tensors
+        }
+    except (ValueError, IndexError, KeyError, OSError, NotImplementedError) as error:
         raise ArgumentError(f"{str(path)!r} is no readable GGUF file: {error}") from error
     if architecture is None or architecture.contents() != "controlvector":
         raise ArgumentError(f"{str(path)!r} is a GGUF file, but not a control vector.")
@@ -174,7 +180,7 @@ def from_numpy(path: str | PathLike[str]) -> SteeringVector:
 def _imported(directions: dict[int, torch.Tensor], layer_count: int | None, source: dict[str, Any]) -> SteeringVector:
     if not directions:
         raise ArgumentError("the file holds no direction.")
-    return SteeringVector(directions, layer_count or max(directions) + 1, "block", source)
+    return SteeringVector(directions, layer_count, "block", source)
 
 
 def _existing(path: str | PathLike[str]) -> Path:

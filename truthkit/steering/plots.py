@@ -14,7 +14,7 @@ from truthkit.figures import new_figure, save_figure
 from truthkit.markup import Markup, element
 from truthkit.steering.projections import projections
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import text_tokenizer
+from truthkit.text.tokens import text_ids, text_tokenizer
 
 _STYLE = (
     "body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap } "
@@ -74,7 +74,7 @@ def token_projections(
 ) -> tuple[list[str], list[float]]:
     """Each token of `text`, and how far its state lies along the layer's unit direction."""
     tokenizer = text_tokenizer(processor, "a text")
-    ids = tokenizer(text).input_ids
+    ids = text_ids(tokenizer, text)
     if not ids:
         raise ArgumentError("the text is empty; there are no tokens to project.")
     (values,) = projections(model, vector, {"input_ids": torch.tensor([ids])}, [layer]).values()

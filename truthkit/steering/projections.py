@@ -32,7 +32,7 @@ def projections(
     """
     vector.check_model(model, allow_other_model=True)
     plain = plain_model(model)
-    wanted = [layer % vector.layer_count for layer in (vector.layers if layers is None else layers)]
+    wanted = list(map(vector.number, vector.layers if layers is None else layers))
     units = {layer: torch.nn.functional.normalize(vector[layer].double(), dim=0) for layer in wanted}
     moved = {name: value.to(input_device(plain)) for name, value in inputs.items()}
     with Capture(model, wanted, site=vector.site) as capture, torch.no_grad():

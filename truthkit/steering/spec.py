@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from truthkit.activations.positions import Position, Positions, Role, Text, check_positions
 from truthkit.errors import ArgumentError, did_you_mean
@@ -19,12 +19,14 @@ _OPTIONS = ("layers", "positions", "mode", "keep_norm")
 _SLICE = re.compile(r"(-?\d*):(-?\d*)")
 
 
-def parse_layers(text: str) -> list[int]:
-    """Layer numbers from `10`, `10+12+-1` or `8-20` (both ends included).
+def parse_layers(text: str) -> list[int] | Literal["all"]:
+    """Layer numbers from `10`, `10+12+-1` or `8-20` (both ends included), or "all".
 
     Raises:
         ArgumentError: it is none of these.
     """
+    if text.strip() == "all":
+        return "all"
     layers: list[int] = []
     for part in text.split("+"):
         if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part.strip()):
@@ -32,7 +34,7 @@ def parse_layers(text: str) -> list[int]:
         elif re.fullmatch(r"-?\d{1,5}", part.strip()):
             layers.append(int(part))
         else:
-            raise ArgumentError(f"layers is {text!r}; expected numbers like 10, 10+12+-1 or 8-20.")
+            raise ArgumentError(f"layers is {text!r}; expected all, or numbers like 10, 10+12+-1 or 8-20.")
     if not layers:
         raise ArgumentError(f"layers is {text!r}, which names none; the first of a range must not exceed the last.")
     return layers
@@ -75,12 +77,14 @@ class SteerSpec:
         path: the vector's file.
         strength: how strongly; None is what `truthkit extract --select` found best, else 1.
         options: keyword arguments for `SteeringVector.steer`.
+        allow_other_model: steer another model than the one the vector was made from, too.
     """
 
     text: str
     path: str
     strength: float | None
     options: dict[str, Any]
+    allow_other_model: bool = False
 
     def load(self) -> SteeringVector:
         """The vector of the file.
@@ -92,18 +96,21 @@ class SteerSpec:
 
         return read_vector(self.path)
 
-    def build(self, model: Any, processor: Any = None, *, allow_other_model: bool = False) -> Steering:
+    def build(self, model: Any, processor: Any = None) -> Steering:
         """The steering for `model`, to be entered around `generate`, inside or outside of a decoder.
 
         Raises:
             ArgumentError, ModelError, NotAvailableError: the file is no vector, or not for this model.
         """
-        vector = self.load()
+        return self.on(self.load(), model, processor)
+
+    def on(self, vector: SteeringVector, model: Any, processor: Any = None) -> Steering:
+        """The same for `vector`, the file's, where it is loaded already."""
         return vector.steer(
             model,
             strength=self.strength_of(vector),
             processor=processor,
-            allow_other_model=allow_other_model,
+            allow_other_model=self.allow_other_model,
             **self.options,
         )
 
@@ -113,7 +120,7 @@ class SteerSpec:
         return chosen if self.strength is None else self.strength
 
 
-def parse_steer(text: str) -> SteerSpec:
+def parse_steer(text: str, *, allow_other_model: bool = False) -> SteerSpec:
     """Read `FILE`, `FILE:STRENGTH` or `FILE:STRENGTH,layers=10+12,positions=generated,mode=add,keep_norm=true`.
 
     Raises:
@@ -137,7 +144,7 @@ def parse_steer(text: str) -> SteerSpec:
     options: dict[str, Any] = {}
     for name, value in split_options(rest):
         options[name] = _option(text, name, value)
-    return SteerSpec(text, path, strength, options)
+    return SteerSpec(text, path, strength, options, allow_other_model)
 
 
 def _option(text: str, name: str, value: str) -> Any:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from truthkit.activations.positions import Positions
-from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.sites import SITES, decoder_blocks, site_width
-from truthkit.hf.wrapping import plain_model
+from truthkit.errors import ArgumentError
+from truthkit.hf.sites import SITES
 from truthkit.steering import vector_file
 from truthkit.steering.bake import Baked, bake
+from truthkit.steering.fit import check_origin, check_shape
+from truthkit.steering.layers import default_layer, middle_of_best
 from truthkit.steering.steer import Steering
+
+Layers: TypeAlias = Sequence[int] | int | Literal["all"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +31,8 @@ class SteeringVector:
 
     Attributes:
         directions: layer (0-based block index) to direction.
-        layer_count: how many decoder blocks the model has.
+        layer_count: how many decoder blocks the model has; None where a file does not say: any model with these layers
+            will do.
         site: "block", "heads" or "mlp".
         provenance: where it comes from: JSON values only.
 
@@ -37,7 +42,7 @@ class SteeringVector:
     """
 
     directions: Mapping[int, torch.Tensor]
-    layer_count: int
+    layer_count: int | None = None
     site: str = "block"
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -53,8 +58,10 @@ class SteeringVector:
         if len({tuple(direction.shape) for direction in directions.values()}) > 1:
             raise ArgumentError("the directions differ in shape; expected (features,) for every layer.")
         for layer, direction in directions.items():
-            if not 0 <= layer < self.layer_count:
-                raise ArgumentError(f"layer {layer} does not exist in a model of {self.layer_count} decoder blocks.")
+            if layer < 0 or (self.layer_count is not None and layer >= self.layer_count):
+                raise ArgumentError(
+                    f"layer {layer} does not exist in a model of {self.layer_count or 'any number of'} decoder blocks."
+                )
             if direction.dim() != 1 or not direction.numel() or not bool(direction.isfinite().all()):
                 raise ArgumentError(f"the direction of layer {layer} is not a vector of finite numbers.")
         object.__setattr__(self, "directions", directions)
@@ -70,8 +77,21 @@ class SteeringVector:
         return len(next(iter(self.directions.values())))
 
     def __getitem__(self, layer: int) -> torch.Tensor:
-        found = self.directions.get(layer % self.layer_count if -self.layer_count <= layer < 0 else layer)
-        if found is None:
+        return self.directions[self.number(layer)]
+
+    def number(self, layer: int) -> int:
+        """A layer's number from 0; negative ones count from the model's last block.
+
+        Raises:
+            ArgumentError: the vector has no such layer, or it is not known how many blocks there are.
+        """
+        if layer < 0 and self.layer_count is None:
+            raise ArgumentError(
+                f"layer {layer} counts from the end, but this vector's file does not say how many decoder blocks the "
+                f"model has; its layers are {list(self.layers)}."
+            )
+        found = layer + (self.layer_count or 0) if layer < 0 else layer
+        if found not in self.directions:
             raise ArgumentError(f"the vector has no layer {layer}; it has {list(self.layers)}.")
         return found
 
@@ -83,13 +103,14 @@ class SteeringVector:
 
     def __repr__(self) -> str:
         layers = f"{self.layers[0]}-{self.layers[-1]}" if len(self) > 1 else str(self.layers[0])
-        where = f"{len(self)} layers ({layers} of {self.layer_count})"
+        of = f" of {self.layer_count}" if self.layer_count is not None else ""
+        where = f"{len(self)} layers ({layers}{of})"
         return f"SteeringVector({where}, {self.features} features, {self.site!r})"
 
     def at(self, layers: Sequence[int] | int) -> SteeringVector:
         """The same vector with these layers only."""
         wanted = [layers] if isinstance(layers, int) else list(layers)
-        return replace(self, directions={layer % self.layer_count: self[layer] for layer in wanted})
+        return replace(self, directions={self.number(layer): self[layer] for layer in wanted})
 
     # -- arithmetic ----------------------------------------------------------------------------------------------------
 
@@ -97,8 +118,13 @@ class SteeringVector:
         history = [*self.provenance.get("history", []), step]
         return replace(self, directions=directions, provenance={**self.provenance, "history": history})
 
+    def shares_space(self, other: SteeringVector) -> bool:
+        """Whether both are of one site and width, and of as many blocks where both know how many."""
+        counts = {count for count in (self.layer_count, other.layer_count) if count is not None}
+        return (self.site, self.features) == (other.site, other.features) and len(counts) < 2
+
     def _paired(self, other: SteeringVector) -> list[int]:
-        if (self.site, self.features, self.layer_count) != (other.site, other.features, other.layer_count):
+        if not self.shares_space(other):
             raise ArgumentError(f"{self!r} and {other!r} live in different spaces; they cannot be combined.")
         if not (both := [layer for layer in self if layer in other.directions]):
             raise ArgumentError(f"the vectors share no layer: {list(self.layers)} and {list(other.layers)}.")
@@ -109,7 +135,8 @@ class SteeringVector:
         zero = torch.zeros(self.features)
         layers = sorted({*self.layers, *other.layers})
         total = {layer: self.directions.get(layer, zero) + other.directions.get(layer, zero) for layer in layers}
-        return self._with(total, "sum with another vector")
+        count = other.layer_count if self.layer_count is None else self.layer_count
+        return replace(self, layer_count=count)._with(total, "sum with another vector")
 
     def __mul__(self, factor: float) -> SteeringVector:
         return self._with({layer: d * float(factor) for layer, d in self.directions.items()}, f"times {float(factor)}")
@@ -177,7 +204,7 @@ class SteeringVector:
         return {int(layer): score for layer, score in self.provenance.get("scores", {}).items()}
 
     def best_layer(self) -> int:
-        """The layer with the highest held-out AUC (of equal ones, the first).
+        """The layer with the highest held-out AUC; of equal ones the middle of the longest stretch of them.
 
         Raises:
             ArgumentError: the vector has no held-out scores.
@@ -185,28 +212,42 @@ class SteeringVector:
         scores = {layer: score["auc"] for layer, score in self.scores.items() if layer in self.directions}
         if not scores:
             raise ArgumentError("this vector has no held-out scores; extract it with held_out > 0, or name the layers.")
-        return max(scores, key=scores.__getitem__)
+        return middle_of_best(scores)
+
+    def chosen(self, layers: Layers = None) -> SteeringVector:
+        """The vector with the layers that are to be steered.
+
+        Args:
+            layers: numbers, "all", or None for those that the vector was cut to when they were chosen, or else the one
+                with the best held-out AUC, or the middle one; a warning says which.
+
+        Raises:
+            ArgumentError: the vector has no such layer.
+        """
+        if layers == "all" or (layers is None and (len(self) == 1 or "selection" in self.provenance)):
+            return self
+        if isinstance(layers, str):
+            raise ArgumentError(f"layers is {layers!r}; expected numbers, or 'all'.")
+        if layers is not None:
+            return self.at(layers)
+        layer, why = default_layer(self.layers, {layer: score["auc"] for layer, score in self.scores.items()})
+        warnings.warn(
+            f"the vector has {len(self)} layers; layer {layer} is steered, {why}. Name layers to steer others, or pass "
+            "layers='all' (layers=all on the command line) to steer every one.",
+            stacklevel=3,
+        )
+        return self.at(layer)
 
     def check_model(self, model: Any, *, allow_other_model: bool = False) -> None:
         """Raise unless the vector fits `model`.
 
         Raises:
-            ModelError: the model has another number of blocks or features; or it is another model by name, unless
-                `allow_other_model`.
+            ModelError: the model has another number of blocks or features; or, unless `allow_other_model`, it is
+                another model: by its hub id, else by its configuration and weights (`truthkit.models.identity`).
         """
-        plain = plain_model(model)
-        blocks, width = len(decoder_blocks(plain)), site_width(plain, self.site)
-        if (blocks, width) != (self.layer_count, self.features):
-            raise ModelError(
-                f"the vector is for a model of {self.layer_count} decoder blocks with {self.features} features at site "
-                f"{self.site!r}, but {type(plain).__name__} has {blocks} with {width}; extract one from this model."
-            )
-        made_for, name = self.provenance.get("model", {}).get("id"), model_id(plain)
-        if made_for and name and made_for != name and not allow_other_model:
-            raise ModelError(
-                f"the vector was made from {made_for!r}, but this model is {name!r}. If they share their activations' "
-                "space (a fine-tuned copy, say), pass allow_other_model=True."
-            )
+        check_shape(model, self.site, self.features, self.layers, self.layer_count)
+        if not allow_other_model:
+            check_origin(model, self.provenance.get("model") or {})
 
     def steer(
         self,
@@ -214,7 +255,7 @@ class SteeringVector:
         *,
         strength: float | Sequence[float] | torch.Tensor = 1.0,
         positions: Positions = "all",
-        layers: Sequence[int] | int | None = None,
+        layers: Layers = None,
         mode: str = "add",
         keep_norm: bool = False,
         processor: Any = None,
@@ -229,12 +270,12 @@ class SteeringVector:
             mode: what is done; see `truthkit.steering.edits`.
             keep_norm: rescale every changed state to the length it had.
             processor: tokenizer or processor, for positions that look at characters.
-            layers: the layers to steer. None is every layer of the vector: for one from all layers, choose, for example
-                `layers=vector.best_layer()`.
-            allow_other_model: steer a model that has another name than the one the vector was made from.
+            layers: the layers to steer, or "all" of the vector's. None steers one, `best_layer()` where there are
+                scores and else the middle one, and says so; a vector that was cut to chosen layers, these.
+            allow_other_model: steer another model than the one the vector was made from.
         """
         self.check_model(model, allow_other_model=allow_other_model)
-        vector = self if layers is None else self.at(layers)
+        vector = self.chosen(layers)
         return Steering(
             model,
             vector.directions,
@@ -251,13 +292,15 @@ class SteeringVector:
         model: Any,
         *,
         strength: float = 1.0,
-        layers: Sequence[int] | int | None = None,
+        layers: Layers = None,
         allow_other_model: bool = False,
         keep_in_memory: bool = False,
     ) -> Baked:
-        """Fold strength times the vector into the biases of `model`; see `truthkit.steering.bake.bake`."""
+        """Fold strength times the vector into the biases of `model`; see `truthkit.steering.bake.bake`, and `steer` for
+        `layers`.
+        """
         self.check_model(model, allow_other_model=allow_other_model)
-        vector = self if layers is None else self.at(layers)
+        vector = self.chosen(layers)
         scaled = {layer: direction * strength for layer, direction in vector.directions.items()}
         return bake(model, scaled, site=self.site, keep_in_memory=keep_in_memory)
 
@@ -285,31 +328,3 @@ class SteeringVector:
         if model is not None:
             vector.check_model(model, allow_other_model=allow_other_model)
         return vector
-
-
-def stacked(vectors: Sequence[SteeringVector | None]) -> dict[int, torch.Tensor]:
-    """One vector per item of a batch, for `Steering`: layer to (items, features); None steers nothing.
-
-    Raises:
-        ArgumentError: all are None, or they live in different spaces.
-    """
-    given = [vector for vector in vectors if vector is not None]
-    if not given:
-        raise ArgumentError("no vector was given.")
-    first = given[0]
-    for vector in given:
-        if (vector.site, vector.features, vector.layer_count) != (first.site, first.features, first.layer_count):
-            raise ArgumentError(f"{first!r} and {vector!r} live in different spaces; they cannot steer one batch.")
-    zero = torch.zeros(first.features)
-    layers = sorted({layer for vector in given for layer in vector})
-    return {
-        layer: torch.stack([zero if vector is None else vector.directions.get(layer, zero) for vector in vectors])
-        for layer in layers
-    }
-
-
-def model_id(model: Any) -> str:
-    """What the model is called: its hub id, or the last part of the folder it was loaded from."""
-    name = str(getattr(model.config, "name_or_path", "") or "")
-    is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
-    return name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if is_path else name

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
-from truthkit.text.template import chat_tokens, rendered
-from truthkit.text.tokens import ChatOrText, Messages, text_tokenizer
+from truthkit.text.dialogue import answered_ids, prompt_ids
+from truthkit.text.template import rendered
+from truthkit.text.tokens import ChatOrText, Messages, begins_itself, text_ids, text_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +64,14 @@ def encode_prompts(
             prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
         else:
             prompts.append(_rendered(owner, text, len(row), system=system, parts=seeing))
-    bos = getattr(tokenizer, "bos_token", None)
-    options: dict[str, Any] = {"return_tensors": "pt", "padding": len(prompts) > 1}
-    options["add_special_tokens"] = raw or not (bos and all(prompt.startswith(bos) for prompt in prompts))
+    begun = [begins_itself(tokenizer, prompt) for prompt in prompts]
+    if any(begun) and not all(begun):
+        prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
+    options: dict[str, Any] = {
+        "return_tensors": "pt",
+        "padding": len(prompts) > 1,
+        "add_special_tokens": not all(begun),
+    }
     if not seeing:
         if not raw and getattr(owner, "chat_template", None):
             options["add_special_tokens"] = False
@@ -77,16 +83,14 @@ def encode_dialogue(processor: Any, prompt: ChatOrText, answer: str | None = Non
     """Tokens of a prompt up to where the answer begins, or with the beginning of an answer.
 
     Raises:
-        ArgumentError: the prompt is empty, or messages for a tokenizer without chat template.
+        ArgumentError: the prompt is empty, or the chat template does not take it.
+        ModelError: the template writes a finished conversation otherwise than one that is to be answered.
     """
-    if not prompt:
-        raise ArgumentError("the prompt is empty; pass a text or chat messages.")
-    if isinstance(prompt, str):
-        tokenizer = text_tokenizer(processor, "a prompt")
-        return list(tokenizer(prompt if answer is None else prompt + answer).input_ids)
     if answer is None:
-        return chat_tokens(processor, prompt)
-    return chat_tokens(processor, [*prompt, {"role": "assistant", "content": answer}], "open")
+        return prompt_ids(processor, prompt)
+    if isinstance(prompt, str) and prompt:
+        return text_ids(text_tokenizer(processor, "a prompt"), prompt + answer)
+    return answered_ids(processor, prompt, answer).ids
 
 
 def _check_text(text: str) -> None:

@@ -21,13 +21,19 @@ def template_of(processor: Any) -> Any:
     return own or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
 
 
-def rendered(processor: Any, messages: Messages, ending: Ending = "cue") -> str:
+def rendered(processor: Any, messages: Messages, ending: Ending = "cue", *, fold: bool = True) -> str:
     """A chat as text. Templates of image-text models are to be given messages whose content is a list of parts.
+
+    Args:
+        processor: tokenizer or processor.
+        messages: the chat.
+        ending: how it ends.
+        fold: put a system message in front of the user's first one, where the template refuses it or leaves it out.
 
     Raises:
         ArgumentError: there is no chat template, or it does not take these messages.
     """
-    return str(_applied(processor, messages, ending, tokenize=False))
+    return str(_applied(processor, messages, ending, fold=fold, tokenize=False))
 
 
 def chat_tokens(processor: Any, messages: Messages, ending: Ending = "cue") -> list[int]:
@@ -39,7 +45,67 @@ def chat_tokens(processor: Any, messages: Messages, ending: Ending = "cue") -> l
     return list(_applied(processor, messages, ending, tokenize=True, return_dict=False))
 
 
-def _applied(processor: Any, messages: Messages, ending: Ending, **options: Any) -> Any:
+def around_answer(processor: Any, messages: Messages, ending: Ending) -> tuple[str, str]:
+    """What the template writes before and after an answer to `messages`.
+
+    Raises:
+        ArgumentError: there is no chat template, or it does not take these messages and an answer.
+    """
+    like = messages[-1]["content"]
+    mark: Any = _MARK if isinstance(like, str) else [{"type": "text", "text": _MARK}]
+    before, _, after = rendered(processor, [*messages, {"role": "assistant", "content": mark}], ending).partition(_MARK)
+    return before, after
+
+
+def apply(owner: Any, messages: Messages, *, fold: bool = True, **options: Any) -> Any:
+    """The owner's `apply_chat_template`; see `rendered` for `fold`.
+
+    Raises:
+        ArgumentError: the template does not take these messages.
+    """
+    refusal: Exception | None = None
+    try:
+        made = owner.apply_chat_template(messages, **options)
+        if not fold or not _leaves_out(owner, messages, options):
+            return made
+    except Exception as error:  # templates refuse a role with whatever their author chose to raise
+        refusal = error
+    if fold and (folded := _folded(messages)) is not None:
+        try:
+            return owner.apply_chat_template(folded, **options)
+        except Exception as error:
+            refusal = refusal or error
+    if refusal is None:
+        return made
+    reason = " ".join(str(refusal).split()) or type(refusal).__name__
+    raise ArgumentError(f"the model's chat template does not take these messages: {reason}") from refusal
+
+
+def _leaves_out(owner: Any, messages: Messages, options: dict[str, Any]) -> bool:
+    """Whether the template passes over the system message in silence."""
+    said = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
+    if not isinstance(said, str):
+        return False
+    return said.strip() not in owner.apply_chat_template(messages, **options | {"tokenize": False})
+
+
+def _folded(messages: Messages) -> Messages | None:
+    """The messages with the system's words in front of the user's; None where there are not both."""
+    if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
+        return None
+    system, user = (message["content"] for message in messages[:2])
+    if isinstance(system, str) and isinstance(user, str):
+        both: Any = f"{system}\n\n{user}"
+    else:
+        both = [
+            part
+            for content, end in ((system, "\n\n"), (user, ""))
+            for part in ([{"type": "text", "text": content + end}] if isinstance(content, str) else content)
+        ]
+    return [{**messages[1], "content": both}, *messages[2:]]
+
+
+def _applied(processor: Any, messages: Messages, ending: Ending, *, fold: bool = True, **options: Any) -> Any:
     if (template := template_of(processor)) is None:
         raise ArgumentError("chat messages were given, but this tokenizer has no chat template; pass texts.")
     owner = processor
@@ -49,15 +115,13 @@ def _applied(processor: Any, messages: Messages, ending: Ending, **options: Any)
         options["chat_template"] = template
     if ending != "closed":
         options |= {"add_generation_prompt": True} if ending == "cue" else {"continue_final_message": True}
-    try:
-        return owner.apply_chat_template(messages, **options)
-    except Exception as error:  # templates refuse a role with whatever their author chose to raise
-        raise ArgumentError(f"the model's chat template does not take these messages: {error}") from error
+    return apply(owner, messages, fold=fold, **options)
 
 
 def _before_content(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
     """What the template puts before the user's words; None where these words do not come out as they went in."""
-    before, mark, _ = rendered(tokenizer, [*messages, {"role": "user", "content": _MARK}], "closed").partition(_MARK)
+    whole = rendered(tokenizer, [*messages, {"role": "user", "content": _MARK}], "closed", fold=False)
+    before, mark, _ = whole.partition(_MARK)
     return before.rstrip() if mark else None
 
 
@@ -114,7 +178,7 @@ def _around_role(tokenizer: Any, role: str) -> tuple[str, str]:
     elif role not in turns:
         raise ArgumentError(f"positions contains Role({role!r}); expected 'system', 'user' or 'assistant'.")
     messages = [{"role": turn, "content": _NUMBERED.format(i)} for i, turn in enumerate(turns)]
-    rest, before = rendered(tokenizer, messages, "closed"), []
+    rest, before = rendered(tokenizer, messages, "closed", fold=False), []
     for i in range(len(turns)):
         ahead, _, rest = rest.partition(_NUMBERED.format(i))
         before.append(ahead)

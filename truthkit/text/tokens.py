@@ -50,6 +50,24 @@ def text_tokenizer(processor: Any, needed_for: str) -> Any:
     return getattr(processor, "tokenizer", processor)
 
 
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """The token ids of a text with the special tokens around it, but no second one where it begins with that itself."""
+    return list(tokenizer(text, add_special_tokens=not begins_itself(tokenizer, text)).input_ids)
+
+
+def begins_itself(tokenizer: Any, text: str) -> bool:
+    """Whether `text` begins with the token that begins a sequence."""
+    bos = getattr(tokenizer, "bos_token", None)
+    return bos is not None and text.startswith(str(bos))
+
+
+def common_start(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+
+
 def padded(
     rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "left", width: int = 0, pad: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:

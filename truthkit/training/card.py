@@ -13,6 +13,7 @@ from truthkit.errors import ArgumentError
 from truthkit.files.writing import file_sha256, json_text
 from truthkit.models.identities import identity
 from truthkit.training.chat import Encoded
+from truthkit.training.checkpoint import Loss
 
 _RECORD = "training.json"
 
@@ -62,6 +63,15 @@ def finished(out: Path, digest: str) -> dict[str, Any] | None:
     raise ArgumentError(f"out={str(out)!r} already holds {what}; remove it, or name another folder.")
 
 
+def losses(steps: Sequence[Loss], *, contrastive: bool) -> dict[str, Any]:
+    """The loss of every step, its unit, and the two terms where there are two."""
+    found: dict[str, Any] = {"losses": [sum(step) for step in steps], "loss_unit": "nats per answer token"}
+    if contrastive:
+        found["loss_unit"] += ", plus SimCTG's loss per pair of tokens, a difference of cosines"
+        found |= {name: [getattr(step, name) for step in steps] for name in Loss._fields}
+    return found
+
+
 def write(folder: Path, report: dict[str, Any]) -> None:
     """`training.json` and `README.md`."""
     (folder / _RECORD).write_text(json_text(report) + "\n")
@@ -80,7 +90,8 @@ def _card(report: dict[str, Any]) -> str:
         "examples": f"{data['examples']} ({data['answer_tokens']} answer tokens; {data['cut']} prompts cut, "
         f"{data['skipped']} examples left out)",
         "steps": f"{report['steps']}, {report['epochs']:.2f} epochs",
-        "loss": f"{_mean(losses[:few]):.4f} (first {few} steps) to {_mean(losses[-few:]):.4f} (last {few})",
+        "loss": f"{_mean(losses[:few]):.4f} (first {few} steps) to {_mean(losses[-few:]):.4f} (last {few}); "
+        f"{report['loss_unit']}",
         "tokens sha256": f"`{data['sha256']}`",
         **{f"file `{Path(file['path']).name}`": f"sha256 `{file['sha256']}`" for file in report.get("files", [])},
         **{name: f"`{value}`" for name, value in report["settings"].items() if name not in ("steps", "epochs")},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from truthkit.errors import ArgumentError, ModelError
-from truthkit.text.template import rendered, template_of
+from truthkit.errors import ArgumentError
+from truthkit.text.dialogue import answered_ids
 from truthkit.text.tokens import ChatOrText
 
 LEAST = 8
@@ -39,25 +40,17 @@ class Encoded(NamedTuple):
     cut: bool
 
 
-def prompt_text(tokenizer: Any, prompt: ChatOrText) -> str:
-    """The prompt as text, up to where the answer begins.
-
-    Messages go through the tokenizer's chat template. Without one they stand below each other with an empty line
-    between them and after them (ours).
-    """
-    if isinstance(prompt, str):
-        return prompt
-    if template_of(tokenizer):
-        return rendered(tokenizer, prompt)
-    return "".join(f"{message['content']}\n\n" for message in prompt)
-
-
-def encode(tokenizer: Any, example: Example, max_length: int) -> Encoded:
+def encode(tokenizer: Any, example: Example, max_length: int, stops: Collection[int] = ()) -> Encoded:
     """The tokens of an example, no more than `max_length`.
 
-    The answer's tokens are those that the template writes after the prompt, up to and with its end of turn; without a
-    template the answer and the end token. If prompt and answer together are tokenised as the prompt is alone, theirs
-    are taken, else each is tokenised apart, as generation sees them.
+    The answer's tokens are those that the template writes after the prompt, up to and with its end of turn; see
+    `truthkit.text.dialogue`. Where the last one does not end generation, the end token follows.
+
+    Args:
+        tokenizer: the tokenizer.
+        example: the example.
+        max_length: how many tokens there may be.
+        stops: the tokens that end generation, the tokenizer's end token aside.
 
     Raises:
         ArgumentError: the answer is empty, or does not fit even when the prompt's passages are cut.
@@ -65,7 +58,8 @@ def encode(tokenizer: Any, example: Example, max_length: int) -> Encoded:
     """
     if not example.answer.strip():
         raise ArgumentError(f"{example.name}: the answer is empty.")
-    ids, start = _joined(tokenizer, example.prompt, example.answer)
+    ends = frozenset([*stops, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
+    ids, start = _joined(tokenizer, example.prompt, example.answer, ends)
     prompt, cut = example.prompt, False
     for passage in example.spare:
         if len(ids) <= max_length:
@@ -77,7 +71,7 @@ def encode(tokenizer: Any, example: Example, max_length: int) -> Encoded:
             if len(shorter) >= len(before):  # tokens that do not decode to themselves
                 shorter = before[: len(before) * 3 // 4]
             prompt, cut = _replaced(prompt, before, shorter), True
-            ids, start = _joined(tokenizer, prompt, example.answer)
+            ids, start = _joined(tokenizer, prompt, example.answer, ends)
     if len(ids) > max_length:
         raise ArgumentError(
             f"{example.name}: its answer has {len(ids) - start} tokens and its prompt, cut as far as it may be, "
@@ -93,40 +87,25 @@ def _replaced(prompt: ChatOrText, passage: str, shorter: str) -> ChatOrText:
     return [*before, {**last, "content": last["content"].replace(passage, shorter, 1)}]
 
 
-def _joined(tokenizer: Any, prompt: ChatOrText, answer: str) -> tuple[list[int], int]:
-    text, rest = prompt_text(tokenizer, prompt), _answer_text(tokenizer, prompt, answer)
-    start = _tokens(tokenizer, prompt, text)
-    whole = _tokens(tokenizer, prompt, text + rest)
-    if whole[: len(start)] != start:
-        whole = start + _plain(tokenizer, rest)
-    if not _templated(tokenizer, prompt) and tokenizer.eos_token_id is not None:
-        whole = [*whole, tokenizer.eos_token_id]
-    return whole, len(start)
+def _joined(tokenizer: Any, prompt: ChatOrText, answer: str, stops: frozenset[int]) -> tuple[list[int], int]:
+    if isinstance(prompt, str) and not prompt[-1:].isspace():
+        answer = f" {answer}"
+    ids, start = answered_ids(tokenizer, prompt, answer, "closed")
+    if ids[-1] not in stops and (stop := _stop(tokenizer, stops)) is not None:
+        ids = [*ids, stop]
+    return ids, start
 
 
-def _answer_text(tokenizer: Any, prompt: ChatOrText, answer: str) -> str:
-    """What stands after the prompt, up to the end of the assistant's turn."""
-    if isinstance(prompt, str):
-        return f" {answer}"
-    if not _templated(tokenizer, prompt):
-        return answer
-    text = prompt_text(tokenizer, prompt)
-    whole = rendered(tokenizer, [*prompt, {"role": "assistant", "content": answer}], "closed")
-    rest = whole[len(text) :].rstrip() if whole.startswith(text) else ""
-    if answer.strip() not in rest:
-        raise ModelError(
-            "the chat template writes an answered conversation otherwise than one that waits for an answer, so which "
-            "tokens are the answer is unknown. Give the tokenizer a template that only appends."
-        )
-    return rest
+def stops_of(model: Any) -> set[int]:
+    """The tokens that end the model's answers, by its generation config."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return set() if found is None else {found} if isinstance(found, int) else set(found)
 
 
-def _templated(tokenizer: Any, prompt: ChatOrText) -> bool:
-    return not isinstance(prompt, str) and template_of(tokenizer) is not None
-
-
-def _tokens(tokenizer: Any, prompt: ChatOrText, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=not _templated(tokenizer, prompt)).input_ids)
+def _stop(tokenizer: Any, stops: frozenset[int]) -> int | None:
+    """The token that ends an answer whose template does not."""
+    own: int | None = tokenizer.eos_token_id
+    return own if own is not None else min(stops, default=None)
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:
@@ -134,17 +113,30 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 
 
 def encode_all(
-    tokenizer: Any, examples: Sequence[Example], max_length: int, *, skip_long: bool = False
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_length: int,
+    *,
+    stops: Collection[int] = (),
+    skip_long: bool = False,
 ) -> tuple[list[Encoded], int]:
     """All examples' tokens, and how many were left out because they do not fit (none unless `skip_long`).
+
+    Where neither the model nor the tokenizer has a token that ends generation, a warning says so.
 
     Raises:
         ArgumentError: see `encode`; or nothing is left.
     """
+    if not stops and tokenizer.eos_token_id is None:
+        warnings.warn(
+            "neither the tokenizer nor the model's generation config has an end token, so no answer ends in one and an "
+            "adapter never learns to stop; set tokenizer.eos_token.",
+            stacklevel=2,
+        )
     encoded, skipped = [], 0
     for example in examples:
         try:
-            encoded.append(encode(tokenizer, example, max_length))
+            encoded.append(encode(tokenizer, example, max_length, stops))
         except ArgumentError:
             if not skip_long or not example.answer.strip():
                 raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,6 +31,18 @@ def digest(plan: Mapping[str, Any]) -> str:
     return plan_sha256(content(plan))
 
 
+class Loss(NamedTuple):
+    """The two terms of a step's loss.
+
+    Attributes:
+        cross_entropy: in nats per answer token.
+        contrastive: SimCTG's, per pair of tokens, a difference of cosines; 0 without.
+    """
+
+    cross_entropy: float
+    contrastive: float = 0.0
+
+
 class Checkpoint:
     """The record in `folder`.
 
@@ -43,7 +55,7 @@ class Checkpoint:
     def __init__(self, folder: Path, plan: str, *, every: float):
         self._state = State(folder / "state.safetensors", plan, work="training", every=every)
 
-    def resume(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> list[float]:
+    def resume(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> list[Loss]:
         """Restore weights and optimizer in place; the losses of the steps that are done, [] for a fresh start.
 
         Raises:
@@ -51,7 +63,7 @@ class Checkpoint:
         """
         if (tensors := self._state.read()) is None:
             return []
-        losses: list[float] = tensors["losses"].tolist()
+        losses = [Loss(*terms) for terms in tensors["losses"].tolist()]
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(tensors[f"weight.{name}"])
@@ -63,7 +75,7 @@ class Checkpoint:
         """Whether it is time for a record."""
         return self._state.due()
 
-    def save(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
+    def save(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, losses: list[Loss]) -> None:
         """Write down where it stands."""
         tensors = {"losses": torch.tensor(losses, dtype=torch.float64)}
         for name, weight in weights.items():

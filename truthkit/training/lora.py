@@ -32,8 +32,8 @@ from truthkit.parallel import Shards
 from truthkit.text.tokens import text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
-from truthkit.training.chat import Encoded, Example, encode_all
-from truthkit.training.checkpoint import Checkpoint, digest
+from truthkit.training.chat import Encoded, Example, encode_all, stops_of
+from truthkit.training.checkpoint import Checkpoint, Loss, digest
 from truthkit.training.interrupt import stop_requests
 from truthkit.training.settings import TrainingSettings
 
@@ -84,7 +84,7 @@ def train(
     settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
     tokenizer = text_tokenizer(processor, "training")
     limit = _max_length(model, settings.max_length)
-    encoded, skipped = encode_all(tokenizer, examples, limit, skip_long=settings.skip_long)
+    encoded, skipped = encode_all(tokenizer, examples, limit, stops=stops_of(model), skip_long=settings.skip_long)
     steps = plan(
         [len(row.ids) for row in encoded],
         settings.token_budget,
@@ -120,7 +120,7 @@ def train(
             **made_of,
             "steps": len(steps),
             "epochs": sum(map(len, steps)) / len(encoded),
-            "losses": losses,
+            **card.losses(losses, contrastive=settings.contrastive_margin is not None),
             "versions": versions("torch", "transformers", "peft"),
             "digest": key,
         }
@@ -200,7 +200,7 @@ class _Trainer:
         self._optimizer = torch.optim.AdamW(self._weights.values(), lr=settings.lr, weight_decay=settings.weight_decay)
         self._takes = set(inspect.signature(plain_model(peft).forward).parameters)
 
-    def run(self, checkpoint: Checkpoint, *, progress: bool) -> list[float]:
+    def run(self, checkpoint: Checkpoint, *, progress: bool) -> list[Loss]:
         """Train from where the checkpoint stands to the end; the loss of every step."""
         from tqdm import tqdm
 
@@ -214,7 +214,7 @@ class _Trainer:
             while len(losses) < len(self._steps):
                 losses.append(self._step(len(losses)))
                 bar.update()
-                bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
+                bar.set_postfix(loss=f"{sum(map(sum, losses[-20:])) / len(losses[-20:]):.3f}", refresh=False)
                 last = len(losses) == len(self._steps)
                 request = stop()
                 stopping = self._place.any(request is not None)
@@ -224,36 +224,37 @@ class _Trainer:
                     raise request or KeyboardInterrupt
         return losses
 
-    def _step(self, number: int) -> float:
+    def _step(self, number: int) -> Loss:
         """One optimizer step on this step's rows, shared by the processes; their loss."""
         rows = [self._rows[index] for index in self._steps[number]]
         answer_tokens, pairs = sum(len(row.ids) - row.start for row in rows), simctg.pair_count(rows)
         pieces = self._settings.accumulate * self._place.count
         device = next(iter(self._weights.values())).device
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        total = torch.zeros(2, dtype=torch.float64, device=device)
         for piece in range(self._place.index, pieces, self._place.count):
             torch.manual_seed((self._settings.seed * 1_000_003 + number) * 1_009 + piece)  # dropout
             if part := rows[piece::pieces]:
                 cross_entropy, contrast = self._losses(part, device)
-                loss = cross_entropy / answer_tokens + contrast / max(pairs, 1)
-                loss.backward()
-                total += loss.detach().double()
+                terms = torch.stack([cross_entropy / answer_tokens, contrast / max(pairs, 1)])
+                terms.sum().backward()
+                total += terms.detach().double()
         self._place.sum_into(total)
         for weight in self._weights.values():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
             self._place.sum_into(weight.grad)
-        mean = float(total)
-        if not math.isfinite(mean):
+        loss = Loss(*total.tolist())
+        if not math.isfinite(sum(loss)):
             raise ModelError(
-                f"the loss of step {number} is {mean}. Use a lower learning rate, or another dtype (float32, bfloat16)."
+                f"the loss of step {number} is {sum(loss)}. Use a lower learning rate, or another dtype (float32, "
+                "bfloat16)."
             )
         nn.utils.clip_grad_norm_(self._weights.values(), self._settings.clip)
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.lr * self._schedule(number)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return mean
+        return loss
 
     def _losses(self, rows: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """The sums of the answer tokens' cross-entropies and of the contrastive loss.

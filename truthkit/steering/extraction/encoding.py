@@ -17,9 +17,11 @@ from truthkit.errors import ArgumentError
 from truthkit.files.tensors import tensors_sha256
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
+from truthkit.steering.extraction.copies import same_text
 from truthkit.steering.extraction.pairs import Pair, Side, image_source, image_sources, parts
-from truthkit.text.template import chat_tokens
-from truthkit.text.tokens import Messages, TokenLists, text_tokenizer
+from truthkit.text.dialogue import read_ids
+from truthkit.text.template import apply, chat_tokens
+from truthkit.text.tokens import Messages, TokenLists, common_start, text_ids, text_tokenizer
 
 
 @dataclass(frozen=True)
@@ -92,27 +94,26 @@ def encode_pairs(pairs: Sequence[Pair], processor: Any, limit: int | None = None
                 encoded.pictured[len(encoded.ids)] = pictured
             encoded.ids.append(ids)
             encoded.prompts.append(prompt)
-        key = pair.group if pair.group is not None else _group_key(pair.prompt, number)
-        encoded.groups.append(group_numbers.setdefault(key, len(group_numbers)))
+        encoded.groups.append(group_numbers.setdefault(_group_key(pair), len(group_numbers)))
     return encoded
 
 
-def _group_key(prompt: Side | None, number: int) -> str:
-    return json.dumps(
-        number if prompt is None else prompt, default=id
-    )  # the same opened image is one and the same object
+def _group_key(pair: Pair) -> str:
+    """What pairs have in common that may not be on both sides of a split: a group, a prompt, or all their words."""
+    if pair.group is not None:
+        return pair.group
+    return same_text(pair) if pair.prompt is None else json.dumps(pair.prompt, default=id)  # an opened image is itself
 
 
 def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int], int, Pictured | None]:
     """Token ids, how many of them are prompt, and what there is to know of images."""
     tokenizer = text_tokenizer(processor, "pairs")
     if prompt is None and isinstance(side, str):
-        ids = list(tokenizer(side).input_ids)
+        ids = text_ids(tokenizer, side)
         return ids, len(ids), None
     if isinstance(prompt, str):
         assert isinstance(side, str)
-        ids = list(tokenizer(prompt + side).input_ids)
-        return ids, min(len(tokenizer(prompt).input_ids), len(ids)), None
+        return *read_ids(tokenizer, prompt, side), None
     messages = [*(prompt or []), {"role": "assistant", "content": side}] if isinstance(side, str) else side
     answered = messages[-1]["role"] == "assistant"
     asked: Messages = messages[:-1] if answered else messages
@@ -121,14 +122,14 @@ def _encode(processor: Any, side: Side, prompt: Side | None) -> tuple[list[int],
         before = _inputs_of(processor, asked, {"add_generation_prompt": True}) if answered and asked else None
         whole = _inputs_of(processor, messages, ending)
         ids = whole["input_ids"][0].tolist()
-        prompt_length = before["input_ids"].shape[1] if before is not None else 0 if answered else len(ids)
-        return ids, min(prompt_length, len(ids)), Pictured(messages, ending, tensors_sha256(whole))
+        start = 0 if before is None else common_start(before["input_ids"][0].tolist(), ids)
+        return ids, start if answered else len(ids), Pictured(messages, ending, tensors_sha256(whole))
     if tokenizer is not processor:  # templates of image-text models take parts, and pass over plain strings
         messages, asked = ([{**one, "content": parts(one["content"])} for one in some] for some in (messages, asked))
+    if answered and asked:
+        return *read_ids(processor, asked, messages[-1]["content"]), None
     ids = chat_tokens(processor, messages, "open" if answered else "cue")
-    if not answered:
-        return ids, len(ids), None
-    return ids, min(len(chat_tokens(processor, asked)) if asked else 0, len(ids)), None
+    return ids, 0 if answered else len(ids), None
 
 
 def _inputs_of(processor: Any, messages: Messages, ending: dict[str, bool]) -> dict[str, torch.Tensor]:
@@ -138,7 +139,7 @@ def _inputs_of(processor: Any, messages: Messages, ending: dict[str, bool]) -> d
     if not getattr(processor, "chat_template", None):
         raise ArgumentError("the messages hold images, but this processor has no chat template.")
     opened = [{**message, "content": _opened(message["content"])} for message in messages]
-    made = processor.apply_chat_template(opened, tokenize=True, return_dict=True, return_tensors="pt", **ending)
+    made = apply(processor, opened, tokenize=True, return_dict=True, return_tensors="pt", **ending)
     return {name: value for name, value in made.items() if name != "labels"}
 
 

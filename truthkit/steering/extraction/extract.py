@@ -32,12 +32,14 @@ from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
 from truthkit.parallel import Shards
+from truthkit.steering.extraction.copies import near_copies
 from truthkit.steering.extraction.encoding import EncodedPairs, encode_pairs
 from truthkit.steering.extraction.held_out import held_out_scores, split_groups
 from truthkit.steering.extraction.methods import LayerData, Method, find_method
 from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
 from truthkit.steering.extraction.progress import Progress
-from truthkit.steering.vector import SteeringVector, model_id
+from truthkit.steering.fit import model_id
+from truthkit.steering.vector import Layers, SteeringVector
 from truthkit.text.template import template_of
 from truthkit.text.tokens import batches
 
@@ -53,7 +55,7 @@ def extract(
     processor: Any,
     pairs: str | PathLike[str] | Iterable[Any],
     *,
-    layers: Sequence[int] | int | None = None,
+    layers: Layers = None,
     positions: Positions = "last",
     method: str = "mean",
     site: str = "block",
@@ -75,7 +77,7 @@ def extract(
         processor: its tokenizer or processor.
         pairs: (positive, negative) tuples, dicts or `Pair`s, or the path of a JSON Lines file (see `read_pairs`; bad
             lines of a file are skipped with a warning). A text may be a string or chat messages.
-        layers: layer numbers; None is all, in the same one pass.
+        layers: layer numbers; None and "all" are all, in the same one pass.
         positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is
             the answer and "last" the last token of all. See `truthkit.activations.positions`.
         method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.extraction.methods` for
@@ -98,20 +100,25 @@ def extract(
     plain = plain_model(model)
     fitting = find_method(method, options)
     blocks = len(decoder_blocks(plain))
-    wanted = resolve_layers(
-        [layers] if isinstance(layers, int) else list(range(blocks) if layers is None else layers), blocks
-    )
-    wanted = tuple(sorted(set(wanted)))
+    some = [layers] if isinstance(layers, int) else range(blocks) if layers is None or layers == "all" else layers
+    wanted = tuple(sorted(set(resolve_layers(some, blocks))))
     check_positions(positions, processor)
     if not 0 <= held_out < 1 or token_budget < 1:
         raise ArgumentError(
             f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
         )
-    encoded = encode_pairs(_all_pairs(pairs), processor, context_length(plain))
+    given = _all_pairs(pairs)
+    encoded = encode_pairs(given, processor, context_length(plain))
     share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
     fit_on, held = (
         split_groups(encoded.groups, share, seed=seed) if held_out else (list(range(len(encoded.groups))), [])
     )
+    if near := near_copies(given, fit_on, held):
+        warnings.warn(
+            f"{near} of {len(held)} held-out pairs are near-copies of pairs that the vector is fitted on, so their "
+            "scores flatter it; give pairs that are versions of each other the same group.",
+            stacklevel=2,
+        )
     plan = {
         "model": {
             **identity(model, processor),

@@ -1,10 +1,16 @@
-"""How well a direction separates held-out texts: AUC, a bootstrap interval, a permutation null."""
+"""How well a direction separates held-out texts: AUC, an interval, a permutation null.
+
+The variance of an AUC from n positive and n negative texts is at most A(1 - A)/n, that of a share of n items, so
+Wilson's interval of a share holds for it (D. Bamber, *Journal of Mathematical Psychology* 12, 1975).
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
 import torch
+
+from truthkit.statistics.intervals import wilson
 
 RESAMPLES = 1000
 
@@ -15,10 +21,12 @@ class HeldOutScore:
 
     Attributes:
         auc: the probability that a positive text lies further along the vector than a negative one; ties count half.
-        low, high: 95 % percentile bootstrap interval; groups are drawn, not texts.
+        low, high: 95 % interval: at each end the wider of the percentile bootstrap over groups and of Wilson's for as
+            many independent items as there are groups, so that a few pairs that are all right prove little.
         p: share of label permutations (sides of a pair swapped at random) that score as high.
         p_any: the same for the highest score over all layers: what to quote for the best layer.
         pairs: how many pairs were held out.
+        groups: in how many groups.
     """
 
     auc: float
@@ -27,6 +35,7 @@ class HeldOutScore:
     p: float
     p_any: float
     pairs: int
+    groups: int
 
     def as_dict(self) -> dict[str, float | int]:
         return asdict(self)
@@ -55,7 +64,9 @@ def held_out_scores(projections: torch.Tensor, groups: list[int], *, seed: int) 
     observed = auc(projections)
     draws = _group_draws(groups, generator)
     resampled = torch.stack([auc(projections[:, draw]) for draw in draws])
-    low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).tolist()
+    count = len(set(groups))
+    wide = [wilson(share * count, count) for share in observed.tolist()]
     null = torch.empty(RESAMPLES, layers, dtype=torch.float64)
     flipped = projections.flip(-1)
     for i in range(RESAMPLES):
@@ -66,11 +77,12 @@ def held_out_scores(projections: torch.Tensor, groups: list[int], *, seed: int) 
     return [
         HeldOutScore(
             auc=round(float(observed[i]), 6),
-            low=round(float(low[i]), 6),
-            high=round(float(high[i]), 6),
+            low=round(min(low[i], wide[i].low), 6),
+            high=round(max(high[i], wide[i].high), 6),
             p=round(float(p[i]), 6),
             p_any=round(float(p_any[i]), 6),
             pairs=pairs,
+            groups=count,
         )
         for i in range(layers)
     ]

@@ -27,8 +27,8 @@ class Pair:
     Attributes:
         positive, negative: a text, or chat messages; with `prompt` two answers to it.
         prompt: a text or chat messages that come before both answers; None without.
-        group: pairs of one group never land on both sides of a held-out split. None makes the pair (with a prompt: all
-            pairs with that prompt) a group of its own.
+        group: pairs of one group never land on both sides of a held-out split. None makes the pair and its copies (with
+            a prompt: all pairs with that prompt) a group of its own; copies differ in case and punctuation only.
     """
 
     positive: Side

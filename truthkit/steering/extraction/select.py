@@ -1,11 +1,13 @@
-"""Which layer and how strong: tried on held-out data, with a guard on fluency.
+"""Which layer and how strong: tried on held-out data, with a guard on fluency, and one on what is to be preferred.
 
-The guard is the mean Kullback–Leibler divergence, per token of given texts, of the steered model's next-token
-distribution from the unsteered one's. All strengths of a layer run as rows of one batch.
+The guard on fluency is the mean Kullback–Leibler divergence, per token of given texts, of the steered model's
+next-token distribution from the unsteered one's. All strengths of a layer run as rows of one batch. The other one: a
+preference may not grow by making both sides of the pairs less likely, only the negative ones more so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,9 +18,28 @@ from truthkit.activations.positions import Positions
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import input_device
 from truthkit.hf.wrapping import plain_model
+from truthkit.statistics.intervals import bootstrap
 from truthkit.steering.extraction.encoding import EncodedPairs
 from truthkit.steering.vector import SteeringVector
-from truthkit.text.tokens import text_tokenizer
+from truthkit.text.tokens import text_ids, text_tokenizer
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What steering does to pairs, in nats per token.
+
+    Attributes:
+        value: how much more likely positive sides are than negative ones, under steering.
+        gain: by how much that is more than without.
+        low, high: 95 % bootstrap interval of the gain, over groups of pairs; infinite where there is one group only.
+        positive: how much more likely positive sides are than without.
+    """
+
+    value: float
+    gain: float
+    low: float
+    high: float
+    positive: float
 
 
 @dataclass(frozen=True)
@@ -28,14 +49,16 @@ class Trial:
     Attributes:
         layer: the layer that was steered.
         strength: how strongly.
-        effect: what was to be raised; None where the guard already ruled the trial out.
+        effect: what was to be raised; None where a guard ruled the trial out.
         divergence: mean KL divergence from the unsteered model, in nats per token.
+        positive: how much more likely it makes positive sides, in nats per token; None where that was not measured.
     """
 
     layer: int
     strength: float
     effect: float | None
     divergence: float
+    positive: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values only."""
@@ -57,7 +80,7 @@ def divergences(
     device = input_device(plain)
     total, tokens = torch.zeros(len(strengths), dtype=torch.float64), 0
     for text in texts:
-        ids = torch.tensor([tokenizer(text).input_ids if isinstance(text, str) else list(text)], device=device)
+        ids = torch.tensor([text_ids(tokenizer, text) if isinstance(text, str) else list(text)], device=device)
         rows = ids.expand(len(strengths), -1)
         with torch.no_grad():
             before = plain(input_ids=ids, use_cache=False).logits[0].float().log_softmax(dim=-1)
@@ -81,7 +104,7 @@ def choose(
     model: Any,
     processor: Any,
     vector: SteeringVector,
-    effect: Callable[[], float],
+    effect: Callable[[], float | Effect],
     *,
     layers: Sequence[int],
     strengths: Sequence[float],
@@ -96,6 +119,7 @@ def choose(
         processor: its tokenizer or processor.
         vector: the vector.
         effect: what to raise, measured on data that the vector was not fitted on; called while the steering is on.
+            An `Effect` that makes positive sides less likely rules the trial out.
         layers: the layers to try, one at a time.
         strengths: the strengths to try at each.
         texts: ordinary texts, or their token ids, for the fluency guard.
@@ -103,13 +127,13 @@ def choose(
         positions: which tokens are steered.
 
     Raises:
-        ArgumentError: no trial passes the guard.
+        ArgumentError: no trial passes the guards.
     """
     trials = []
     for layer in layers:
         moved = divergences(model, processor, vector, texts, layer=layer, strengths=strengths, positions=positions)
         for strength, divergence in zip(strengths, moved, strict=True):
-            found = None
+            found, positive = None, None
             if divergence <= max_divergence:
                 with vector.steer(
                     model,
@@ -119,33 +143,59 @@ def choose(
                     processor=processor,
                     allow_other_model=True,
                 ):
-                    found = effect()
-            trials.append(Trial(layer % vector.layer_count, float(strength), found, divergence))
-    fluent = [trial for trial in trials if trial.effect is not None]
-    if not fluent:
+                    made = effect()
+                found, positive = (made.value, made.positive) if isinstance(made, Effect) else (made, None)
+                if positive is not None and positive < 0:
+                    found = None
+            trials.append(Trial(vector.number(layer), float(strength), found, divergence, positive))
+    allowed = [trial for trial in trials if trial.effect is not None]
+    if not allowed and (spoilt := [trial.positive for trial in trials if trial.positive is not None]):
+        raise ArgumentError(
+            "every trial that leaves the model fluent makes the positive sides less likely (at least by "
+            f"{-max(spoilt):.3g} nats per token), so none steers towards them; try smaller or negative strengths, "
+            "other positions, or more pairs."
+        )
+    if not allowed:
         least = min(trial.divergence for trial in trials)
         raise ArgumentError(
             f"every trial moves the model by more than max_divergence={max_divergence} nats per token (the least by "
             f"{least:.3g}); try smaller strengths."
         )
-    return max(fluent, key=lambda trial: trial.effect or 0.0), trials
+    return max(allowed, key=lambda trial: trial.effect or 0.0), trials
 
 
 def preference(model: Any, encoded: EncodedPairs, pairs: Sequence[int]) -> float:
     """How much more likely the model finds positive sides than negative ones: a ready-made effect for `choose`.
 
     The mean, over the pairs named, of the difference in mean log-probability per token; with a prompt, per token of the
-    answers.
+    answers. In nats per token.
     """
+    sides = likelihoods(model, encoded, pairs)
+    return float((sides[:, 0] - sides[:, 1]).mean())
+
+
+@torch.no_grad()
+def likelihoods(model: Any, encoded: EncodedPairs, pairs: Sequence[int]) -> torch.Tensor:
+    """Mean log-probability per token (with a prompt, of the answer) of both sides; (pairs, 2), float64, in nats."""
     plain = plain_model(model)
-    total = 0.0
-    for pair in pairs:
-        for sign, text in ((1.0, 2 * pair), (-1.0, 2 * pair + 1)):
-            ids, prompt = encoded.ids[text], encoded.prompts[text]
-            start = prompt if prompt < len(ids) else 1
-            inputs = encoded.inputs(text, plain)
-            with torch.no_grad():
-                logits = plain(**inputs, use_cache=False).logits[0, start - 1 : -1].float()
+    found = torch.zeros(len(pairs), 2, dtype=torch.float64)
+    for number, pair in enumerate(pairs):
+        for side in (0, 1):
+            ids, prompt = encoded.ids[2 * pair + side], encoded.prompts[2 * pair + side]
+            start = max(1, prompt if prompt < len(ids) else 1)
+            inputs = encoded.inputs(2 * pair + side, plain)
+            logits = plain(**inputs, use_cache=False).logits[0, start - 1 : -1].float()
             picked = logits.log_softmax(dim=-1).gather(1, inputs["input_ids"][0, start:, None].to(logits.device))
-            total += sign * float(picked.mean())
-    return total / len(pairs)
+            found[number, side] = float(picked.mean())
+    return found
+
+
+def effect_on(before: torch.Tensor, after: torch.Tensor, groups: Sequence[int]) -> Effect:
+    """What changed between two results of `likelihoods`, (pairs, 2) each; pairs of a group are drawn together."""
+    value, unsteered = (sides[:, 0] - sides[:, 1] for sides in (after, before))
+    gains = value - unsteered
+    low, high = -math.inf, math.inf
+    if len(set(groups)) > 1:
+        counts = torch.stack([gains, torch.ones_like(gains)], dim=1).numpy()
+        low, high = bootstrap(counts, lambda total: {"gain": total[..., 0] / total[..., 1]}, groups)["gain"]
+    return Effect(float(value.mean()), float(gains.mean()), low, high, float((after - before)[:, 0].mean()))
