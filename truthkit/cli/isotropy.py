@@ -12,8 +12,8 @@ from truthkit.activations.passages import PASSAGES
 from truthkit.cli.files import writable
 from truthkit.cli.model_options import check_model_options
 from truthkit.cli.parser import at_least
-from truthkit.files.reading import read_texts
 from truthkit.figures import ENDINGS, check_matplotlib
+from truthkit.files.reading import read_texts
 from truthkit.steering.spec import parse_layers
 
 if TYPE_CHECKING:

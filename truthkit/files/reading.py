@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,9 +90,7 @@ def read_text(path: Path, *, strict: bool = True) -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, ArgumentError):
             raise
-        raise NotAvailableError(
-            f"{os.fspath(path)!r} cannot be read: {getattr(error, 'strerror', '') or error}."
-        ) from None
+        raise NotAvailableError(f"{path} cannot be read: {getattr(error, 'strerror', '') or error}.") from None
 
 
 def read_json(path: Path) -> Any:

@@ -138,11 +138,11 @@ def as_pair(value: Any) -> Pair:
 
 
 def read_pairs(path: str | PathLike[str]) -> PairFile:
-    """Pairs from JSON lines, a JSON array, or a .csv, .tsv or .xlsx; bad ones are reported and do no harm to the others.
+    """Pairs from JSON lines, a JSON array, or a .csv, .tsv or .xlsx; bad ones are listed and do the others no harm.
 
     A pair is an object with "positive" and "negative" (texts, or lists of chat messages), and optionally "prompt" (then
-    these are its answers) and "group"; or a list of the two. Paths of images are relative to the file's folder. Of a table
-    other columns are left aside.
+    these are its answers) and "group"; or a list of the two. Paths of images are relative to the file's folder. Other
+    columns of a table are left aside.
 
     Raises:
         NotAvailableError: there is no such file.

@@ -176,4 +176,4 @@ def _question(subtask: str, image: str, text: str, label: str, place: str) -> Qu
         raise ArgumentError(f"{place}: category is {subtask!r}; expected one of {', '.join(SUBTASKS)}.")
     if label.strip().lower() not in ("yes", "no"):
         raise ArgumentError(f"{place}: label is {label!r}; expected yes or no.")
-    return Question(subtask, image, text, label.strip().lower(), place)
+    return Question(subtask, image.strip(), text.strip(), label.strip().lower(), place)
