@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import truthkit
@@ -35,9 +37,12 @@ COMMANDS = (
     "app",
 )
 
+_HOME = Path(truthkit.__file__).parent
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_ARGUMENTS = 2
+EXIT_OUR_FAULT = 70
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 
@@ -46,6 +51,7 @@ exit codes:
   0    done
   1    it could not be done: a model, a file or a package is missing or does not fit
   2    an argument is wrong
+  70   truthkit's fault: please report what was printed
   130  interrupted
 
 Errors are one line; TRUTHKIT_DEBUG=1 shows where they come from.
@@ -100,8 +106,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = f"{error.filename}: {error.strerror}." if known else _line(error)
         print(f"truthkit: error: {said}", file=sys.stderr)
         return EXIT_FAILED
+    except MemoryError:
+        print("truthkit: error: the memory is full; use smaller batches, another dtype or less data.", file=sys.stderr)
+        return EXIT_FAILED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(_ours(error), file=sys.stderr)
+        return EXIT_OUR_FAULT
     finally:
         warnings.formatwarning = usual
+
+
+def _ours(error: Exception) -> str:
+    """One line about a defect: what was raised, and where in truthkit."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(_HOME)] or frames
+    place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name}"
+    return (
+        f"truthkit: error: truthkit's fault: please report this line and the command: {type(error).__name__} at "
+        f"{place}: {_line(error)[:300]} (TRUTHKIT_DEBUG=1 shows the traceback)"
+    )
 
 
 def _line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.files import readable
@@ -11,6 +10,7 @@ from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.errors import ArgumentError
+from truthkit.files.writing import json_text
 from truthkit.steering.spec import SteerSpec, parse_steer
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     )
     found = checker.check_all(claims, [args.evidence] * len(claims))
     if args.json:
-        print(json.dumps([one.as_dict() for one in found], indent=2))
+        print(json_text([one.as_dict() for one in found]))
     else:
         print("\n\n".join(rendering.printable(_shown(one)) for one in found))
     return 0

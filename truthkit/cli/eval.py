@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
     sample = args.sample or spec.name == "sample"
     if task.greedy and sample:
         raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")
+    if any(item.choices for item in task.items) and not task.greedy:
+        _warn_of_constraint(spec)
     runs = [_Run(args.out / "decoder" if args.controls else args.out, spec, sample, args.temperature)]
     if args.controls:
         runs += _controls(spec, args, written=bool(task.max_new_tokens) and not task.greedy)
@@ -140,6 +143,20 @@ def _data(benchmark: Benchmark, args: argparse.Namespace) -> Path:
         return fetch(args.data, benchmark.hub)
 
 
+def _warn_of_constraint(spec: DecoderSpec) -> None:
+    """Say before a run of given choices that a decoder would exclude most of them."""
+    from truthkit.decoding.spec import parameters
+
+    for part in spec.parts or (spec,):
+        known = parameters(part.name)
+        if "beta" in known and (beta := part.options.get("beta", known["beta"].default)):
+            warnings.warn(
+                f"--decoder {spec.text}: {part.name} has its plausibility constraint on (beta={beta:g}), which gives "
+                "choices outside it a probability of zero; multiple choice wants beta=0.",
+                stacklevel=2,
+            )
+
+
 def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> list[_Run]:
     """The runs to put beside the decoder's; where nothing is written, those that draw nothing."""
     from truthkit.decoding.spec import parse_spec
@@ -155,6 +172,7 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
     """Load the model, run everything, and print what was found."""
     from truthkit.cli.amateurs import amateur
     from truthkit.cli.rendering import working
+    from truthkit.evaluation.report.caveats import not_counted
     from truthkit.evaluation.report.words import run_name
     from truthkit.evaluation.running.asking import Asking
     from truthkit.evaluation.running.runs import run as run_task
@@ -190,6 +208,8 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
             summary = run_task(task, asking, folder, model_name=name, limit=args.limit)
             if "metrics" in summary:
                 console.print(_table(f"{args.task}, {run_name(summary['config'])}: {folder}", benchmark, summary))
+                for text in not_counted(summary["config"]):
+                    console.print(text)
                 for remark in benchmark.remarks(summary["config"]) if benchmark.remarks else ():
                     console.print(_grid(remark) if isinstance(remark, Grid) else remark)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from truthkit.cli.files import writable
 from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
+from truthkit.files.writing import json_text
 from truthkit.steering.extraction.methods import find_method
 from truthkit.steering.spec import parse_layers, parse_positions
 from truthkit.written import split_name
@@ -202,7 +202,7 @@ def _pairs(count: int) -> str:
 
 def _report(args: argparse.Namespace, vector: SteeringVector, out: Path) -> None:
     if args.json:
-        print(json.dumps({"out": str(out), **vector.provenance}, indent=2))
+        print(json_text({"out": str(out), **vector.provenance}))
         return
     counts = vector.provenance["pairs"]
     print(f"{out}: {vector!r}, from {_pairs(counts['count'])}")

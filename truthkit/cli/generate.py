@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from truthkit.cli.model_options import add_model_options, check_model_options
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.decoding.spec import DecoderSpec, parse_spec
 from truthkit.errors import ArgumentError
+from truthkit.files.writing import json_text
 from truthkit.generation.settings import AnswerSettings
 from truthkit.steering.spec import parse_steer
 
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
             if entry.answer.trace is not None:
                 rendering.show_trace(console, entry.label, entry.answer.trace)
     if args.json:
-        print(json.dumps(_run_record(args, model) | {"prompts": documents}, indent=2))
+        print(json_text(_run_record(args, model) | {"prompts": documents}))
     return 0
 
 

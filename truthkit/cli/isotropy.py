@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from truthkit.cli.model_options import check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.figures import ENDINGS, check_matplotlib
 from truthkit.files.reading import read_texts
+from truthkit.files.writing import json_text
 from truthkit.steering.spec import parse_layers
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         intervals = {metric: list(interval) for metric, interval in score.intervals().items()}
         found = {"model": name, "isotropy": score.metrics, "intervals": intervals, "config": score.config}
-        print(json.dumps(found, indent=2))
+        print(json_text(found))
         return 0
     console = Output()
     console.print(_table(name, score))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
+
+from truthkit.files.writing import json_text
 
 _EPILOG = """\
 example:
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         return _verify(as_json=args.json)
     bundled, hub = _bundled(), _hub_cache()
     if args.json:
-        print(json.dumps({"bundled": bundled, "hub_cache": hub}, indent=2))
+        print(json_text({"bundled": bundled, "hub_cache": hub}))
         return 0
     print("Bundled (no hub needed)")
     for entry in bundled:
@@ -61,7 +62,7 @@ def _verify(*, as_json: bool) -> int:
     damaged = [folder for folder in folders if folder.is_dir() and not is_complete(folder, verify=True)]
     damaged += damaged_blobs()
     if as_json:
-        print(json.dumps({"damaged": [str(path) for path in damaged]}, indent=2))
+        print(json_text({"damaged": [str(path) for path in damaged]}))
     else:
         for path in damaged:
             print(f"damaged: {path}: delete it; the next load makes or fetches it anew")

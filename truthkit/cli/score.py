@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.options import body, entry, summary
 from truthkit.evaluation.tasks import benchmarks
+from truthkit.files.writing import json_text
 
 if TYPE_CHECKING:
     from truthkit.statistics.score import Score
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         found = {**_figures(score, args.seed), "config": config | {"seed": args.seed}}
         if parts:
             found["categories"] = {name: _figures(part, args.seed) for name, part in parts.items()}
-        print(json.dumps(found, indent=2))
+        print(json_text(found))
     else:
         _print(benchmark, score, parts, args.seed)
     return 0

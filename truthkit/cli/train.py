@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from truthkit.cli.files import existing, readable, writable
 from truthkit.cli.model_options import check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
+from truthkit.files.writing import json_text
 from truthkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _own_gpu() -> dict[str, int] | None:
 
 def _print(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"out": str(out), **report}, indent=2))
+        print(json_text({"out": str(out), **report}))
         return
     data, losses = report["data"], report["losses"]
     few = max(1, min(20, len(losses) // 4))

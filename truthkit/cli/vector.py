@@ -11,6 +11,7 @@ from truthkit.cli.files import readable, writable
 from truthkit.cli.model_options import check_model_options
 from truthkit.errors import ArgumentError
 from truthkit.figures import ENDINGS
+from truthkit.files.writing import json_text
 from truthkit.steering.names import FORMATS
 
 _EPILOG = """\
@@ -96,11 +97,7 @@ def _show(args: argparse.Namespace) -> None:
     vector = _read(args.vector)
     if args.json:
         about = {"layers": list(vector.layers), "layer_count": vector.layer_count, "features": vector.features}
-        print(
-            json.dumps(
-                {**about, "site": vector.site, "norms": vector.norms(), "provenance": vector.provenance}, indent=2
-            )
-        )
+        print(json_text({**about, "site": vector.site, "norms": vector.norms(), "provenance": vector.provenance}))
         return
     print(repr(vector))
     for name, value in vector.provenance.items():
@@ -157,7 +154,7 @@ def _compare(args: argparse.Namespace) -> None:
     first, second = _read(args.vector), _read(args.other)
     cosines = first.cosine(second)
     if args.json:
-        print(json.dumps({"cosine": cosines, "leakage": first.leakage(second)}, indent=2))
+        print(json_text({"cosine": cosines, "leakage": first.leakage(second)}))
         return
     print("  layer    cosine   leakage      norm     other")
     for layer, cosine in cosines.items():

@@ -86,10 +86,7 @@ class State:
 
         plan = torch.tensor(list(bytes.fromhex(self._plan)), dtype=torch.uint8)
         with writing(self._path), replacing(self._path) as part:
-            try:
-                save_file({**tensors, "plan": plan}, part)  # without a copy of it all in memory
-            except SafetensorError as error:  # a full disk, for one
-                raise OSError(str(error)) from error
+            save_file({**tensors, "plan": plan}, part)  # without a copy of it all in memory
         self._last = time.monotonic()
 
 

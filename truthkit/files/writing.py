@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from truthkit.errors import NotAvailableError
+from safetensors import SafetensorError
+
+from truthkit.errors import NotAvailableError, TruthkitError
 
 
 def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
     """Write JSON, or with `lines` one line per entry, so that the file is the old or the new one, never half of it.
 
+    A number that JSON has not, NaN or an infinity, becomes null.
+
     Raises:
         NotAvailableError: it can't be written, the disk is full for one.
     """
+    document = strict(document)
     with writing(path), replacing(path) as part, part.open("w", encoding="utf-8") as file:
         if lines:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in document)
+            file.writelines(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in document)
         else:
-            json.dump(document, file, indent=2, ensure_ascii=False)
+            json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")
+
+
+def strict(value: Any) -> Any:
+    """A copy in which None stands for every number that JSON has not: NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: strict(part) for key, part in value.items()}
+    return [strict(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def json_text(document: Any) -> str:
+    """JSON over several lines, for people and programs; null for numbers that it has not."""
+    return json.dumps(strict(document), indent=2, allow_nan=False)
 
 
 @contextmanager
@@ -46,13 +66,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the file system as one that names `path` and the way out."""
+    """Errors of the file system, also those that safetensors tells of, as one that names `path` and the way out."""
     try:
         yield
-    except OSError as error:
+    except TruthkitError:
+        raise
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
         raise NotAvailableError(
-            f"{path} cannot be written: {error.strerror or error}. Once it can, run the same command again: what was "
-            "finished before is kept."
+            f"{path} cannot be written: {why}. Once it can, run the same command again: what was finished before is kept."
         ) from error
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from truthkit.errors import ArgumentError
-
 if TYPE_CHECKING:
     from truthkit.statistics.intervals import FloatArray
 
@@ -32,30 +30,27 @@ class ScoringModel:
     def log_probs(self, prompts: Sequence[str], texts: Sequence[str]) -> list[tuple[float, int]]:
         """Of each text after its prompt the sum of its tokens' log-probabilities, and how many tokens it is.
 
-        ChatOrText and text are tokenised together and cut where the prompt's own tokens end.
+        An empty text has the sum 0 of no tokens.
 
         Raises:
-            ArgumentError: a prompt without tokens, or more tokens than the model has room for.
+            ArgumentError: a prompt without tokens; a text without tokens of its own that is not empty; or more tokens
+                than the model has room for.
             NotAvailableError: there is no such model.
         """
+        from truthkit.likelihood.continuation import continued
         from truthkit.likelihood.log_probabilities import log_probabilities
         from truthkit.text.tokens import text_tokenizer
 
         model, processor = self._loaded
         tokenizer = text_tokenizer(processor, "scoring")
-        rows, starts = [], []
-        for prompt, text in zip(prompts, texts, strict=True):
-            row, start = tokenizer(prompt + text).input_ids, len(tokenizer(prompt).input_ids)
-            if not start:
-                raise ArgumentError(f"no token comes before {text[:60]!r}; a score needs a prompt.")
-            rows.append(row)
-            starts.append(start)
-        some = [i for i, row in enumerate(rows) if len(row) > starts[i]]
-        found = log_probabilities(
-            model, [rows[i] for i in some], [starts[i] for i in some], token_budget=self.token_budget
+        read = [continued(tokenizer, *pair) if pair[1] else None for pair in zip(prompts, texts, strict=True)]
+        some = [pair for pair in read if pair is not None]
+        sums = iter(
+            log_probabilities(
+                model, [row for row, _ in some], [start for _, start in some], token_budget=self.token_budget
+            )
         )
-        sums = dict(zip(some, found, strict=True))
-        return [(sums.get(i, 0.0), max(len(row) - starts[i], 0)) for i, row in enumerate(rows)]
+        return [(0.0, 0) if pair is None else (next(sums), len(pair[0]) - pair[1]) for pair in read]
 
     def features(self, texts: Sequence[str], *, max_tokens: int = 1024) -> FloatArray:
         """The last layer's hidden state at each text's last token, of its first `max_tokens`; (texts, features)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError
-from truthkit.files.writing import file_sha256
+from truthkit.files.writing import file_sha256, json_text
 from truthkit.models.identities import identity
 from truthkit.training.chat import Encoded
 
@@ -64,7 +64,7 @@ def finished(out: Path, digest: str) -> dict[str, Any] | None:
 
 def write(folder: Path, report: dict[str, Any]) -> None:
     """`training.json` and `README.md`."""
-    (folder / _RECORD).write_text(json.dumps(report, indent=2) + "\n")
+    (folder / _RECORD).write_text(json_text(report) + "\n")
     (folder / "README.md").write_text(_card(report))
 
 

@@ -21,7 +21,9 @@ import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
+from truthkit.files.writing import writing
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
@@ -76,6 +78,7 @@ def train(
 
     Raises:
         ArgumentError: see `TrainingSettings` and `encode`; or `out` holds something else.
+        NotAvailableError: another process trains into `out`; or it cannot be written.
         ModelError: the loss is not a number.
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
@@ -111,7 +114,7 @@ def train(
             shutil.rmtree(work, ignore_errors=True)
         return done
     checkpoint = Checkpoint(work, key, every=save_every)
-    with _trainable(model, settings, start) as peft:
+    with _trainable(model, settings, start) as peft, only_writer(work, place.index, place.count):
         trainer = _Trainer(peft, tokenizer, encoded, steps, settings, place)
         losses = trainer.run(checkpoint, progress=progress)
         report = {
@@ -293,7 +296,8 @@ def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> 
     """Write the folder beside `out` and rename it, so that `out` is whole or not there."""
     whole = work / "adapter"
     shutil.rmtree(whole, ignore_errors=True)
-    peft.save_pretrained(str(whole), save_embedding_layers=False)
-    card.write(whole, report)
-    os.replace(whole, out)
+    with writing(out):
+        peft.save_pretrained(str(whole), save_embedding_layers=False)
+        card.write(whole, report)
+        os.replace(whole, out)
     shutil.rmtree(work, ignore_errors=True)

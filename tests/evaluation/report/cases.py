@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ from truthkit.evaluation.tasks import benchmarks
 
 @dataclass
 class Answers:
-    """Stands in for `Asking`: item number `i` gets `answers[i]`, in batches of two."""
+    """Stands in for `Asking`: item number `i` gets `answers[i]`, in batches of two; `contents` says of what model."""
 
     answers: Sequence[Any]
     text: str = "greedy"
@@ -29,7 +30,8 @@ class Answers:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 16
-    model: Any = field(default_factory=lambda: SimpleNamespace(config=None, dtype="torch.float32"))
+    contents: dict[str, Any] = field(default_factory=dict)
+    model: Any = field(default_factory=lambda: SimpleNamespace(dtype="torch.float32"))
 
     @property
     def decoder(self) -> Any:
@@ -52,7 +54,9 @@ def write_run(
     limit: int | None = None,
     **options: Any,
 ) -> Path:
-    runs.run(task, Answers(answers, **options), folder, model_name=model, limit=limit)  # type: ignore[arg-type]
+    asking: Any = Answers(answers, **options)
+    with patch.object(runs, "contents", lambda one: one.contents):
+        runs.run(task, asking, folder, model_name=model, limit=limit)
     return folder
 
 

@@ -34,18 +34,20 @@ def test_means_against_sums_and_ties() -> None:
     questions = [Question("a", ("w", "x", "y", "z"))] * 3
     log_probs = [[-10, -6, -20, -20], [-5, -5, -9, -9], [-8, -9, -10, -11]]
     counts = [[5, 2, 4, 4], [2, 2, 2, 2], [4, 9, 4, 4]]
-    expected = {"official": [True, True, False], "dola": [False, True, True]}
+    expected = {"official": [True, False, False], "dola": [False, False, True]}
     for form, right in expected.items():
         found = factor.score(questions, log_probs, counts, form=form)
         assert [item["correct"] for item in found.items] == right
-        assert found.metrics == {"accuracy": pytest.approx(2 / 3)}
+        assert found.metrics == {"accuracy": pytest.approx(1 / 3)}
     means = -np.array(log_probs) / np.array(counts)
-    assert (means.argmin(axis=1) == 0).tolist() == expected["official"]
+    assert (means[:, 0] < means[:, 1:].min(axis=1)).tolist() == expected["official"]
 
 
 def test_excluded_completions_are_never_right() -> None:
     questions = [Question("a", ("w", "x"))] * 3
-    found = factor.score(questions, [[-np.inf] * 2, [-np.inf, -1], [-1, -np.inf]], [[1, 1]] * 3)
+    found = factor.score(questions, [[None, -np.inf], [-np.inf, -1], [-1, -np.inf]], [[1, 1]] * 3)
+    assert [item["unscored"] for item in found.items] == [True, False, False]
+    assert found.config["unscored"] == 1
     assert [item["correct"] for item in found.items] == [False, False, True]
 
 

@@ -33,7 +33,7 @@ def toy_scores(questions: list[Question], seed: int) -> list[list[float]]:
 
 @pytest.mark.parametrize(("release", "count", "mc1", "mc2"), [("v0", 817, 4114, 5882), ("v1", 817, 4186, 6204)])
 def test_lm_eval_on_the_real_file(shared_data: Path, release: str, count: int, mc1: int, mc2: int) -> None:
-    """Oracle: argmax with the first for a tie; exp and a mask over the labels, as lm-evaluation-harness has them."""
+    """Oracle: argmax, a tie being none; exp and a mask over the labels, as lm-evaluation-harness has them."""
     path = shared_data / "data/truthfulqa" / release / "mc_task.json"
     questions = truthfulqa.read_questions(path)
     scores = toy_scores(questions, 0)
@@ -44,7 +44,7 @@ def test_lm_eval_on_the_real_file(shared_data: Path, release: str, count: int, m
     for question, values, entry, item in zip(questions, scores, data, found.items, strict=True):
         score = dict(zip(question.choices, values, strict=True))
         ones = [score[choice] for choice in entry["mc1_targets"]]
-        assert item["mc1"] == (int(np.argmax(ones)) == 0)
+        assert item["mc1"] == (ones[0] > max(ones[1:]))
         labels = np.array(list(entry["mc2_targets"].values()))
         mass = np.exp([score[choice] for choice in entry["mc2_targets"]])
         assert item["mc2"] == pytest.approx(mass[labels == 1].sum() / mass.sum(), rel=1e-12)
@@ -76,10 +76,19 @@ def test_the_authors_script_on_the_real_file(shared_data: Path, protocol: str, r
         assert item["mc3"] == (true > max(false)).sum() / len(true)
 
 
-def test_a_tie_counts_only_under_lm_eval() -> None:
-    scores = [-5.0, -9.0, -5.0, -7.0]
-    assert truthfulqa.choice_metrics(TOY, scores)["mc1"] == 1
-    assert truthfulqa.choice_metrics(TOY, scores, protocol="authors")["mc1"] == 0
+def test_ties_and_excluded_choices_are_no_wins() -> None:
+    nothing = {"mc1": 0, "mc2": 0, "mc3": 0}
+    for protocol in truthfulqa.PROTOCOLS:
+        tied = truthfulqa.choice_metrics(TOY, [-5.0, -9.0, -5.0, -7.0], protocol=protocol)
+        assert tied["mc1"] == 0
+        assert 0 < tied["mc2"] < 1
+        for alike in ([-math.inf] * 4, [None] * 4, [-3.0] * 4):
+            assert truthfulqa.choice_metrics(TOY, alike, protocol=protocol).items() <= nothing.items()
+        found = truthfulqa.score([TOY] * 3, [[None] * 4, [-1.0, None, None, None], [None, None, -1.0, -1.0]])
+        assert found.config["unscored"] == 1
+        assert [item["unscored"] for item in found.items] == [True, False, False]
+        assert [item["prediction"] for item in found.items] == [None, "yes", None]
+        assert found.metrics == {"mc1": pytest.approx(1 / 3), "mc2": pytest.approx(1 / 3)}
 
 
 def test_duplicates_count_twice() -> None:
@@ -94,8 +103,6 @@ def test_no_score_is_too_low() -> None:
     low = truthfulqa.choice_metrics(TOY, [-5000.0, -5001.0, -5002.0, -5003.0])
     high = truthfulqa.choice_metrics(TOY, [0.0, -1.0, -2.0, -3.0])
     assert low["mc2"] == pytest.approx(high["mc2"], rel=1e-9)
-    nothing = truthfulqa.choice_metrics(TOY, [-math.inf] * 4, protocol="authors")
-    assert nothing == {"mc1": 0, "mc2": 0, "mc3": 0}
 
 
 def test_prompts() -> None:
@@ -148,7 +155,7 @@ def test_reads_log_probs(tmp_path: Path) -> None:
         ([{"question": "What?", "log_probs": []}], "line 1: 'What[?]' is not among the 1"),
         ([{"question": "Is it?", "log_probs": {"yes": -1}}], "line 1: no log-probability of the choice 'maybe'"),
         ([{"question": "Is it?", "log_probs": [1, 2]}], "line 1: 'log_probs' is no object .* no 4 numbers"),
-        ([{"question": "Is it?", "log_probs": [1, 2, 3, None]}], "line 1: None among the log_probs"),
+        ([{"question": "Is it?", "log_probs": [1, 2, 3, "4"]}], "line 1: '4' among the log_probs"),
         ([{"question": "Is it?", "log_probs": [0] * 4}] * 2, "line 2: 'Is it[?]' was answered at a.jsonl, line 1"),
         ([{"log_probs": [0] * 4}] * 2, "2 answers for 1 questions"),
     ],

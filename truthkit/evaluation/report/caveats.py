@@ -41,13 +41,25 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
     if hardware := _differing("hardware", {label: about.get("hardware") for label, about in provenance.items()}):
         found.append(f"{hardware[0]} Their costs cannot be compared.")
     for label, config in configs.items():
-        if config.get("unparsed"):
-            found.append(f"{counted(config['unparsed'], 'answer')} of {label} could not be read, and count as wrong.")
+        found += [f"{label}: {text}" for text in not_counted(config)]
     units = {len({item["cluster"] for item in run.items}) for run in runs.values() if run.items}
     if units and min(units) < _FEW:
         found.append(
             f"There are only {min(units)} different images or questions; bootstrap intervals of fewer than {_FEW} are "
             "too narrow, and their p-values too small."
+        )
+    return found
+
+
+def not_counted(config: Mapping[str, Any]) -> list[str]:
+    """Sentences on the items of a run that got no score of their own; none where all did."""
+    found = []
+    if unparsed := config.get("unparsed"):
+        found.append(f"{counted(unparsed, 'answer')} could not be read; they count as wrong.")
+    if unscored := config.get("unscored"):
+        found.append(
+            f"{counted(unscored, 'question')} could not be scored, since all choices score the same (a plausibility "
+            "constraint excludes them all, for one: turn it off with beta=0); they count as wrong."
         )
     return found
 

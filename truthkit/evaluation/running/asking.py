@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +15,13 @@ from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, ModelError
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.files.writing import content_key
 from truthkit.images.reading import read_image
+from truthkit.likelihood.continuation import continued
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.likelihood.shared_images import can_share, generate_behind_images
 from truthkit.text.encode import encode_prompts
@@ -163,17 +165,17 @@ class Asking:
     def choose(self, batch: Sequence[Item], fixed: Any = None) -> list[list[float]]:
         """The log-probability of every choice of a batch: the sum over its tokens, natural logarithm.
 
-        Prompt and choice are tokenised together and cut where the prompt's own tokens end.
+        Prompt and choice are tokenised together and cut behind as many tokens as the prompt has.
+
+        Raises:
+            ArgumentError: items with images; a choice without a token of its own.
+            ModelError: a score is NaN.
         """
         if any(item.images for item in batch):
             raise ArgumentError("choices are scored for text only; ask for a written answer where there are images.")
         tokenizer = text_tokenizer(self.processor, "a choice")
-        rows, starts = [], []
-        for item in batch:
-            start = len(tokenizer(item.prompt).input_ids)
-            for choice in item.choices:
-                rows.append(tokenizer(item.prompt + choice).input_ids)
-                starts.append(start)
+        pairs = [continued(tokenizer, item.prompt, choice) for item in batch for choice in item.choices]
+        rows, starts = [row for row, _ in pairs], [start for _, start in pairs]
         decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
         with decoder as session:
             scores = log_probabilities(
@@ -185,6 +187,8 @@ class Asking:
                 share_prefix=self.share_prefix,
                 steerings=self.steerings,
             )
+        if any(map(math.isnan, scores)):
+            raise ModelError("the log-probability of a choice is NaN; load the model in another dtype, as float32.")
         ends = iter(scores)
         return [[next(ends) for _ in item.choices] for item in batch]
 

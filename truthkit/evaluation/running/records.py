@@ -2,7 +2,8 @@
 
 `config.json` says what the run is; a folder is only ever gone on with under the same settings. Every process appends to
 a file of its own, `records.jsonl` or `records-1.jsonl` ..., a whole line at a time, synced to the disk. A line that was
-cut off is dropped at the next start, and its item is done again.
+cut off is dropped at the next start, and its item is done again. Two processes must not share a file: hold
+`truthkit.files.lock.only_writer` where that could be.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from truthkit.errors import ArgumentError
 from truthkit.files.reading import read_json
-from truthkit.files.writing import write_atomically, writing
+from truthkit.files.writing import strict, write_atomically, writing
 
 CONFIG, SUMMARY, ITEMS = "config.json", "summary.json", "items.jsonl"
 
@@ -41,26 +42,35 @@ class Records:
         self._path = folder / name
         _drop_torn_line(self._path)
         self.done: dict[str, dict[str, Any]] = {}
+        self._known: dict[Path, int] = {}
         self.reread()
 
     def reread(self) -> None:
-        """Take in what all processes have written; what is no record counts as not done."""
+        """Take in what all processes have written since; what is no record counts as not done."""
         for path in sorted(self.folder.glob("records*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
+            with path.open("rb") as file:
+                file.seek(self._known.get(path, 0))
+                content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]  # another process may be writing the next line
+            self._known[path] = self._known.get(path, 0) + len(whole)
+            for line in whole.split(b"\n"):
                 try:
                     record = json.loads(line)
                 except ValueError:
-                    continue  # another process is writing it, or it was damaged
-                if isinstance(record, dict) and "key" in record:
+                    continue  # it was damaged
+                if isinstance(record, dict) and isinstance(record.get("key"), str):
                     self.done.setdefault(record["key"], record)
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
         """Add finished items, each with its "key"; they are on the disk when this returns.
 
+        A number that JSON has not, minus infinity for one, becomes None.
+
         Raises:
             NotAvailableError: they can't be written, the disk is full for one; those written before are not lost.
         """
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        records = [strict(record) for record in records]
+        lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(lines)
             file.flush()
@@ -69,7 +79,7 @@ class Records:
 
 
 def _agree(path: Path, config: Mapping[str, Any], *, write: bool) -> None:
-    wanted = json.loads(json.dumps(config, default=str))
+    wanted = json.loads(json.dumps(strict(config), default=str, allow_nan=False))
     if not path.exists():
         if write:
             write_atomically(path, wanted)

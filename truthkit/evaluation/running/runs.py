@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.contents import contents
 from truthkit.evaluation.running.hub import source_of
 from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.progress import Progress
 from truthkit.evaluation.running.records import ITEMS, SUMMARY, Records
 from truthkit.evaluation.running.task import Task
+from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.parallel import place
@@ -40,32 +41,39 @@ def run(task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | 
         out: the run's folder, made or gone on with.
         model_name: for the record.
         limit: only the first so many items.
+
+    Raises:
+        NotAvailableError: another process writes to `out`; or it cannot be written.
+        ArgumentError: `out` holds a run with other settings; or what the task and the decoder say.
     """
-    items = task.first(limit)
     rank, world = place()
-    config = _config(task, asking, model_name, limit)
-    records = Records(out, config, rank)
-    start = time.perf_counter()
-    mine = share(items, rank, world)
-    bar = tqdm(total=len(mine), desc=task.name, unit="item", disable=None if rank == 0 else True)
+    with only_writer(out, rank, world):
+        return _run(task, asking, out, _config(task, asking, model_name, limit), task.first(limit), rank, world)
 
-    def done(count: int) -> None:
-        bar.update(count)
-        if rank == 0 and count and not bar.disable:
-            with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
-                bar.set_postfix_str(f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}")
 
-    with bar:
-        asking.run(mine, records, done, task.ask)
-    if rank == 0:
-        _wait(items, records)
-        score = _so_far(task, items, records)
-        score = task.finish(score) if task.finish else score
-        summary = sum_up(task, score, config, records, time.perf_counter() - start)
-        write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
-        write_atomically(out / SUMMARY, summary)
-        return summary
-    return {"config": config}
+def _run(
+    task: Task, asking: Asking, out: Path, config: dict[str, Any], items: list[Item], rank: int, world: int
+) -> dict[str, Any]:
+    records, start = Records(out, config, rank), time.perf_counter()
+    shares = [share(items, number, world) for number in range(world)]
+
+    def said() -> str:
+        with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
+            return f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}"
+        return ""
+
+    with Progress(task.name, shares, records, rank, said) as progress:
+        asking.run(shares[rank], records, progress.done, task.ask)
+        if rank == 0:
+            progress.wait()
+    if rank > 0:
+        return {"config": config}
+    score = _so_far(task, items, records)
+    score = task.finish(score) if task.finish else score
+    summary = sum_up(task, items, score, config, records, time.perf_counter() - start)
+    write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
+    write_atomically(out / SUMMARY, summary)
+    return summary
 
 
 def share(items: Sequence[Item], rank: int, world: int) -> list[Item]:
@@ -74,9 +82,11 @@ def share(items: Sequence[Item], rank: int, world: int) -> list[Item]:
     return [item for item in items if places.setdefault(item.images or item.key, len(places)) % world == rank]
 
 
-def sum_up(task: Task, score: Score, config: dict[str, Any], records: Records, seconds: float) -> dict[str, Any]:
+def sum_up(
+    task: Task, items: Sequence[Item], score: Score, config: dict[str, Any], records: Records, seconds: float
+) -> dict[str, Any]:
     """The contents of `summary.json`."""
-    first = records.done[task.items[0].key]
+    first = records.done[items[0].key]
     return {
         "headline": task.headline,
         "metrics": score.metrics,
@@ -128,13 +138,6 @@ def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> d
         **task.config,
         **(generation if task.max_new_tokens else {}),
     }
-
-
-def _wait(items: Sequence[Item], records: Records) -> None:
-    """Until every process has written its share."""
-    while any(item.key not in records.done for item in items):
-        time.sleep(0.5)
-        records.reread()
 
 
 def _hardware() -> str:

@@ -24,6 +24,7 @@ from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, check_positions, describe_positions
 from truthkit.activations.spool import Spool
 from truthkit.errors import ArgumentError
+from truthkit.files.lock import only_writer
 from truthkit.files.tensors import plan_sha256
 from truthkit.files.versions import versions
 from truthkit.hf.room import context_length
@@ -332,7 +333,7 @@ def _run(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="truthkit-")))
     else:
         folder = Path(checkpoint) / (f"shard-{shards.index}" if shards.count > 1 else "")
-        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(only_writer(folder))
     record = Progress(
         folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=checkpoint is not None
     )

@@ -68,7 +68,7 @@ def score(
         gold: the gold labels.
         probabilities: each claim's probability of every label.
         labels: all labels; the order of the confusion matrix.
-        verdicts: what was said, where that is not the most probable label; None is no verdict.
+        verdicts: what was said, where that is not the most probable label; None is no verdict, as is a tie.
         explanations: what was said for it.
         references: gold explanations, for ROUGE-L.
         consistent: whether verdict and explanation agree; None where that can't be told.
@@ -95,7 +95,7 @@ def score(
     rows, items = [], []
     for number, label in enumerate(gold):
         shares = probabilities[number]
-        guess = verdicts[number] if verdicts is not None else max(labels, key=lambda one: shares.get(one, 0.0))
+        guess = verdicts[number] if verdicts is not None else _most_probable(shares, labels)
         for what, value in (("gold", label), ("verdicts", guess)):
             if value is not None and value not in place:
                 raise ArgumentError(f"{what}[{number}] is {value!r}; expected one of {', '.join(labels)}.")
@@ -105,7 +105,7 @@ def score(
         overlap = rouge_l(said, wanted) if said is not None and wanted else None
         columns = np.zeros(len(labels) * (len(labels) + 1) + 3 * bins + 6)
         columns[place[label] * (len(labels) + 1) + (len(labels) if guess is None else place[guess])] = 1
-        confidence = shares.get(guess, 0.0) if guess is not None else 0.0
+        confidence = (shares.get(guess) or 0.0) if guess is not None else 0.0
         at = len(labels) * (len(labels) + 1) + 3 * min(int(confidence * bins), bins - 1)
         columns[at : at + 3] = (1, confidence, guess == label)
         for kind, figure in enumerate((None if said is None else len(said.split()), overlap, agrees)):
@@ -126,6 +126,17 @@ def score(
         )
     config = {"task": "factcheck", "labels": list(labels), "bins": bins, "claims": len(rows)}
     return Score(np.stack(rows), list(range(len(rows))), _measure(tuple(labels), bins), items, config)
+
+
+def stands_out(output: Mapping[str, Any]) -> bool:
+    """Whether a verdict, with the `probabilities` it was chosen by, is more probable than every other label."""
+    return output["verdict"] == _most_probable(output["probabilities"], list(output["probabilities"]))
+
+
+def _most_probable(shares: Mapping[str, float | None], labels: Sequence[str]) -> str | None:
+    """The label with the largest share; None where several have it."""
+    values = [shares.get(label) or 0.0 for label in labels]
+    return labels[values.index(max(values))] if values.count(max(values)) == 1 else None
 
 
 def _measure(labels: tuple[str, ...], bins: int) -> Callable[[FloatArray], dict[str, FloatArray]]:

@@ -58,7 +58,7 @@ def task(data: Path, *, labels: int | None = None, explain: bool = True, gold_ev
 
     def score(which: Sequence[int], outputs: Sequence[dict[str, Any]]) -> Score:
         some = [claims[i] for i in which]
-        verdicts = [output["verdict"] for output in outputs]
+        verdicts = [output["verdict"] if scorer.stands_out(output) else None for output in outputs]
         explanations = [output["explanation"] for output in outputs] if explain else None
         found = scorer.score(
             [claim.label for claim in some],

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.tasks.numbers import numbers
 from truthkit.files.reading import read_records
 from truthkit.statistics.score import Score, mean_score
 
@@ -53,29 +54,34 @@ def read_questions(path: Path, *, form: str = "official") -> list[Question]:
 def score(
     questions: Sequence[Question], log_probs: ArrayLike, token_counts: ArrayLike, *, form: str = "official"
 ) -> Score:
-    """Accuracy; a tie is right, but not among completions that a decoder's plausibility constraint excludes, all -inf.
+    """Accuracy: the true completion is likelier than each of the others; a tie is wrong, where the scripts take it.
+
+    A question whose completions all score the same, -inf for one, which a decoder's plausibility constraint gives,
+    counts as wrong, and as `unscored` in the config and its item.
 
     Args:
         questions: what was scored.
-        log_probs: summed log-probability of every completion's tokens; (questions, completions).
+        log_probs: summed log-probability of every completion's tokens, None for -inf; (questions, completions).
         token_counts: how many tokens they are; (questions, completions).
         form: `official` compares means per token, `dola` sums.
     """
     _check(form)
-    sums, counts = np.asarray(log_probs, float), np.asarray(token_counts, float)
+    sums, counts = numbers(log_probs), np.asarray(token_counts, float)
     if sums.shape != counts.shape or sums.ndim != 2 or len(sums) != len(questions):
         raise ArgumentError(
             f"log_probs has shape {sums.shape}, token_counts {counts.shape}; expected ({len(questions)}, completions)."
         )
     values = sums / counts if form == "official" else sums
-    right = (values[:, 0] >= values.max(axis=1)) & np.isfinite(values[:, 0])
+    right = (values[:, :1] > values[:, 1:]).all(axis=1)
+    unscored = (values == values[:, :1]).all(axis=1)
     items = [
-        {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit)}
-        for question, row, hit in zip(questions, sums, right, strict=True)
+        {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit), "unscored": bool(none)}
+        for question, row, hit, none in zip(questions, sums, right, unscored, strict=True)
     ]
+    config = {"task": "factor", "form": form, "questions": len(items), "unscored": int(unscored.sum())}
     rows = np.stack([np.ones(len(right)), right.astype(float)], axis=1)
     clusters = [question.prefix for question in questions]
-    return mean_score(rows, ["accuracy"], clusters, items, {"task": "factor", "form": form, "questions": len(items)})
+    return mean_score(rows, ["accuracy"], clusters, items, config)
 
 
 def _check(form: str) -> None:

@@ -41,13 +41,14 @@ def task(data: Path, *, form: Form = "official") -> Task:
 
 def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[str, Any]]:
     """The log-probability of every completion, and of how many tokens it is."""
+    from truthkit.likelihood.continuation import continued
     from truthkit.text.tokens import text_tokenizer
 
     tokenizer = text_tokenizer(asking.processor, "a completion")
 
     def tokens(item: Item) -> list[int]:
-        start = len(tokenizer(item.prompt).input_ids)
-        return [len(tokenizer(item.prompt + choice).input_ids) - start for choice in item.choices]
+        pairs = (continued(tokenizer, item.prompt, choice) for choice in item.choices)
+        return [len(row) - start for row, start in pairs]
 
     scores = asking.choose(batch, fixed)
     return [{"log_probs": row, "tokens": tokens(item)} for item, row in zip(batch, scores, strict=True)]
@@ -59,5 +60,5 @@ FACTOR = Benchmark(
     task,
     metrics=(Metric("accuracy", field="correct"),),
     examples=("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",),
-    outcomes=("questions",),
+    outcomes=("questions", "unscored"),
 )
