@@ -114,7 +114,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
         found = tables.sheet(path) if excel else tables.rows(path, read_text(path))
         yield from (Entry(f"{path.name}, {'row' if excel else 'line'} {number}", row) for number, row in found)
         return
-    values = list(stream(read_text(path, strict=False).replace("\r\n", "\n").replace("\r", "\n")))
+    values = list(stream(_plain(read_text(path, strict=False))))
     if len(values) == 1 and isinstance(array := values[0][1], list):
         yield from (Entry(f"{path.name}, record {number}", value) for number, value in enumerate(array, 1))
     else:
@@ -147,7 +147,7 @@ def read_texts(path: Path, *fields: str) -> list[str]:
         NotAvailableError, ArgumentError, MissingExtraError: as `read_records`; also where there are no texts.
     """
     if path.suffix.lower() not in _STRUCTURED:
-        texts = [line for line in read_text(path).splitlines() if line.strip()]
+        texts = [line for line in _plain(read_text(path)).split("\n") if line.strip()]
     else:
         texts = []
         for place, value in read_entries(path):
@@ -159,3 +159,8 @@ def read_texts(path: Path, *fields: str) -> list[str]:
     if not texts:
         raise ArgumentError(f"{path} holds no texts; write one per line.")
     return texts
+
+
+def _plain(text: str) -> str:
+    """With line feeds alone between lines; what else Unicode breaks lines at stays a part of them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -21,6 +21,7 @@ Shape: TypeAlias = "Kind | list[Any] | dict[str, Any]"
 """A kind; `[shape]`, a list of such; or an object from field to shape, where a name that ends in "!" must be there, and
 "*" is for every field that is not named."""
 
+ANYTHING = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
 INTEGER = Kind("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool))
 NUMBER = Kind("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))

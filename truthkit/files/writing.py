@@ -74,7 +74,7 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise NotAvailableError(
-            f"{path} cannot be written: {why}. Once it can, run the same command again: what was finished before is kept."
+            f"{path} cannot be written: {why}. Once it can, run the same command again: what was finished is kept."
         ) from error
 
 

@@ -19,7 +19,7 @@ import torch
 
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError
 from truthkit.files.json_text import parse
-from truthkit.files.shapes import FINITE, TEXT, Kind, check
+from truthkit.files.shapes import ANYTHING, FINITE, TEXT, check
 from truthkit.files.writing import replacing, writing
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
@@ -27,7 +27,6 @@ from truthkit.steering.checked import by_layer, check_about
 from truthkit.steering.names import FORMATS
 from truthkit.steering.vector import SteeringVector
 
-_ANYTHING = Kind("anything", lambda value: True)
 _LARGEST = 1 << 28  # bytes; the largest models' vectors have a thirtieth
 
 
@@ -151,7 +150,7 @@ def from_lm_eval(path: str | PathLike[str], *, layer_count: int | None = None) -
     except Exception as error:  # torch's unpickler raises whatever the bytes make it raise
         raise _unreadable(path, "steering file of lm-evaluation-harness", error) from error
     about = f"the steering file {str(path)!r}"
-    check(entries, {"*": {"steering_vector!": _ANYTHING, "steering_coefficient!": FINITE, "action!": TEXT}}, about)
+    check(entries, {"*": {"steering_vector!": ANYTHING, "steering_coefficient!": FINITE, "action!": TEXT}}, about)
     if other := [entry["action"] for entry in entries.values() if entry["action"] != "add"]:
         raise ArgumentError(f"{str(path)!r} has the action {other[0]!r}; only 'add' is a vector.")
     vectors = by_layer(((name, entry["steering_vector"]) for name, entry in entries.items()), repr(str(path)))

@@ -96,13 +96,13 @@ def sum_up(
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},
             "data_from": {path.name: source for path in task.data if (source := source_of(path))},
-            "first_prompt": first["prompt"],
+            "first_prompt": first.get("prompt"),
             "first_output": first["output"],
             "versions": versions(*_PACKAGES),
             "hardware": _hardware(),
             "command": " ".join(sys.argv),
             "seconds": round(seconds, 1),
-            "seconds_of_items": round(sum(record["seconds"] for record in records.done.values()), 1),
+            "seconds_of_items": round(sum(record.get("seconds", 0) for record in records.done.values()), 1),
         },
     }
 
@@ -120,7 +120,16 @@ def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[d
 
 def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
     which = [i for i, item in enumerate(items) if item.key in records.done]
-    return task.score(which, [records.done[items[i].key]["output"] for i in which])
+    outputs = [records.done[items[i].key]["output"] for i in which]
+    try:
+        return task.score(which, outputs)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        if not records.found:
+            raise
+        raise ArgumentError(
+            f"{records.folder} holds records whose outputs {task.name} can't score ({type(error).__name__}: "
+            f"{error!s:.200}); use another folder, or delete this one."
+        ) from error
 
 
 def _config(task: Task, asking: Asking, model_name: str, limit: int | None) -> dict[str, Any]:
