@@ -39,6 +39,8 @@ COMMANDS = (
 
 _HOME = Path(truthkit.__file__).parent
 
+_LONGEST = 2000  # characters of an error, whatever it quotes
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_ARGUMENTS = 2
@@ -125,12 +127,13 @@ def _ours(error: Exception) -> str:
     place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name}"
     return (
         f"truthkit: error: truthkit's fault: please report this line and the command: {type(error).__name__} at "
-        f"{place}: {_line(error)[:300]} (TRUTHKIT_DEBUG=1 shows the traceback)"
+        f"{place}: {_line(error)} (TRUTHKIT_DEBUG=1 shows the traceback)"
     )
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _warning(message: Warning | str, *_: Any, **__: Any) -> str:

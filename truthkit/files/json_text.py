@@ -103,4 +103,4 @@ def _line_end(text: str, at: int) -> int:
 
 _DECODER = json.JSONDecoder(parse_int=_integer)
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 100, 100

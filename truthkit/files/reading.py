@@ -49,7 +49,8 @@ class Record(NamedTuple):
         if default is not None:
             return default
         wanted = " or ".join(map(repr, names))
-        raise ArgumentError(f"{self.place}: no {wanted}; its fields are {', '.join(self.fields) or 'none'}.")
+        listed = ", ".join(name[:40] for name in list(self.fields)[:20])
+        raise ArgumentError(f"{self.place}: no {wanted}; its fields are {listed or 'none'}.")
 
     def name(self, *names: str) -> str | None:
         """The first of these fields that is there, a text or an integer, as text; None for none."""

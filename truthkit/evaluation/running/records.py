@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError
-from truthkit.files.json_text import parse
+from truthkit.files.json_text import parse, shown
 from truthkit.files.reading import read_json
 from truthkit.files.shapes import ANYTHING, FINITE, TEXT, check
 from truthkit.files.writing import strict, write_atomically, writing
@@ -102,7 +102,9 @@ def _agree(path: Path, config: Mapping[str, Any], *, write: bool) -> None:
         raise ArgumentError(f"{path} holds no settings; use another folder, or delete this one.")
     other = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if other:
-        differences = "; ".join(f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}" for name in other)
+        differences = "; ".join(
+            f"{name} was {shown(found.get(name))} and is {shown(wanted.get(name))}" for name in other
+        )
         raise ArgumentError(
             f"{path.parent} holds a run with other settings: {differences}. Use another folder, or delete this one."
         )

@@ -245,5 +245,5 @@ def _as_coco(path: Path) -> Iterator[None]:
 
 def _name(category: str, vocabulary: Vocabulary, path: Path) -> str:
     if category not in vocabulary.names:
-        raise ArgumentError(f"{path}: category {category!r} is not among the synonyms; add a line for it.")
+        raise ArgumentError(f"{path}: category {shown(category)} is not among the synonyms; add a line for it.")
     return vocabulary.names[category]

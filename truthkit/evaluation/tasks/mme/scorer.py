@@ -168,6 +168,8 @@ def _rows(path: Path, *, answers: bool) -> list[tuple[Question, str]]:
             if len(parts) < len(fields):
                 raise ArgumentError(f"{place}: {len(parts)} fields between tabs; expected {', '.join(fields)}.")
             found.append((_question(file.stem, parts[0], parts[1], parts[2], place), parts[3] if answers else ""))
+    if not found:
+        raise ArgumentError(f"{path} has no questions: its files are empty.")
     return found
 
 
