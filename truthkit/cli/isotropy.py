@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="hub id, folder or bundled name (default: the bundled model)"
     )
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")

@@ -50,7 +50,7 @@ def sheet(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except OSError as error:
         raise NotAvailableError(f"{path} cannot be read: {error.strerror or error}.") from None
     except Exception as error:  # openpyxl raises whatever the bytes make it raise
-        raise ArgumentError(f"{path} is no readable .xlsx ({type(error).__name__}: {error:.100}).") from error
+        raise ArgumentError(f"{path} is no readable .xlsx ({type(error).__name__}: {error!s:.100}).") from error
     for number, row in enumerate(frame.to_dict("records"), 2):
         yield number, {str(name): str(cell) for name, cell in row.items()}
 
