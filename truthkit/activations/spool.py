@@ -31,8 +31,9 @@ class Spool:
         self.path, self.layers, self.rows, self.features = path, layers, rows, features
         self._numpy = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
         self._row_bytes = features * self._numpy.itemsize
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._file, layers * rows * self._row_bytes)
+        with writing(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._file, layers * rows * self._row_bytes)
 
     def write(self, rows: list[int], values: torch.Tensor) -> None:
         """Put `values` (layers, len(rows), features) in their places.
