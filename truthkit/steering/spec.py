@@ -27,10 +27,10 @@ def parse_layers(text: str) -> list[int]:
         ArgumentError: it is none of these.
     """
     layers: list[int] = []
-    for part in text.split("+"):
-        if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part.strip()):
+    for part in map(str.strip, text.split("+")):
+        if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part):
             layers += range(int(match[1]), int(match[2]) + 1)
-        elif re.fullmatch(r"-?\d{1,5}", part.strip()):
+        elif re.fullmatch(r"-?\d{1,5}", part):
             layers.append(int(part))
         else:
             raise ArgumentError(f"layers is {text!r}; expected numbers like 10, 10+12+-1 or 8-20.")
