@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "interrupt", "printable", "markup", "figures", "output", "parallel", "plugins", "written", "lazy"),
-    ("files", "text", "hf", "statistics", "images", "serving"),
+    ("errors", "interrupt", "printable", "markup", "output", "parallel", "plugins", "written", "lazy"),
+    ("files", "figures", "text", "hf", "statistics", "images", "serving"),
     ("models", "scenes", "activations", "decoding"),
     ("steering", "likelihood", "generation"),
     ("training", "factcheck"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError, MissingExtraError
+from truthkit.files.writing import replacing, writing
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -39,7 +40,9 @@ def save_figure(figure: Any, path: str | PathLike[str]) -> None:
 
     Raises:
         ArgumentError: it names another.
+        NotAvailableError: it can't be written, the disk is full for one.
     """
     if Path(path).suffix not in ENDINGS:
         raise ArgumentError(f"{str(path)!r}: plots are written as .png, .svg or .pdf.")
-    figure.savefig(path, dpi=150)
+    with writing(Path(path)), replacing(Path(path)) as part:
+        figure.savefig(part, dpi=150)

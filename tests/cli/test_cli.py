@@ -106,10 +106,18 @@ def test_debug_shows_the_traceback(failing: Any, monkeypatch: pytest.MonkeyPatch
         cli.main(["models"])
 
 
-def test_other_errors_are_not_swallowed(failing: Any) -> None:
-    failing(ZeroDivisionError("a defect"))
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["models"])
+def test_a_defect_is_one_line_to_report(failing: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(ZeroDivisionError("a\ndefect"))
+    assert cli.main(["models"]) == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "truthkit's fault: please report" in line
+    assert "ZeroDivisionError at __init__.py, line " in line
+    assert ", in main: a defect" in line
+    monkeypatch.setenv("TRUTHKIT_DEBUG", "1")
+    assert cli.main(["models"]) == 70
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    assert cli.main(["--help"]) == 0
+    assert "70   truthkit's fault" in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, failing: Any, capsys: Any) -> None:

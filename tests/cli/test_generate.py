@@ -171,9 +171,9 @@ def test_blank_and_unreadable_prompt_files(generate: Any, tmp_path: Path, monkey
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     for argv, message in (
-        (["--file", str(tmp_path / "blank")], "holds no prompt"),
+        (["--file", str(tmp_path / "blank")], "holds no texts"),
         (["--file", str(tmp_path / "binary")], "is not UTF-8 text"),
-        (["--file", str(tmp_path)], "cannot be read: Is a directory"),
+        (["--file", str(tmp_path)], "is a folder; expected a file"),
         (["-"], "standard input holds no prompt"),
     ):
         code, _, err = generate(*argv)

@@ -78,7 +78,7 @@ class TestBadInput:
             ({**RAW, "claim": "  "}, "line 2: the claim is empty"),
             ({"claim": "x"}, "line 2: no 'label'; its fields are claim"),
             ({"label": "true"}, "line 2: no 'claim' or 'text'"),
-            ({**RAW, "explain": 3}, "line 2: 'explain' is '3'"),
+            ({**RAW, "explain": 3}, "line 2: 'explain' is 3; expected text"),
             ({"prompt": "x", "chosen": "y"}, "line 2: 'prompt' and 'chosen' are not in the instruction form"),
         ],
     )

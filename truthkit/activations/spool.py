@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from truthkit.errors import NotAvailableError
+from truthkit.files.writing import writing
 from truthkit.parallel import Shards
 
 
@@ -29,20 +31,33 @@ class Spool:
         self.path, self.layers, self.rows, self.features = path, layers, rows, features
         self._numpy = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
         self._row_bytes = features * self._numpy.itemsize
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._file, layers * rows * self._row_bytes)
+        with writing(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._file, layers * rows * self._row_bytes)
 
     def write(self, rows: list[int], values: torch.Tensor) -> None:
-        """Put `values` (layers, len(rows), features) in their places."""
+        """Put `values` (layers, len(rows), features) in their places.
+
+        Raises:
+            NotAvailableError: they can't be written, the disk is full for one.
+        """
         array = values.cpu().numpy().astype(self._numpy, copy=False)
         for layer in range(self.layers):
             for i, row in enumerate(rows):
-                os.pwrite(self._file, array[layer, i].tobytes(), (layer * self.rows + row) * self._row_bytes)
+                self._put(array[layer, i].tobytes(), (layer * self.rows + row) * self._row_bytes)
 
     def write_layer(self, layer: int, values: torch.Tensor) -> None:
         """Put all rows (rows, features) of one layer in their place."""
         data = values.cpu().numpy().astype(self._numpy, copy=False).tobytes()
-        os.pwrite(self._file, data, layer * self.rows * self._row_bytes)
+        self._put(data, layer * self.rows * self._row_bytes)
+
+    def _put(self, data: bytes, offset: int) -> None:
+        """Write all of it; a full disk takes a part and says how much, and only the next call is an error."""
+        view = memoryview(data)
+        with writing(self.path):
+            while view:
+                count = os.pwrite(self._file, view, offset)
+                view, offset = view[count:], offset + count
 
     def read(self, layer: int) -> torch.Tensor:
         """One layer, (rows, features)."""
@@ -52,7 +67,7 @@ class Spool:
         while done < length:
             count = os.preadv(self._file, [view[done:]], layer * length + done)
             if count == 0:
-                raise OSError(f"{self.path} ends early; it was changed while it was in use.")
+                raise NotAvailableError(f"{self.path} ends early; it was changed while it was in use.")
             done += count
         return torch.from_numpy(np.frombuffer(data, dtype=self._numpy).reshape(self.rows, self.features))
 

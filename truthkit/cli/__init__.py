@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import truthkit
@@ -36,9 +38,14 @@ COMMANDS = (
     "app",
 )
 
+_HOME = Path(truthkit.__file__).parent
+
+_LONGEST = 2000  # characters of an error, whatever it quotes
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_ARGUMENTS = 2
+EXIT_OUR_FAULT = 70
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 EXIT_TERMINATED = 143
@@ -51,6 +58,7 @@ exit codes:
   0    done
   1    it could not be done: a model, a file or a package is missing or does not fit
   2    an argument is wrong
+  70   truthkit's fault: please report what was printed
   130  interrupted
   143  terminated, by SIGTERM
 
@@ -110,6 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = f"{error.filename}: {error.strerror}." if known else _line(error)
         print(f"truthkit: error: {said}", file=sys.stderr)
         return EXIT_FAILED
+    except MemoryError:
+        print("truthkit: error: the memory is full; use smaller batches, another dtype or less data.", file=sys.stderr)
+        return EXIT_FAILED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(_ours(error), file=sys.stderr)
+        return EXIT_OUR_FAULT
     finally:
         warnings.formatwarning = usual
 
@@ -120,8 +136,20 @@ def _resumable(argv: Sequence[str] | None) -> str:
     return "; what was finished is kept: run the same command again to go on" if known else ""
 
 
+def _ours(error: Exception) -> str:
+    """One line about a defect: what was raised, and where in truthkit."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(_HOME)] or frames
+    place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name}"
+    return (
+        f"truthkit: error: truthkit's fault: please report this line and the command: {type(error).__name__} at "
+        f"{place}: {_line(error)} (TRUTHKIT_DEBUG=1 shows the traceback)"
+    )
+
+
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _warning(message: Warning | str, *_: Any, **__: Any) -> str:

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="a claim; - reads one per line from standard input")
-    parser.add_argument("--file", metavar="FILE", help="read one claim per line; blank lines are skipped")
+    parser.add_argument("--file", metavar="FILE", help="one claim per line, or .json, .jsonl, .csv, .tsv, .xlsx")
     parser.add_argument("--evidence", metavar="TEXT", help="what is known about it; the same for every claim")
     add_model_options(parser, adapter="a PEFT adapter, as `truthkit train reflex` makes it")
     for name in ("style", "substance"):

@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     prompts.add_argument(
         "prompts", nargs="*", metavar="PROMPT", help="a prompt; - reads one per line from standard input"
     )
-    prompts.add_argument("--file", metavar="FILE", help="read one prompt per line; blank lines are skipped")
+    prompts.add_argument("--file", metavar="FILE", help="one prompt per line, or .json, .jsonl, .csv, .tsv, .xlsx")
     prompts.add_argument("--context", metavar="TEXT", help="a passage that cad puts in front of the prompt")
     prompts.add_argument(
         "--image", action="append", metavar="FILE", help="an image in front of every prompt; repeat for more"

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truthkit.activations.passages import PASSAGES
 from truthkit.cli.files import writable
 from truthkit.cli.model_options import check_model_options
 from truthkit.cli.parser import at_least
-from truthkit.errors import ArgumentError
 from truthkit.figures import ENDINGS, check_matplotlib
+from truthkit.files.reading import read_texts
 from truthkit.files.writing import json_text
 from truthkit.steering.spec import parse_layers
 
@@ -23,8 +24,8 @@ Isotropy is the mean over texts of 1 - the mean cosine between the states of dif
 after the final norm: the states that contrastive search compares, and those of the paper's figures (GPT-2 0.10,
 GPT-2-large 0.70; arXiv 2210.14140). Intervals resample texts.
 
-FILE has a text per line, or, if its name ends in .jsonl, an object per line with a field "text". Without --texts a few
-passages are read that come with truthkit.
+FILE has a text per line; or, by its ending, is .json or .jsonl with texts or objects with a field "text", or a .csv,
+.tsv or .xlsx with such a column. Without --texts a few passages are read that come with truthkit.
 
 examples:
   truthkit isotropy
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         writable(args.plot, "--plot", ENDINGS)
         check_matplotlib()
-    texts = _read(args.texts)[: args.limit] if args.texts else None
+    texts = (read_texts(args.texts, "text") if args.texts else list(PASSAGES))[: args.limit]
     layers = parse_layers(args.layers) if args.layers else "all"
 
     from truthkit.activations.isotropy import isotropy, plot_isotropy
@@ -97,17 +98,6 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         console.print(f"plot: {args.plot}", soft_wrap=True, markup=False)
     return 0
-
-
-def _read(path: Path) -> list[str]:
-    from truthkit.files.reading import read_records, read_text
-
-    if path.suffix == ".jsonl":
-        return [record.text("text") for record in read_records(path)]
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    if not lines:
-        raise ArgumentError(f"{path} holds no texts; write one per line.")
-    return lines
 
 
 def _table(name: str, score: Score) -> Any:

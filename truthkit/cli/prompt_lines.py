@@ -7,24 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from truthkit.errors import ArgumentError
+from truthkit.files.reading import read_texts
 
 
 def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
     """The prompts of the command line, of `file`, and of standard input where one of them is "-".
 
+    A file has one per line, or is one that `read_texts` reads, with a field prompt, text, question or claim.
+
     Raises:
-        ArgumentError: there is none, one is empty, or the file cannot be read.
+        ArgumentError, NotAvailableError: there is none, one is empty, or the file cannot be read.
     """
     prompts: list[str] = []
     for prompt in given:
         prompts += _lines(sys.stdin.read(), "standard input") if prompt == "-" else [prompt]
     if file is not None:
-        try:
-            text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ArgumentError(f"the prompt file {file!r} cannot be read: {reason}.") from error
-        prompts += _lines(text, f"the prompt file {file!r}")
+        if file == "-":
+            prompts += _lines(sys.stdin.read(), "standard input")
+        else:
+            prompts += [text.strip() for text in read_texts(Path(file), "prompt", "text", "question", "claim")]
     if not prompts:
         raise ArgumentError('there is no prompt; pass one in quotes, a file with --file, or "-" for standard input.')
     if not all(prompt.strip() for prompt in prompts):

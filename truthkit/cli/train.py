@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit.cli.files import readable, writable
+from truthkit.cli.files import existing, readable, writable
 from truthkit.cli.model_options import check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
@@ -26,7 +26,8 @@ processes share each step under torchrun or accelerate launch.
 """
 
 _AMATEUR = f"""\
-A record of DATA is in HaluEval's form, {{"question", "hallucinated_answer"}}, or has any prompt and answer field.
+A record of DATA (JSON, JSON lines, .csv, .tsv or .xlsx) is in HaluEval's form, {{"question", "hallucinated_answer"}},
+or has any prompt and answer field.
 The loss is taken on the answers alone.
 
 {_RESUME}
@@ -36,9 +37,9 @@ example, about 20 minutes on 2 cores:
 """
 
 _REFLEX = f"""\
-DATA is LIAR (.tsv), LIAR-RAW or RAW-FC (JSON, JSON lines), or JSON with text, label, explanation, evidence. The
-answer is the verdict, then the explanation; the loss is taken on it alone. Claims without an explanation or evidence
-take part in the formats that do not need it.
+DATA is LIAR (.tsv), LIAR-RAW or RAW-FC (JSON, JSON lines, a folder), or any JSON or table with text, label,
+explanation, evidence. The answer is the verdict, then the explanation; the loss is taken on it alone. Claims without an
+explanation or evidence take part in the formats that do not need it.
 
 formats: verdict, explained, evidence-verdict, evidence-explained; joined by +
 labels:  6 (LIAR), 3 (true, half, false), 2 (true, false); six become three by joining neighbours
@@ -205,7 +206,8 @@ def _checked(args: argparse.Namespace) -> TrainingSettings:
     """The settings, once all that is named has been looked for."""
     check_model_options(args)
     for file in (*args.data, *args.held_out):
-        readable(file, "DATA" if file in args.data else "--held-out")
+        option = "DATA" if file in args.data else "--held-out"
+        (existing if Path(file).is_dir() and args.kind == "reflex" else readable)(file, option)
     writable(args.out, "--out")
     return TrainingSettings(**{name: getattr(args, name) for name in _SETTINGS})
 

@@ -106,11 +106,13 @@ def _show(args: argparse.Namespace) -> None:
         if name not in ("norms", "scores", "layers", "selection"):
             print(f"  {name}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
     if selection := vector.provenance.get("selection"):
-        print(f"  chosen: layer {selection['layer']}, strength {selection['strength']:g}")
+        chosen = (f"{name} {selection[name]:g}" for name in ("layer", "strength") if name in selection)
+        print(f"  chosen: {', '.join(chosen)}")
     print("\n  layer      norm   held-out AUC [95 %]       p")
     for layer, norm in vector.norms().items():
-        score = vector.scores.get(layer)
-        shown = f"{score['auc']:.3f} [{score['low']:.3f}, {score['high']:.3f}]  {score['p']:.3f}" if score else "-"
+        score = vector.scores.get(layer, {})
+        whole = {"auc", "low", "high", "p"} <= score.keys()
+        shown = f"{score['auc']:.3f} [{score['low']:.3f}, {score['high']:.3f}]  {score['p']:.3f}" if whole else "-"
         print(f"  {layer:5} {norm:9.3f}   {shown}")
 
 

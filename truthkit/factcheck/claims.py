@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError
+from truthkit.files.json_text import shown
 from truthkit.files.reading import Record, read_records, read_text
 from truthkit.files.writing import replacing, writing
 
@@ -110,28 +111,31 @@ def _canonical(label: str) -> str:
 def read_claims(
     path: str | PathLike[str], *, labels: Sequence[str] | None = None, gold_as_evidence: bool = False
 ) -> list[Claim]:
-    """The claims of one file, in its order.
+    """The claims of one file, in its order, or of a folder with a claim in each `.json`, as RAW-FC is released.
 
     The format is told by the file: LIAR's 14 tab-separated columns (`.tsv`; quotes are ordinary characters there);
-    LIAR-RAW and RAW-FC as JSON array or JSON lines with `claim`, `label`, `explain` and, where they are there,
-    `event_id` and `reports` or `evidence`; RAW-FC in its instruction form (`prompt`, `chosen`), whose "following
-    information" is the gold explanation and whose label is binarised; or any JSON with the fields of `Claim`.
+    LIAR-RAW and RAW-FC as JSON array, JSON lines, one object or a table (.csv, .tsv or .xlsx with a head) with `claim`,
+    `label`, `explain` and, where they are there, `event_id` and `reports` or `evidence`; RAW-FC in its instruction form
+    (`prompt`, `chosen`), whose "following information" is the gold explanation and whose label is binarised; or any
+    of these with the fields of `Claim`.
 
     Args:
-        path: the file.
+        path: the file or folder.
         labels: `LABELS_6`, `LABELS_3` or `LABELS_2` to merge to; None keeps the labels of the file.
         gold_as_evidence: take the gold explanation as evidence where the file has none, as RAW-FC's instruction form
             does. It tells the verdict: for checks of the machinery and upper bounds, not for results. Ours.
 
     Raises:
         NotAvailableError: no such file.
-        ArgumentError: a record lacks a field, has an unknown label or an empty claim, or there are no records. The
-            message names the line.
+        ArgumentError: a record lacks a field or has two that compete, has an unknown label or an empty claim, or there
+            are no records. The message names the line.
     """
     path = Path(path)
-    read = _liar(path) if path.suffix == ".tsv" else [_from_json(record) for record in read_records(path)]
+    files = [path]
+    if path.is_dir() and not (files := sorted(path.glob("*.json"), key=lambda file: (len(file.name), file.name))):
+        raise ArgumentError(f"{path} is a folder without claims; expected .json files in it.")
     claims = []
-    for place, claim in read:
+    for place, claim in (found for file in files for found in _read(file)):
         if not claim.text:
             raise ArgumentError(f"{place}: the claim is empty.")
         try:
@@ -164,10 +168,20 @@ def write_claims(claims: Sequence[Claim], path: str | PathLike[str]) -> None:
 
 
 _LIAR_COLUMNS = 14
+_CLAIM = ("claim", "text", "statement")
 
 
-def _liar(path: Path) -> Iterator[tuple[str, Claim]]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+def _read(path: Path) -> Iterator[tuple[str, Claim]]:
+    text = read_text(path) if path.suffix.lower() == ".tsv" else ""
+    head = {cell.strip() for cell in text.lstrip().partition("\n")[0].split("\t")}
+    if text and not ("label" in head and head.intersection(_CLAIM)):
+        yield from _liar(path, text)
+    else:
+        yield from map(_from_json, read_records(path))
+
+
+def _liar(path: Path, text: str) -> Iterator[tuple[str, Claim]]:
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         place = f"{path.name}, line {number}"
@@ -190,7 +204,7 @@ def _from_json(record: Record) -> tuple[str, Claim]:
         return record.place, _from_instruction(record)
     return record.place, Claim(
         id=_id(record),
-        text=record.text("claim", "text", "statement").strip(),
+        text=record.text(*_CLAIM).strip(),
         label=record.text("label"),
         explanation=_optional(record, "explain", "explanation", "justification"),
         evidence=_optional(record, "evidence") or _reports(record),
@@ -212,22 +226,23 @@ def _from_instruction(record: Record) -> Claim:
 
 def _id(record: Record) -> str:
     """What the file calls it; else its place, which is unique in the file too."""
-    found = next((record.fields[name] for name in ("event_id", "id") if name in record.fields), record.place)
-    return str(found)
+    return record.name("event_id", "id") or record.place
 
 
 def _optional(record: Record, *names: str) -> str | None:
     """A text, or a list of texts as paragraphs; None where it is missing or empty."""
-    value = next((record.fields[name] for name in names if record.fields.get(name)), None)
+    value = record.fields.get(record.field(*names) or "")
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "\n".join(value)
     if value is not None and not isinstance(value, str):
-        raise ArgumentError(f"{record.place}: {names[0]!r} is {str(value)[:40]!r}; expected text or a list of texts.")
+        raise ArgumentError(f"{record.place}: {names[0]!r} is {shown(value)}; expected text or a list of texts.")
     return value.strip() or None if value else None
 
 
 def _reports(record: Record) -> str | None:
     """The raw reports of LIAR-RAW and RAW-FC, one after the other."""
     reports: Any = record.fields.get("reports") or []
+    if not isinstance(reports, list):
+        raise ArgumentError(f"{record.place}: 'reports' is {shown(reports)}; expected a list of objects.")
     contents = [report.get("content") for report in reports if isinstance(report, dict)]
     return "\n".join(content.strip() for content in contents if isinstance(content, str) and content.strip()) or None

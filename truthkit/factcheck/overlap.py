@@ -12,16 +12,16 @@ from truthkit.files.reading import read_records
 from truthkit.text.fingerprint import fingerprint
 from truthkit.training.amateur_data import QUESTIONS
 
+_ASKS = (*QUESTIONS, "Question")  # the last is TruthfulQA.csv's
+
 
 def held_out_texts(path: str | PathLike[str]) -> set[str]:
     """Fingerprints of a file's claims, or of its questions if it holds questions."""
     path = Path(path)
-    if path.suffix != ".tsv":
+    if path.suffix.lower() != ".tsv" and not path.is_dir():
         records = read_records(path)
-        if all(
-            any(name in record.fields for name in QUESTIONS) and "chosen" not in record.fields for record in records
-        ):
-            return {fingerprint(record.text(*QUESTIONS)) for record in records}
+        if all(any(name in record.fields for name in _ASKS) and "chosen" not in record.fields for record in records):
+            return {fingerprint(record.text(*_ASKS)) for record in records}
     return {fingerprint(claim.text) for claim in read_claims(path)}
 
 

@@ -62,8 +62,8 @@ class State:
         folder = str(self._path.parent)
         try:
             tensors: dict[str, torch.Tensor] = load_file(self._path)
-            plan = bytes(tensors.pop("plan").tolist()).hex()
-        except (SafetensorError, KeyError, OSError) as error:
+            plan = tensors.pop("plan").numpy().tobytes().hex()
+        except (SafetensorError, KeyError, OSError, RuntimeError, TypeError) as error:
             raise ArgumentError(f"the checkpoint {folder!r} cannot be read ({error}); remove it.") from error
         if plan != self._plan:
             raise ArgumentError(
@@ -77,7 +77,11 @@ class State:
         return time.monotonic() - self._last >= self._every
 
     def write(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write down where the work stands."""
+        """Write down where the work stands.
+
+        Raises:
+            NotAvailableError: it can't be written, the disk is full for one; the record before is kept.
+        """
         from safetensors.torch import save_file
 
         plan = torch.tensor(list(bytes.fromhex(self._plan)), dtype=torch.uint8)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from truthkit.errors import NotAvailableError
+from safetensors import SafetensorError
+
+from truthkit.errors import NotAvailableError, TruthkitError
 
 
 def write_atomically(path: Path, document: Any, *, lines: bool = False) -> None:
@@ -64,13 +66,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the file system as one that names `path` and the way out."""
+    """Errors of the file system, also those that safetensors tells of, as one that names `path` and the way out."""
     try:
         yield
-    except OSError as error:
+    except TruthkitError:
+        raise
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
         raise NotAvailableError(
-            f"{path} cannot be written: {error.strerror or error}. Once it can, run the same command again: what was "
-            "finished before is kept."
+            f"{path} cannot be written: {why}. Once it can, run the same command again: what was finished is kept."
         ) from error
 
 

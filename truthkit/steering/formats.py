@@ -5,20 +5,29 @@ Layer numbers mean the same in all of them: the 0-based decoder block whose outp
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+import zipfile
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError
+from truthkit.files.json_text import parse
+from truthkit.files.shapes import ANYTHING, FINITE, TEXT, check
+from truthkit.files.writing import replacing, writing
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
+from truthkit.steering.checked import by_layer, check_about
 from truthkit.steering.names import FORMATS
 from truthkit.steering.vector import SteeringVector
+
+_LARGEST = 1 << 28  # bytes; the largest models' vectors have a thirtieth
 
 
 def read_vector(path: str | PathLike[str], *, layer_count: int | None = None) -> SteeringVector:
@@ -61,16 +70,17 @@ def to_gguf(vector: SteeringVector, path: str | PathLike[str], *, model_type: st
         warnings.warn("llama.cpp's control vectors have no layer 0: it is left out.", stacklevel=2)
     if not layers:
         raise ArgumentError("the vector has layer 0 only, which llama.cpp's control vectors cannot hold.")
-    writer = gguf.GGUFWriter(str(path), "controlvector")
     hint = model_type or vector.provenance.get("model", {}).get("type") or ""
-    writer.add_string("controlvector.model_hint", hint)
-    writer.add_uint32("controlvector.layer_count", len(layers))
-    for layer in layers:
-        writer.add_tensor(f"direction.{layer}", vector[layer].numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with writing(Path(path)), replacing(Path(path)) as part:
+        writer = gguf.GGUFWriter(str(part), "controlvector")
+        writer.add_string("controlvector.model_hint", hint)
+        writer.add_uint32("controlvector.layer_count", len(layers))
+        for layer in layers:
+            writer.add_tensor(f"direction.{layer}", vector[layer].numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def from_gguf(path: str | PathLike[str], *, layer_count: int | None = None) -> SteeringVector:
@@ -90,19 +100,19 @@ def from_gguf(path: str | PathLike[str], *, layer_count: int | None = None) -> S
     path = _existing(path)
     try:
         reader = gguf.GGUFReader(str(path))
-        architecture = reader.get_field("general.architecture")
-        named = {
-            tensor.name: torch.tensor(gguf.dequantize(tensor.data, tensor.tensor_type)).flatten()
+        said = [reader.get_field(name) for name in ("general.architecture", "controlvector.model_hint")]
+        architecture, hint = (field.contents() if field else "" for field in said)
+        named = [
+            (tensor.name, torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()))
             for tensor in reader.tensors
-        }
-    except (ValueError, IndexError, KeyError, OSError, NotImplementedError) as error:
-        raise ArgumentError(f"{str(path)!r} is no readable GGUF file: {error}") from error
-    if architecture is None or architecture.contents() != "controlvector":
+            if tensor.name.startswith("direction.")
+        ]
+    except Exception as error:  # gguf raises whatever the bytes make it raise
+        raise _unreadable(path, "readable GGUF file", error) from error
+    if architecture != "controlvector":
         raise ArgumentError(f"{str(path)!r} is a GGUF file, but not a control vector.")
-    directions = {int(name.rpartition(".")[2]): d for name, d in named.items() if name.startswith("direction.")}
-    hint = reader.get_field("controlvector.model_hint")
-    source = {"imported_from": "gguf", "model": {"type": hint.contents() if hint else ""}}
-    return _imported(directions, layer_count, source)
+    source = {"imported_from": "gguf", "model": {"type": hint if isinstance(hint, str) else ""}}
+    return _imported(by_layer(named, repr(str(path))), layer_count, source)
 
 
 def to_lm_eval(vector: SteeringVector, path: str | PathLike[str], model: Any, *, strength: float = 1.0) -> None:
@@ -129,7 +139,10 @@ def to_lm_eval(vector: SteeringVector, path: str | PathLike[str], model: Any, *,
     block = decoder_blocks(plain)[layer]
     name = next(name for name, module in plain.base_model.named_modules() if module is block)
     entry = {"action": "add", "steering_vector": vector[layer], "steering_coefficient": float(strength), "bias": None}
-    torch.save({name: entry}, Path(path))
+    content = io.BytesIO()
+    torch.save({name: entry}, content)
+    with writing(Path(path)), replacing(Path(path)) as part:
+        part.write_bytes(content.getvalue())
 
 
 def from_lm_eval(path: str | PathLike[str], *, layer_count: int | None = None) -> SteeringVector:
@@ -137,15 +150,18 @@ def from_lm_eval(path: str | PathLike[str], *, layer_count: int | None = None) -
     path = _existing(path)
     try:
         entries = torch.load(path, weights_only=True, map_location="cpu")
-        directions = {
-            int(name.rpartition(".")[2]): entry["steering_vector"].flatten() * float(entry["steering_coefficient"])
-            for name, entry in entries.items()
-        }
-        actions = {entry["action"] for entry in entries.values()}
     except Exception as error:  # torch's unpickler raises whatever the bytes make it raise
-        raise ArgumentError(f"{str(path)!r} is not a steering file of lm-evaluation-harness: {error}"[:300]) from error
-    if actions != {"add"}:
-        raise ArgumentError(f"{str(path)!r} has actions {sorted(actions)}; only 'add' is a vector.")
+        raise _unreadable(path, "steering file of lm-evaluation-harness", error) from error
+    about = f"the steering file {str(path)!r}"
+    check(entries, {"*": {"steering_vector!": ANYTHING, "steering_coefficient!": FINITE, "action!": TEXT}}, about)
+    if other := [entry["action"] for entry in entries.values() if entry["action"] != "add"]:
+        raise ArgumentError(f"{str(path)!r} has the action {other[0]!r}; only 'add' is a vector.")
+    vectors = by_layer(((name, entry["steering_vector"]) for name, entry in entries.items()), repr(str(path)))
+    coefficients = (float(entry["steering_coefficient"]) for entry in entries.values())
+    directions = {
+        layer: vector.detach().flatten() * factor
+        for (layer, vector), factor in zip(vectors.items(), coefficients, strict=True)
+    }
     return _imported(directions, layer_count, {"imported_from": "lm-evaluation-harness"})
 
 
@@ -155,7 +171,7 @@ def to_numpy(vector: SteeringVector, path: str | PathLike[str]) -> None:
 
     about = {"site": vector.site, "layer_count": vector.layer_count, "provenance": vector.provenance}
     arrays = {f"layer_{layer}": direction.numpy() for layer, direction in vector.directions.items()}
-    with Path(path).open("wb") as file:
+    with writing(Path(path)), replacing(Path(path)) as part, part.open("wb") as file:
         np.savez(file, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
 
 
@@ -165,16 +181,22 @@ def from_numpy(path: str | PathLike[str]) -> SteeringVector:
 
     path = _existing(path)
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                raise ArgumentError(f"it unpacks to more than {_LARGEST >> 20} MB")
         with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            directions = {
-                int(name.removeprefix("layer_")): torch.from_numpy(arrays[name].copy())
-                for name in arrays.files
-                if name != "about"
-            }
-        return SteeringVector(directions, about["layer_count"], about["site"], about["provenance"])
-    except (ValueError, KeyError, OSError, EOFError) as error:
-        raise ArgumentError(f"{str(path)!r} is not a vector written by to_numpy: {error}") from error
+            said = parse(arrays["about"].tobytes().decode())
+            named = [(name, torch.from_numpy(arrays[name].copy())) for name in arrays.files if name != "about"]
+    except Exception as error:  # numpy and zipfile raise whatever the bytes make them raise
+        raise _unreadable(path, "vector written by to_numpy", error) from error
+    about = check_about(said, repr(str(path)))
+    directions = by_layer(named, repr(str(path)))
+    return SteeringVector(directions, about["layer_count"], about["site"], about["provenance"])
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> ArgumentError:
+    said = "" if isinstance(error, UnpicklingError) else f": {str(error).strip():.200}"  # its advice is to trust
+    return ArgumentError(f"{str(path)!r} is not a {what} ({type(error).__name__}{said}).")
 
 
 def _imported(directions: dict[int, torch.Tensor], layer_count: int | None, source: dict[str, Any]) -> SteeringVector:

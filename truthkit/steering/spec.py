@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from truthkit.steering.vector import SteeringVector
 
 _OPTIONS = ("layers", "positions", "mode", "keep_norm")
-_SLICE = re.compile(r"(-?\d*):(-?\d*)")
+_SLICE = re.compile(r"(-?\d{1,9}|):(-?\d{1,9}|)")
 
 
 def parse_layers(text: str) -> list[int] | Literal["all"]:
@@ -28,10 +29,10 @@ def parse_layers(text: str) -> list[int] | Literal["all"]:
     if text.strip() == "all":
         return "all"
     layers: list[int] = []
-    for part in text.split("+"):
-        if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part.strip()):
+    for part in map(str.strip, text.split("+")):
+        if match := re.fullmatch(r"(\d{1,5})-(\d{1,5})", part):
             layers += range(int(match[1]), int(match[2]) + 1)
-        elif re.fullmatch(r"-?\d{1,5}", part.strip()):
+        elif re.fullmatch(r"-?\d{1,5}", part):
             layers.append(int(part))
         else:
             raise ArgumentError(f"layers is {text!r}; expected all, or numbers like 10, 10+12+-1 or 8-20.")
@@ -58,7 +59,7 @@ def parse_positions(text: str) -> Positions:
 
 
 def _position(text: str) -> Position:
-    if re.fullmatch(r"-?\d+", text):
+    if re.fullmatch(r"-?\d{1,9}", text):
         return int(text)
     if match := _SLICE.fullmatch(text):
         return slice(*(int(end) if end else None for end in match.groups()))
@@ -140,7 +141,9 @@ def parse_steer(text: str, *, allow_other_model: bool = False) -> SteerSpec:
         try:
             strength = float(first)
         except ValueError:
-            raise ArgumentError(f"{text!r} has the strength {first!r}; expected a number, as in FILE:1.5.") from None
+            strength = math.nan
+        if not math.isfinite(strength):
+            raise ArgumentError(f"{text!r} has the strength {first!r}; expected a finite number, as in FILE:1.5.")
     options: dict[str, Any] = {}
     for name, value in split_options(rest):
         options[name] = _option(text, name, value)

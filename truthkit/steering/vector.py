@@ -15,6 +15,7 @@ from truthkit.errors import ArgumentError
 from truthkit.hf.sites import SITES
 from truthkit.steering import vector_file
 from truthkit.steering.bake import Baked, bake
+from truthkit.steering.checked import by_layer, check_about
 from truthkit.steering.fit import check_origin, check_shape
 from truthkit.steering.layers import default_layer, middle_of_best
 from truthkit.steering.steer import Steering
@@ -320,11 +321,9 @@ class SteeringVector:
             ModelError: it does not fit `model`.
         """
         tensors, header = vector_file.read(path)
-        directions = {int(name.rpartition(".")[2]): tensor for name, tensor in tensors.items()}
-        try:
-            vector = cls(directions, header["layer_count"], header["site"], header["provenance"])
-        except KeyError as error:
-            raise ArgumentError(f"{str(path)!r} says nothing of its {error}; it is no steering vector.") from error
+        about = check_about(header, repr(str(path)))
+        directions = by_layer(tensors.items(), repr(str(path)))
+        vector = cls(directions, about["layer_count"], about["site"], about["provenance"])
         if model is not None:
             vector.check_model(model, allow_other_model=allow_other_model)
         return vector

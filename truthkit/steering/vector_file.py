@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.files.json_text import parse, shown
 from truthkit.files.tensors import tensors_sha256, write_tensors
 
 _KEY, _FORMAT = "truthkit", 1
@@ -38,15 +39,17 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, 
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dict
-        header = json.loads(metadata[_KEY])
+        header = parse(metadata[_KEY])
         claimed, version = header.pop("sha256"), header["format"]
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
         raise ArgumentError(
             f"{str(path)!r} is not a steering vector written by truthkit, or it was cut short ({error}). Other formats "
             "are read by truthkit.steering.formats."
         ) from error
     if version != _FORMAT:
-        raise ArgumentError(f"{str(path)!r} has format {version}; this version of truthkit reads format {_FORMAT}.")
+        raise ArgumentError(
+            f"{str(path)!r} has format {shown(version)}; this version of truthkit reads format {_FORMAT}."
+        )
     if claimed != tensors_sha256(tensors, header):
         raise ArgumentError(f"{str(path)!r} was changed after it was written: its checksum does not fit its content.")
     return tensors, header

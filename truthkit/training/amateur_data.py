@@ -11,11 +11,12 @@ from os import PathLike
 from pathlib import Path
 
 from truthkit.errors import ArgumentError
+from truthkit.files.json_text import shown
 from truthkit.files.reading import Record, read_records
 from truthkit.training.chat import Example
 
 QUESTIONS = ("question", "prompt", "user_query", "instruction")
-"""Fields that are looked for, the first one that is there is taken."""
+"""Fields that are looked for; where several are there and differ, one has to be named."""
 
 ANSWERS = ("hallucinated_answer", "answer", "completion", "chatgpt_response", "output")
 """The same for the answer."""
@@ -42,23 +43,25 @@ def read_pairs(
     knowledge: bool = False,
     forms: Sequence[str] = ("chat",),
 ) -> list[Example]:
-    """The examples of a JSON or JSON lines file, one per question and form.
+    """The examples of a file that `read_records` reads, one per question and form.
 
     Args:
-        path: the file. Records with `hallucination: "no"` (HaluEval's `general_data`) are left out.
-        prompt_field: the field that asks; None is the first of `QUESTIONS`.
-        answer_field: the field to learn; None is the first of `ANSWERS`. `right_answer` gives the control: an adapter
-            that has learnt the same questions and style, without the hallucination.
+        path: the file. Records whose `hallucination` is no, in any case (HaluEval's `general_data`), are left out. With
+            `instruction` as the question, `input` is put behind it, as Alpaca has them.
+        prompt_field: the field that asks; None is the one of `QUESTIONS` that is there.
+        answer_field: the field to learn; None is the one of `ANSWERS` that is there. `right_answer` gives the control:
+            an adapter that has learnt the same questions and style, without the hallucination.
         knowledge: put the field `knowledge` before the question; it may be cut to fit. ICD does not.
         forms: names of `FORMS`.
 
     Raises:
         NotAvailableError: no such file.
-        ArgumentError: a record lacks a field or has an empty one, an unknown form, or nothing to learn from.
+        ArgumentError: a record lacks a field or has an empty one, or two that compete; an unknown form; a judgement
+            that is neither yes nor no; or nothing to learn from.
     """
     if unknown := [form for form in forms if form not in FORMS]:
         raise ArgumentError(f"form {unknown[0]!r} is unknown; expected {' or '.join(FORMS)}.")
-    records = [r for r in read_records(Path(path)) if r.fields.get("hallucination") != "no"]
+    records = [record for record in read_records(Path(path)) if _hallucinated(record)]
     if not records:
         raise ArgumentError(f"{path} has no hallucinated answers: all its records say hallucination: no.")
     return [
@@ -66,14 +69,28 @@ def read_pairs(
     ]
 
 
+def _hallucinated(record: Record) -> bool:
+    """Whether a record is to be learnt; one that says nothing of it is."""
+    judged = record.fields.get("hallucination")
+    if judged in (None, "") or isinstance(judged, bool):
+        return judged is not False
+    word = judged.strip().lower() if isinstance(judged, str) else ""
+    if word not in ("yes", "no"):
+        raise ArgumentError(f"{record.place}: 'hallucination' is {shown(judged)}; expected yes or no.")
+    return word == "yes"
+
+
 def _examples(
     record: Record, prompt_field: str | None, answer_field: str | None, knowledge: bool, forms: Sequence[str]
 ) -> list[Example]:
-    question = record.text(*([prompt_field] if prompt_field else QUESTIONS)).strip()
-    answer = record.text(*([answer_field] if answer_field else ANSWERS)).strip()
+    asks = prompt_field or record.field(*QUESTIONS, option="--prompt-field")
+    question = record.text(*([asks] if asks else QUESTIONS)).strip()
+    answer = record.text(*([answer_field] if answer_field else ANSWERS), option="--answer-field").strip()
     for what, text in (("question", question), ("answer", answer)):
         if not text:
             raise ArgumentError(f"{record.place}: the {what} is empty.")
+    if asks == "instruction" and (given := record.text("input", default="").strip()):
+        question = f"{question}\n\n{given}"
     passage = record.text("knowledge").strip() if knowledge else ""
     asked = f"{passage}\n\n{question}" if passage else question
     spare = (passage, question) if passage else (question,)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, TruthkitError
+from truthkit.files.reading import read_json
 from truthkit.files.writing import file_sha256, json_text
 from truthkit.models.identities import identity
 from truthkit.training.chat import Encoded
@@ -53,10 +55,10 @@ def finished(out: Path, digest: str) -> dict[str, Any] | None:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    try:
-        record: dict[str, Any] = json.loads((out / _RECORD).read_text())
-    except (OSError, json.JSONDecodeError):
-        record = {}
+    record: Any = None
+    with suppress(TruthkitError):
+        record = read_json(out / _RECORD)
+    record = record if isinstance(record, dict) else {}
     if record.get("digest") == digest:
         return record
     what = "the result of another training" if record else "something else"

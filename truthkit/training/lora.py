@@ -23,6 +23,7 @@ from torch import nn
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
+from truthkit.files.writing import writing
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
@@ -297,7 +298,8 @@ def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> 
     """Write the folder beside `out` and rename it, so that `out` is whole or not there."""
     whole = work / "adapter"
     shutil.rmtree(whole, ignore_errors=True)
-    peft.save_pretrained(str(whole), save_embedding_layers=False)
-    card.write(whole, report)
-    os.replace(whole, out)
+    with writing(out):
+        peft.save_pretrained(str(whole), save_embedding_layers=False)
+        card.write(whole, report)
+        os.replace(whole, out)
     shutil.rmtree(work, ignore_errors=True)

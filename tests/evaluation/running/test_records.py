@@ -100,8 +100,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_processes_have_files_of_their_own(tmp_path: Path) -> None:
     zero, one = Records(tmp_path, CONFIG), Records(tmp_path, CONFIG, rank=1)
-    zero.append([{"key": "a"}])
-    one.append([{"key": "b"}])
+    zero.append([{"key": "a", "output": ""}])
+    one.append([{"key": "b", "output": ""}])
     zero.reread()
     assert set(zero.done) == {"a", "b"} == set(Records(tmp_path, CONFIG).done)
 

@@ -161,7 +161,7 @@ def test_questions_are_no_answers(tmp_path: Path) -> None:
         ([{"question_id": 1, "answer": ["a"]}], r"line 1: 'answer' is \['a'\]; expected text"),
         (
             [{"question_id": 1, "reply": "a"}],
-            "line 1: no 'answer' or 'text' or 'output'; its fields are question_id, r",
+            "line 1: no 'answer' or 'text' or 'output' or 'prediction' or 'response'; its fields are question_id, r",
         ),
         (["yes"], "line 1: expected a JSON object, found 'yes'"),
         ([], "has no records"),
@@ -190,7 +190,7 @@ def test_repeated_ids_are_taken_in_order_and_checked(tmp_path: Path) -> None:
         ),
         ('{"image": "a", "text": "b", "label": "no"}', "line 1: no 'question_id'"),
         ('{"question_id": 1, "text": "b", "label": "no"}', "line 1: no 'image' name"),
-        ('\n{"question_id": 1,\n "image": 2}', "line 2: not JSON"),
+        ('\n{"question_id": 1,\n "image": 2,}', "line 2: not JSON"),
         ("[1, 2", "line 1: not JSON"),
     ],
 )

@@ -307,10 +307,10 @@ MME = {"category": "color", "image": "a.png", "question": "Red?", "answer": "yes
 @pytest.mark.parametrize(
     ("task", "name", "content", "message"),
     [
-        ("truthfulqa", "mc_task.json", [{"question": "What?"}], "mc_task.json, question 1: 'mc1_targets' is missing"),
+        ("truthfulqa", "mc_task.json", [{"question": "What?"}], "mc_task.json, record 1: 'mc1_targets' is missing"),
         ("truthfulqa-generation", "T.csv", "Question,Best Answer\nWhat?,This\n", "T.csv, line 2: no 'Correct Answers'"),
         ("factor", "f.csv", "full_prefix,completion\na,b\n", "f.csv, line 2: no 'turncated_prefixes'"),
-        ("factor", "f.csv", "turncated_prefixes,completion\n", "f.csv has no questions"),
+        ("factor", "f.csv", "turncated_prefixes,completion\n", "f.csv has no records"),
         ("open-ended", "p.jsonl", [{"text": "x"}], "p.jsonl, record 1: no 'prompt'; its fields are text"),
         (
             "open-ended",
@@ -318,7 +318,7 @@ MME = {"category": "color", "image": "a.png", "question": "Red?", "answer": "yes
             [{"prompt": "x", "reference": "y"}, {"prompt": "z"}],
             "record 2: no 'reference', but",
         ),
-        ("open-ended", "p.txt", "\n\n", "has no prompts"),
+        ("open-ended", "p.txt", "\n\n", "holds no texts"),
         ("factcheck", "c.jsonl", [{"claim": "x"}], "c.jsonl, record 1: no 'label'"),
         ("factcheck", "c.jsonl", [{"claim": "x", "label": "perhaps"}], "label 'perhaps' is unknown"),
         ("factcheck", "c.jsonl", [{"claim": " ", "label": "true"}], "the claim is empty"),

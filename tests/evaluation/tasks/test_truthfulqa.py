@@ -177,7 +177,7 @@ def test_wrong_data(tmp_path: Path) -> None:
     ):
         truthfulqa.read_questions(path, protocol="dola")
     (tmp_path / "mc_task.json").write_text('[{"question": "Why?", "mc1_targets": {"So": 1}}]')
-    with pytest.raises(tk.ArgumentError, match="question 1: 'mc1_targets' is missing, or has not both"):
+    with pytest.raises(tk.ArgumentError, match="record 1: 'mc1_targets' is missing, or has not both"):
         truthfulqa.read_questions(tmp_path)
     with pytest.raises(tk.ArgumentError, match="protocol is 'helm'"):
         truthfulqa.read_questions(tmp_path, protocol="helm")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.evaluation.report.checked import check_item, check_summary
 from truthkit.evaluation.report.rescore import rescore
 from truthkit.evaluation.report.words import run_name
 from truthkit.evaluation.running.records import ITEMS, SUMMARY
+from truthkit.files.json_text import NotJson, parse, shown
 from truthkit.files.reading import read_json, read_text
 from truthkit.statistics.intervals import Difference, McNemar, mcnemar, paired_bootstrap
 
@@ -74,18 +75,23 @@ def read_run(folder: Path) -> Run:
             )
     summary = read_json(folder / SUMMARY)
     _check(summary, folder / SUMMARY)
+    check_summary(summary, folder / SUMMARY)
     for name, interval in summary["intervals"].items():
         summary["intervals"][name] = [math.nan if end is None else end for end in interval]
         if summary["metrics"].get(name, 0) is None:
             summary["metrics"][name] = math.nan
     items = []
-    for number, line in enumerate(read_text(folder / ITEMS).splitlines(), 1):
+    for number, line in enumerate(read_text(folder / ITEMS).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{folder / ITEMS}, line {number}"
         try:
-            items.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ArgumentError(f"{folder / ITEMS}, line {number}: not JSON: {error.msg}.") from None
+            items.append(parse(line))
+        except NotJson as error:
+            raise ArgumentError(f"{place}: {error}.") from None
         if not isinstance(items[-1], dict) or not {"key", "cluster", "prompt", "output"} <= items[-1].keys():
-            raise ArgumentError(f"{folder / ITEMS}, line {number}: no item; expected key, cluster, prompt and output.")
+            raise ArgumentError(f"{place}: no item; expected key, cluster, prompt and output.")
+        check_item(items[-1], place)
     return Run(folder, summary, items)
 
 
@@ -136,4 +142,6 @@ def _check(summary: Any, path: Path) -> None:
             case [int() | float() | None, [int() | float() | None, int() | float() | None]]:
                 continue
             case other:
-                raise ArgumentError(f"{path}: {name!r} is {other}; expected a number and its interval, two numbers.")
+                raise ArgumentError(
+                    f"{path}: {name!r} is {shown(other)}; expected a number and its interval, two numbers."
+                )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
 
+from truthkit.errors import ArgumentError
 from truthkit.evaluation.report.compare import Run
+from truthkit.files.json_text import parse
+from truthkit.files.shapes import FINITE, check
 from truthkit.statistics.intervals import FloatArray, Interval, bootstrap, ratio
 
 _RESAMPLES = 1000  # batches are many, and a cost needs no third digit
@@ -21,11 +23,13 @@ def seconds_per_item(run: Run) -> tuple[float, Interval | None] | None:
     """
     rows, batches = [], []
     for path in sorted(run.folder.glob("records*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                seconds = float(json.loads(line)["seconds"])
-            except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+                record = parse(line)
+                check(record, {"seconds!": FINITE}, "the record")
+            except ArgumentError:
                 continue
+            seconds = float(record["seconds"])
             rows.append((1.0, seconds))
             batches.append((path.name, seconds))
     if not rows:

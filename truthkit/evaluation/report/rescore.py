@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, TruthkitError
 from truthkit.evaluation.benchmark import Benchmark, Config, Lines
 from truthkit.evaluation.tasks import benchmark_of
 from truthkit.statistics.score import Score, mean_score
@@ -31,8 +31,12 @@ def rescore(items: Lines, config: Config) -> Score:
     benchmark = benchmark_of(config["task"])
     try:
         return benchmark.rescore(items, config) if benchmark.rescore else _means(items, benchmark, config["task"])
+    except TruthkitError:
+        raise
     except KeyError as missing:
         raise ArgumentError(f"an item of {config['task']} has no field {missing}.") from None
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ArgumentError(f"an item of {config['task']} has a field of another type ({error!s:.200}).") from error
 
 
 def _means(items: Lines, benchmark: Benchmark, task: str) -> Score:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError
+from truthkit.files.json_text import parse, shown
 from truthkit.files.reading import read_json
+from truthkit.files.shapes import ANYTHING, FINITE, TEXT, check
 from truthkit.files.writing import strict, write_atomically, writing
 
 CONFIG, SUMMARY, ITEMS = "config.json", "summary.json", "items.jsonl"
@@ -28,6 +31,10 @@ class Records:
         folder: made where it is missing.
         config: what decides the results; JSON values.
         rank: of this process; 0 also writes `config.json`.
+
+    Attributes:
+        done: the finished items.
+        found: whether some were there at the start.
 
     Raises:
         ArgumentError: the folder holds a run with other settings; the message names them.
@@ -44,6 +51,7 @@ class Records:
         self.done: dict[str, dict[str, Any]] = {}
         self._known: dict[Path, int] = {}
         self.reread()
+        self.found = bool(self.done)
 
     def reread(self) -> None:
         """Take in what all processes have written since; what is no record counts as not done."""
@@ -54,11 +62,7 @@ class Records:
             whole = content[: content.rfind(b"\n") + 1]  # another process may be writing the next line
             self._known[path] = self._known.get(path, 0) + len(whole)
             for line in whole.split(b"\n"):
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # it was damaged
-                if isinstance(record, dict) and isinstance(record.get("key"), str):
+                if (record := _record(line)) is not None:
                     self.done.setdefault(record["key"], record)
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
@@ -78,6 +82,15 @@ class Records:
         self.done |= {record["key"]: record for record in records}
 
 
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None where it was damaged."""
+    with suppress(ArgumentError, UnicodeDecodeError):
+        record = parse(line.decode())
+        check(record, {"key!": TEXT, "output!": ANYTHING, "prompt": TEXT, "seconds": FINITE}, "the record")
+        return dict(record)
+    return None
+
+
 def _agree(path: Path, config: Mapping[str, Any], *, write: bool) -> None:
     wanted = json.loads(json.dumps(strict(config), default=str, allow_nan=False))
     if not path.exists():
@@ -89,7 +102,9 @@ def _agree(path: Path, config: Mapping[str, Any], *, write: bool) -> None:
         raise ArgumentError(f"{path} holds no settings; use another folder, or delete this one.")
     other = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if other:
-        differences = "; ".join(f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}" for name in other)
+        differences = "; ".join(
+            f"{name} was {shown(found.get(name))} and is {shown(wanted.get(name))}" for name in other
+        )
         raise ArgumentError(
             f"{path.parent} holds a run with other settings: {differences}. Use another folder, or delete this one."
         )

@@ -103,13 +103,13 @@ def sum_up(
             "items": len(score.clusters),
             "data_sha256": {path.name: file_sha256(path) for path in task.data},
             "data_from": {path.name: source for path in task.data if (source := source_of(path))},
-            "first_prompt": first["prompt"],
+            "first_prompt": first.get("prompt"),
             "first_output": first["output"],
             "versions": versions(*_PACKAGES),
             "hardware": _hardware(),
             "command": " ".join(sys.argv),
             "seconds": round(seconds, 1),
-            "seconds_of_items": round(sum(record["seconds"] for record in records.done.values()), 1),
+            "seconds_of_items": round(sum(record.get("seconds", 0) for record in records.done.values()), 1),
         },
     }
 
@@ -127,7 +127,16 @@ def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[d
 
 def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
     done = [item for item in items if item.key in records.done]
-    return task.score(_numbers(task, done), [records.done[item.key]["output"] for item in done])
+    outputs = [records.done[item.key]["output"] for item in done]
+    try:
+        return task.score(_numbers(task, done), outputs)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        if not records.found:
+            raise
+        raise ArgumentError(
+            f"{records.folder} holds records whose outputs {task.name} can't score ({type(error).__name__}: "
+            f"{error!s:.200}); use another folder, or delete this one."
+        ) from error
 
 
 def _numbers(task: Task, items: Sequence[Item]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.files.json_text import NotJson, shown
+from truthkit.files.reading import Entry, read_entries
+from truthkit.files.tables import ENDINGS
 from truthkit.images.reading import read_image
 
 Side: TypeAlias = "str | list[dict[str, Any]]"
@@ -50,13 +52,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line of a pairs file that could not be used."""
+    """A line of a pairs file that could not be used, or a record of an array or row of a sheet, as `kind` says."""
 
     number: int
     reason: str
+    kind: str = "line"
 
     def __str__(self) -> str:
-        return f"line {self.number}: {self.reason}"
+        return f"{self.kind} {self.number}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def _check_side(name: str, side: Any) -> None:
         raise ArgumentError(f"{name} is {type(side).__name__}; expected a text or a list of chat messages.")
     for message in side:
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-            raise ArgumentError(f"{name} holds {message!r}; expected messages with 'role' and 'content'.")
+            raise ArgumentError(f"{name} holds {shown(message)}; expected messages with 'role' and 'content'.")
+        if not isinstance(message["role"], str):
+            raise ArgumentError(f"{name} has a message whose role is {shown(message['role'])}; expected a text.")
         _check_content(name, message["role"], message["content"])
 
 
@@ -86,12 +91,12 @@ def _check_content(name: str, role: str, content: Any) -> None:
             raise ArgumentError(f"{name} has a {role} message that is empty.")
         return
     if not isinstance(content, list) or not content:
-        raise ArgumentError(f"{name} has a {role} message with content {content!r:.80}; expected a text or parts.")
+        raise ArgumentError(f"{name} has a {role} message with content {shown(content)}; expected a text or parts.")
     for part in content:
         text = isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
         if not text and image_source(part) is None:
             raise ArgumentError(
-                f"{name} has a {role} message with the part {part!r:.80}; expected {{'type': 'text', 'text': ...}} or "
+                f"{name} has a {role} message with the part {shown(part)}; expected {{'type': 'text', 'text': ...}} or "
                 "{'type': 'image', 'path': ...}."
             )
 
@@ -124,38 +129,43 @@ def as_pair(value: Any) -> Pair:
         if missing := [name for name in ("positive", "negative") if value.get(name) is None]:
             raise ArgumentError(f"the pair has no {' and no '.join(missing)} side; give both.")
         group = value.get("group")
+        if not isinstance(group, str | int | float | None):
+            raise ArgumentError(f"group is {shown(group)}; expected a text or a number.")
         return Pair(value["positive"], value["negative"], value.get("prompt"), None if group is None else str(group))
     if isinstance(value, tuple | list) and len(value) == 2:
         return Pair(*value)
-    raise ArgumentError(f"a pair is {value!r:.80}; expected (positive, negative) or a dict with these fields.")
+    raise ArgumentError(f"a pair is {shown(value)}; expected (positive, negative) or a dict with these fields.")
 
 
 def read_pairs(path: str | PathLike[str]) -> PairFile:
-    """Pairs from a JSON Lines file; bad lines are reported by number and do no harm to the others.
+    """Pairs from JSON lines, a JSON array, or a .csv, .tsv or .xlsx; bad ones are listed and do the others no harm.
 
-    A line is an object with "positive" and "negative" (texts, or lists of chat messages), and optionally "prompt" (then
-    these are its answers) and "group"; or a list of the two. Paths of images are relative to the file's folder.
+    A pair is an object with "positive" and "negative" (texts, or lists of chat messages), and optionally "prompt" (then
+    these are its answers) and "group"; or a list of the two. Paths of images are relative to the file's folder. Other
+    columns of a table are left aside.
 
     Raises:
         NotAvailableError: there is no such file.
+        ArgumentError, MissingExtraError: a table cannot be read as a whole.
     """
     path = Path(path)
     if not path.is_file():
         raise NotAvailableError(f"pairs={str(path)!r}: there is no such file.")
     pairs: list[Pair] = []
     bad: list[BadLine] = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                pairs.append(_located(as_pair(json.loads(line.decode("utf-8"))), path.parent))
-            except UnicodeDecodeError:
-                bad.append(BadLine(number, "not UTF-8."))
-            except json.JSONDecodeError as error:
-                bad.append(BadLine(number, f"not JSON ({error.msg} at column {error.colno})."))
-            except ArgumentError as error:
-                bad.append(BadLine(number, str(error)))
+    entries = list(read_entries(path))
+    if len(entries) == 2 and all(isinstance(value, str) for _, value in entries):  # one line, a list of two
+        entries = [Entry(f"{path.name}, line 1", [value for _, value in entries])]
+    table = path.suffix.lower() in ENDINGS
+    for place, value in entries:
+        kind, _, number = place.rpartition(", ")[2].partition(" ")
+        try:
+            if isinstance(value, NotJson):
+                raise ArgumentError(f"{value}.")
+            fields = {name: cell for name, cell in value.items() if name in _FIELDS and cell} if table else value
+            pairs.append(_located(as_pair(fields), path.parent))
+        except (ArgumentError, NotAvailableError) as error:
+            bad.append(BadLine(int(number), str(error), kind))
     return PairFile(pairs, bad)
 
 
@@ -171,7 +181,7 @@ def _located(pair: Pair, folder: Path) -> Pair:
         if (source := image_source(part)) is None:
             return part
         if not isinstance(source, str):
-            raise ArgumentError(f"an image is {source!r:.80}; expected the path of a file.")
+            raise ArgumentError(f"an image is {shown(source)}; expected the path of a file.")
         image_path = source if source.startswith(("http://", "https://")) else str(folder / source)
         read_image(image_path)
         return {"type": "image", "path": image_path}

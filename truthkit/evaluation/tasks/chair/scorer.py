@@ -7,7 +7,8 @@ numbers come from; what that script does to a caption is listed in `Vocabulary.o
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
+from truthkit.evaluation.tasks.answers import answer_of
 from truthkit.evaluation.tasks.chair.lemmas import Lemmatize, lemmatizer
+from truthkit.files.json_text import shown
 from truthkit.files.reading import read_json, read_records, read_text
 from truthkit.statistics.intervals import FloatArray, ratio
 from truthkit.statistics.score import Score
@@ -109,24 +112,27 @@ class Caption:
     place: str = ""
 
 
-def read_captions(path: Path) -> list[Caption]:
-    """Captions of a JSON or JSON lines file with `image_id` or `image`, and `caption`, `text`, `answer` or `output`."""
-    return [
-        Caption(
-            image_number(record.fields.get("image_id", record.fields.get("image")), record.place),
-            record.text("caption", "answer", "text", "output"),
-            record.place,
-        )
-        for record in read_records(path)
-    ]
+def read_captions(path: Path, *, answer_field: str = "") -> list[Caption]:
+    """Captions of a file with `image_id` or `image`, and `answer_field`, or one of `caption` and `answers.FIELDS`.
+
+    Raises:
+        ArgumentError: an image has two captions, or a record two texts that compete; the message names the line.
+    """
+    found: dict[int, Caption] = {}
+    for record in read_records(path):
+        image = image_number(record.name("image_id", "image"), record.place)
+        if image in found:
+            raise ArgumentError(f"{record.place}: image {image} has a caption at {found[image].place} already.")
+        found[image] = Caption(image, answer_of(record, answer_field, "caption"), record.place)
+    return list(found.values())
 
 
 def image_number(name: Any, place: str = "image") -> int:
     """The number of a COCO image: 42 of 42, "42", "000000000042.jpg" and "COCO_val2014_000000000042.jpg"."""
-    digits = re.search(r"(\d+)(?:\.\w+)?$", str(name))
-    if digits is None or isinstance(name, bool | float):
+    text = "" if isinstance(name, bool) or not isinstance(name, str | int) else str(name)
+    if (digits := re.search(r"(?<!\d)(\d{1,18})(?:\.\w+)?$", text)) is None:
         raise ArgumentError(
-            f"{place}: {name!r} is no image number; expected 'image_id' or 'image', as 42 or 000042.jpg."
+            f"{place}: {shown(name)} is no image number; expected 'image_id' or 'image', as 42 or 000042.jpg."
         )
     return int(digits[1])
 
@@ -159,16 +165,18 @@ def ground_truth_from_coco(
     """The objects of every image in COCO files: those annotated, and those that its captions mention."""
     found: dict[int, set[str]] = {}
     for path in instances:
-        data = _coco(path, "images", "annotations", "categories")
-        categories = {category["id"]: _name(category["name"], vocabulary, path) for category in data["categories"]}
-        for image in data["images"]:
-            found.setdefault(image["id"], set())
-        for annotation in data["annotations"]:
-            found.setdefault(annotation["image_id"], set()).add(categories[annotation["category_id"]])
+        with _as_coco(path):
+            data = read_json(path)
+            for image in data["images"]:
+                found.setdefault(image["id"], set())
+            categories = {category["id"]: _name(category["name"], vocabulary, path) for category in data["categories"]}
+            for annotation in data["annotations"]:
+                found.setdefault(annotation["image_id"], set()).add(categories[annotation["category_id"]])
     for path in captions:
-        for annotation in _coco(path, "annotations")["annotations"]:
-            mentions = vocabulary.objects(annotation["caption"])
-            found.setdefault(annotation["image_id"], set()).update(name for _, name in mentions)
+        with _as_coco(path):
+            for annotation in read_json(path)["annotations"]:
+                mentions = vocabulary.objects(annotation["caption"])
+                found.setdefault(annotation["image_id"], set()).update(name for _, name in mentions)
     return found
 
 
@@ -219,23 +227,23 @@ def _prepared(path: Path, name: str) -> dict[int, set[str]]:
     data = read_json(path)
     if isinstance(data, dict) and name in data:
         data = data[name]
-    if not isinstance(data, dict) or not all(isinstance(objects, list) for objects in data.values()):
+    lists = list(data.values()) if isinstance(data, dict) else [None]
+    if not all(isinstance(objects, list) and all(isinstance(one, str) for one in objects) for objects in lists):
         raise ArgumentError(
             f"{path}: expected a JSON object from image numbers to lists of objects, or {{{name!r}: that}}."
         )
     return {image_number(image, path.name): set(objects) for image, objects in data.items()}
 
 
-def _coco(path: Path, *parts: str) -> dict[str, Any]:
-    data = read_json(path)
-    if not isinstance(data, dict) or (missing := [part for part in parts if part not in data]):
-        raise ArgumentError(
-            f"{path} is no COCO file: it has no {missing[0] if isinstance(data, dict) else parts[0]!r}."
-        )
-    return data
+@contextmanager
+def _as_coco(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArgumentError(f"{path} is no COCO file: it has no {shown(error.args[0])}.") from None
 
 
 def _name(category: str, vocabulary: Vocabulary, path: Path) -> str:
     if category not in vocabulary.names:
-        raise ArgumentError(f"{path}: category {category!r} is not among the synonyms; add a line for it.")
+        raise ArgumentError(f"{path}: category {shown(category)} is not among the synonyms; add a line for it.")
     return vocabulary.names[category]

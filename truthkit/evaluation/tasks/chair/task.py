@@ -59,10 +59,17 @@ def task(
     return Task("chair", items, score, "chair_i", 512, {"lemmatizer": lemmatizer, "prompt": prompt}, (data, names))
 
 
-def score_files(answers: Path, data: Path, *, lemmatizer: Lemmatizer = "nltk", synonyms: Path | None = None) -> Score:
+def score_files(
+    answers: Path,
+    data: Path,
+    *,
+    lemmatizer: Lemmatizer = "nltk",
+    synonyms: Path | None = None,
+    answer_field: str = "",
+) -> Score:
     """Objects in captions that are not in the image.
 
-    ANSWERS has one JSON object per line:
+    ANSWERS has one JSON object per line; a JSON array, .csv, .tsv and .xlsx are read too:
       {"image_id": 226988, "caption": "A woman sits at a table."}
     --data is a JSON from image number to objects; or a folder with chair_gt_LEMMATIZER.json, or with COCO's
     instances_*.json and captions_*.json. The two lemmatizers find different objects: compare only numbers that were
@@ -73,10 +80,11 @@ def score_files(answers: Path, data: Path, *, lemmatizer: Lemmatizer = "nltk", s
         data: file or folder of the objects
         lemmatizer: how words are reduced
         synonyms: words for each object (default: synonyms.txt beside the data)
+        answer_field: which field is the model's text, where several may be
     """
     from truthkit.evaluation.tasks.chair import scorer
 
-    captions = scorer.read_captions(answers)
+    captions = scorer.read_captions(answers, answer_field=answer_field)
     vocabulary, _ = _vocabulary(data, synonyms, lemmatizer)
     return scorer.score(captions, scorer.read_ground_truth(data, vocabulary), vocabulary)
 

@@ -5,8 +5,6 @@ Source: D. Muhlgay and others, arXiv 2307.06908; AI21Labs/factor, eval_factualit
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from truthkit.errors import ArgumentError
-from truthkit.files.reading import Record, read_text
+from truthkit.files.reading import read_records
 from truthkit.statistics.numbers import numbers
 from truthkit.statistics.score import Score, mean_score
 
@@ -38,10 +36,8 @@ def read_questions(path: Path, *, form: str = "official") -> list[Question]:
     """
     _check(form)
     column = "full_prefix" if form == "dola" and "news" in path.name else "turncated_prefixes"  # sic
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     questions = []
-    for row in reader:
-        record = Record(f"{path.name}, line {reader.line_num}", dict(row))
+    for record in read_records(path):
         prefix = record.text(column)
         names = ("completion", "contradiction_0", "contradiction_1", "contradiction_2")
         completions = tuple(record.text(name) for name in names)
@@ -52,8 +48,6 @@ def read_questions(path: Path, *, form: str = "official") -> list[Question]:
             prefix = prefix.removesuffix(" ")
             completions = tuple(space + completion.lstrip(" ") for completion in completions)
         questions.append(Question(prefix, completions))
-    if not questions:
-        raise ArgumentError(f"{path} has no questions.")
     return questions
 
 

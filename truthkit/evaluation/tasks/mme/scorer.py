@@ -168,6 +168,8 @@ def _rows(path: Path, *, answers: bool) -> list[tuple[Question, str]]:
             if len(parts) < len(fields):
                 raise ArgumentError(f"{place}: {len(parts)} fields between tabs; expected {', '.join(fields)}.")
             found.append((_question(file.stem, parts[0], parts[1], parts[2], place), parts[3] if answers else ""))
+    if not found:
+        raise ArgumentError(f"{path} has no questions: its files are empty.")
     return found
 
 
@@ -176,4 +178,4 @@ def _question(subtask: str, image: str, text: str, label: str, place: str) -> Qu
         raise ArgumentError(f"{place}: category is {subtask!r}; expected one of {', '.join(SUBTASKS)}.")
     if label.strip().lower() not in ("yes", "no"):
         raise ArgumentError(f"{place}: label is {label!r}; expected yes or no.")
-    return Question(subtask, image, text, label.strip().lower(), place)
+    return Question(subtask, image.strip(), text.strip(), label.strip().lower(), place)

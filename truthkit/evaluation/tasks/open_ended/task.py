@@ -24,18 +24,18 @@ def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: 
     are 20 references.
 
     Args:
-        data: JSON lines with "prompt" and, for all or none, "reference", a human continuation; or a .txt of one prompt
-            per line
+        data: JSON, JSON lines or a table with "prompt" and, for all or none, "reference", a human continuation; or a
+            .txt of one prompt per line
         scorer: model whose log-probability per token is the coherence, and whose hidden states are MAUVE's: hub id or
             folder (default: bundled; none leaves both out)
         chat: put the prompts as chat messages instead of going on from them
         drop_last: count n-grams as the authors' script, which stops one short of the last
     """
     from truthkit.evaluation.tasks.open_ended import scorer as open_ended
-    from truthkit.files.reading import read_records, read_text
+    from truthkit.files.reading import read_records, read_texts
 
     if data.suffix == ".txt":
-        prompts = [line for line in read_text(data).splitlines() if line.strip()]
+        prompts = read_texts(data)
         references = None
     else:
         records = read_records(data)
@@ -45,8 +45,6 @@ def task(data: Path, *, scorer: str = "bundled", chat: bool = False, drop_last: 
         if references and not all(given):
             place = records[given.index("")].place
             raise ArgumentError(f"{place}: no 'reference', but other lines have one; give all of them one, or none.")
-    if not prompts:
-        raise ArgumentError(f"{data} has no prompts.")
     items = [Item(str(number), prompt, raw=not chat) for number, prompt in enumerate(prompts, 1)]
     model = None if scorer == "none" else ScoringModel(None if scorer == "bundled" else scorer)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.tasks.pope.scorer import STRATEGIES, Question
-from truthkit.files.reading import Record, read_json, read_records, read_text
+from truthkit.files.json_text import shown
+from truthkit.files.reading import Record, read_records
 
 TEMPLATE = "Is there {article} {object} in the image?"
 
@@ -30,14 +31,10 @@ def read_objects(path: Path) -> dict[str, list[str]]:
         ArgumentError: it is none of these, an image is there twice, or an object is no text; the message names the
             place.
     """
-    if read_text(path).lstrip().startswith("["):
-        return _by_image([_listed(record) for record in read_records(path)])
-    try:
-        whole = read_json(path)
-    except ArgumentError:  # several lines, or no JSON at all: then the line is named
-        whole = {"image": None}
-    if "image" in whole:
-        return _by_image([_listed(record) for record in read_records(path)])
+    records = read_records(path)
+    whole = records[0].fields
+    if len(records) > 1 or "image" in whole:
+        return _by_image(list(map(_listed, records)))
     if {"images", "annotations", "categories"} <= whole.keys():
         return _from_coco(path, whole)
     return _by_image([_checked(f"{path.name}, image {image!r}", image, names) for image, names in whole.items()])
@@ -144,7 +141,7 @@ def _listed(record: Record) -> tuple[str, str, list[str]]:
 
 def _checked(place: str, image: str, names: Any) -> tuple[str, str, list[str]]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ArgumentError(f"{place}: its objects are {repr(names)[:60]}; expected a list of names.")
+        raise ArgumentError(f"{place}: its objects are {shown(names)}; expected a list of names.")
     return place, image, list(dict.fromkeys(name.strip() for name in names))
 
 
@@ -167,5 +164,5 @@ def _from_coco(path: Path, whole: Mapping[str, Any]) -> dict[str, list[str]]:
             if name not in objects:
                 objects.append(name)
     except (KeyError, TypeError) as error:
-        raise ArgumentError(f"{path.name}: not as COCO's instances: there is no {error}.") from None
+        raise ArgumentError(f"{path.name}: not as COCO's instances: there is no {shown(error.args[0])}.") from None
     return found

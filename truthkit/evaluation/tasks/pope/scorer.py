@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from truthkit.errors import ArgumentError
+from truthkit.evaluation.tasks.answers import answer_of
 from truthkit.files.reading import Record, read_records
+from truthkit.files.tables import ENDINGS
 from truthkit.statistics.intervals import FloatArray, ratio
 from truthkit.statistics.score import Score
 
@@ -101,12 +103,13 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def read_answers(path: Path) -> list[Record]:
-    """Records of an answer file, or of all `.json` and `.jsonl` files of a folder; the category comes from the name."""
+    """Records of an answer file, or of all such files of a folder; the category comes from the name."""
     files = [path]
     if path.is_dir():
-        files = sorted(file for ending in ("*.json", "*.jsonl") for file in path.glob(ending))
+        endings = (".json", ".jsonl", *ENDINGS)
+        files = sorted(file for file in path.iterdir() if file.suffix in endings)
         if not files:
-            raise ArgumentError(f"{path} has no answers: expected .json or .jsonl files in it.")
+            raise ArgumentError(f"{path} has no answers: expected files in it that end in {', '.join(endings)}.")
     found = []
     for file in files:
         for record in read_records(file):
@@ -115,22 +118,27 @@ def read_answers(path: Path) -> list[Record]:
     return found
 
 
-def match(questions: Sequence[Question], answers: Sequence[Record]) -> list[str]:
-    """The text of each question's answer.
+def match(questions: Sequence[Question], answers: Sequence[Record], *, answer_field: str = "") -> list[str]:
+    """The text of each question's answer, in `answer_field`; see `answer_of`.
 
-    Answers are found by `question_id`, and by category where both sides have one. Answers without ids, or to questions
-    whose ids repeat, are taken in order, within their category; ids and question texts must agree.
+    Answers are found by `question_id`, and by category where both sides have one. Where ids repeat, as in files merged
+    of all categories, the question's text in `prompt` or `question` decides; without such texts, or without ids,
+    answers are taken in order, within their category. Ids and question texts must agree.
 
     Raises:
-        ArgumentError: an answer to no question, two to one, none to some; the message names the line. Also if the
-            answers are a file of questions.
+        ArgumentError: an answer to no question, two to one, none to some, or with two texts that compete; the message
+            names the line. Also if the answers are a file of questions.
     """
+    for record in answers:  # what is wrong with a record is said before what is missing
+        answer_of(record, answer_field)
     by_category = all(record.fields.get("category") for record in answers) and all(q.category for q in questions)
     keys = [_key(question.id, question.category, by_category) for question in questions]
     if len(set(keys)) < len(keys) or any("question_id" not in record.fields for record in answers):
-        texts = [_text(record) for record in _in_order(questions, answers, by_category)]
+        told = all(record.fields.keys() & {"question_id", "id"} and _asked(record) for record in answers)
+        found = (_by_asked if told else _in_order)(questions, answers, by_category)
     else:
-        texts = _by_id(keys, questions, answers, by_category)
+        found = _by_id(keys, questions, answers, by_category)
+    texts = [answer_of(record, answer_field) for record in found]
     if all(text == question.text for text, question in zip(texts, questions, strict=True)):
         raise ArgumentError(
             f"every answer, from {answers[0].place} on, is the question itself: are these the questions?"
@@ -140,19 +148,18 @@ def match(questions: Sequence[Question], answers: Sequence[Record]) -> list[str]
 
 def _by_id(
     keys: Sequence[tuple[str | None, str]], questions: Sequence[Question], answers: Sequence[Record], by_category: bool
-) -> list[str]:
+) -> list[Record]:
     numbers = {key: number for number, key in enumerate(keys)}
-    taken: dict[int, str] = {}
-    found: dict[int, str] = {}
+    found: dict[int, Record] = {}
     for record in answers:
-        key = _key(str(record.fields["question_id"]), record.fields.get("category"), by_category)
+        key = _key(str(record.name("question_id")), record.name("category"), by_category)
         if key not in numbers:
             where = f" of {key[0]}" if by_category else ""
             raise ArgumentError(f"{record.place}: question_id {key[1]}{where} is not among the {len(keys)} questions.")
         number = numbers[key]
         if number in found:
-            raise ArgumentError(f"{record.place}: question_id {key[1]} was answered at {taken[number]} already.")
-        found[number], taken[number] = _text(record), record.place
+            raise ArgumentError(f"{record.place}: question_id {key[1]} was answered at {found[number].place} already.")
+        found[number] = record
     if missing := [number for number in range(len(keys)) if number not in found]:
         first = questions[missing[0]]
         raise ArgumentError(
@@ -226,50 +233,72 @@ def _question(record: Record, category: str | None) -> Question:
     label = record.text("label", "answer").strip().lower()
     if label not in ("yes", "no"):
         raise ArgumentError(f"{record.place}: label is {label!r}; expected 'yes' or 'no'.")
-    number = record.fields.get("question_id", record.fields.get("id"))
+    number, image = record.name("question_id", "id"), record.name("image_source", "image")
     if number is None:
         raise ArgumentError(f"{record.place}: no 'question_id'; its fields are {', '.join(record.fields)}.")
-    image = record.fields.get("image_source", record.fields.get("image"))
-    if not isinstance(image, str | int):
+    if image is None:
         raise ArgumentError(f"{record.place}: no 'image' name; its fields are {', '.join(record.fields)}.")
-    return Question(str(number), str(image), record.text("text", "question"), label, category, record.place)
+    return Question(number, image, record.text("text", "question"), label, category, record.place)
 
 
 def _category(record: Record, file: Path) -> str | None:
-    named = record.fields.get("category")
-    if named is None:
-        found = [name for name in STRATEGIES if name in file.stem.lower()]
-        return found[0] if len(found) == 1 else None
-    return str(named)
+    if (named := record.name("category")) is not None:
+        return named
+    found = [name for name in STRATEGIES if name in file.stem.lower()]
+    return found[0] if len(found) == 1 else None
 
 
 def _key(number: str, category: str | None, by_category: bool) -> tuple[str | None, str]:
     return (category if by_category else None, number)
 
 
-def _text(record: Record) -> str:
-    return record.text("answer", "text", "output")
+def _asked(record: Record) -> str:
+    """What the record says was asked; a prompt may say more than the question."""
+    asked = record.fields.get("question") or record.fields.get("prompt")
+    return asked.lower() if isinstance(asked, str) else ""
 
 
-def _in_order(questions: Sequence[Question], answers: Sequence[Record], by_category: bool) -> list[Record]:
+def _by_asked(questions: Sequence[Question], answers: Sequence[Record], by_category: bool) -> list[Record]:
+    _as_many(questions, answers)
+    waiting: dict[tuple[str | None, str], list[Record]] = {}
+    for record in answers:
+        key = _key(str(record.name("question_id", "id")), record.name("category"), by_category)
+        waiting.setdefault(key, []).append(record)
+    found = []
+    for question in questions:
+        left = waiting.get(_key(question.id, question.category, by_category), [])
+        place = next((i for i, record in enumerate(left) if question.text.strip().lower() in _asked(record)), None)
+        if place is None:
+            raise ArgumentError(
+                f"{question.place}: no answer with question_id {question.id} is left that was asked {question.text!r}."
+            )
+        found.append(left.pop(place))
+    return found
+
+
+def _as_many(questions: Sequence[Question], answers: Sequence[Record]) -> None:
     if len(questions) != len(answers):
         raise ArgumentError(
             f"{len(answers)} answers for {len(questions)} questions, and no ids to tell which is which."
         )
+
+
+def _in_order(questions: Sequence[Question], answers: Sequence[Record], by_category: bool) -> list[Record]:
+    _as_many(questions, answers)
     waiting: dict[str | None, list[Record]] = {}
     for record in reversed(answers):
-        waiting.setdefault(record.fields["category"] if by_category else None, []).append(record)
+        waiting.setdefault(record.name("category") if by_category else None, []).append(record)
     found = []
     for question in questions:
         category = question.category if by_category else None
         if not waiting.get(category):
             raise ArgumentError(f"{question.place}: no answer of category {category!r} is left for this question.")
         record = waiting[category].pop()
-        number = str(record.fields.get("question_id", question.id))
+        number = record.name("question_id") or question.id
         if number != question.id:
             raise ArgumentError(f"{record.place}: question_id is {number}, but {question.place} has {question.id}.")
-        asked = record.fields.get("question", question.text)
-        if isinstance(asked, str) and question.text.strip().lower() not in asked.lower():
+        asked = _asked(record)
+        if asked and question.text.strip().lower() not in asked:
             raise ArgumentError(f"{record.place}: answers {asked!r}, but {question.place} asks {question.text!r}.")
         found.append(record)
     return found

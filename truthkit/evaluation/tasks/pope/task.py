@@ -60,10 +60,11 @@ def task(data: Path, *, images: Path | None = None, parser: Parser = "official",
     return Task("pope", items, score, "accuracy", 16, {"parser": parser, "suffix": suffix}, (data,))
 
 
-def score_files(answers: Path, data: Path, *, parser: Parser = "official") -> Score:
+def score_files(answers: Path, data: Path, *, parser: Parser = "official", answer_field: str = "") -> Score:
     """Is the object in the image, yes or no.
 
-    ANSWERS has one JSON object per line, with the model's text in "answer" or "text", and "question_id":
+    ANSWERS has one JSON object per line, with the model's text in "answer", "text", "output", "prediction" or
+    "response", and "question_id"; a JSON array, .csv, .tsv and .xlsx are read too:
       {"question_id": 1, "answer": "Yes, there is a snowboard."}
     Without ids the lines are taken in the order of the questions. ANSWERS may be a folder with a file for each of
     random, popular and adversarial; --data is then the folder of the questions.
@@ -78,11 +79,12 @@ def score_files(answers: Path, data: Path, *, parser: Parser = "official") -> Sc
         answers: file or folder of the answers
         data: file or folder of the questions
         parser: how an answer is read
+        answer_field: which field is the model's text, where several may be
     """
     from truthkit.evaluation.tasks.pope import scorer
 
-    questions = scorer.read_questions(data)
-    return scorer.score(questions, scorer.match(questions, scorer.read_answers(answers)), parser=parser)
+    questions, found = scorer.read_questions(data), scorer.read_answers(answers)
+    return scorer.score(questions, scorer.match(questions, found, answer_field=answer_field), parser=parser)
 
 
 def _rescore(items: Lines, config: Config) -> Score:

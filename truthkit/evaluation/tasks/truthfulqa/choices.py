@@ -6,8 +6,6 @@ log-probabilities of the tokens of " " + choice after the prompt, not divided by
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.files.reading import Record, read_json, read_records, read_text
+from truthkit.evaluation.tasks.answers import answer_of
+from truthkit.files.json_text import shown
+from truthkit.files.reading import Record, read_records
+from truthkit.files.tables import ENDINGS
 from truthkit.statistics.intervals import FloatArray
 from truthkit.statistics.numbers import numbers
 from truthkit.statistics.score import Score, mean_score
@@ -99,14 +100,11 @@ def read_questions(path: Path, *, protocol: str = "lm-eval") -> list[Question]:
         if not found:
             raise NotAvailableError(f"{path} has no {' and no '.join(names)} (from github.com/sylinrl/TruthfulQA).")
         path = found[0]
-    if path.suffix.lower() == ".csv":
+    records = read_records(path)
+    if path.suffix.lower() in ENDINGS:
         if protocol == "lm-eval":
-            raise ArgumentError(f"{path} is a CSV, but protocol 'lm-eval' is defined on mc_task.json.")
-        return [_from_csv(record) for record in _csv_records(path)]
-    data = read_json(path)
-    if not isinstance(data, list) or not data:
-        raise ArgumentError(f"{path}: expected a JSON array of questions, as mc_task.json is.")
-    records = [Record(f"{path.name}, question {number}", fields) for number, fields in enumerate(data, 1)]
+            raise ArgumentError(f"{path} is a table, but protocol 'lm-eval' is defined on mc_task.json.")
+        return [_from_csv(record) for record in records]
     return [_from_json(record, protocol) for record in records]
 
 
@@ -122,9 +120,9 @@ def read_log_probs(path: Path, questions: Sequence[Question]) -> list[list[float
     return [_log_probs(record, question) for question, record in _by_question(read_records(path), questions)]
 
 
-def read_answers(path: Path, questions: Sequence[Question]) -> list[str]:
-    """Each question's written answer, from JSON lines with `answer`, `text` or `output`, and `question` as above."""
-    return [record.text("answer", "text", "output") for _, record in _by_question(read_records(path), questions)]
+def read_answers(path: Path, questions: Sequence[Question], *, answer_field: str = "") -> list[str]:
+    """Each question's written answer, in `answer_field` or one of `answers.FIELDS`; and `question` as above."""
+    return [answer_of(record, answer_field) for _, record in _by_question(read_records(path), questions)]
 
 
 def choice_metrics(
@@ -219,16 +217,7 @@ def _check(protocol: str) -> None:
 
 
 def _from_json(record: Record, protocol: str) -> Question:
-    fields = record.fields
-    sets: list[dict[str, int]] = []
-    for name in ("mc1_targets", "mc2_targets"):
-        choices = fields.get(name) if isinstance(fields, dict) else None
-        if isinstance(choices, dict) and set(choices) == {"choices", "labels"}:  # as the hub has it
-            choices = dict(zip(choices["choices"], choices["labels"], strict=True))
-        if not isinstance(choices, dict) or 1 not in choices.values() or 0 not in choices.values():
-            raise ArgumentError(f"{record.place}: {name!r} is missing, or has not both true and false choices.")
-        sets.append(choices)
-    one, many = sets
+    one, many = _choices(record, "mc1_targets"), _choices(record, "mc2_targets")
     best = next(choice for choice, label in one.items() if label == 1)
     true, false = ([choice for choice, label in many.items() if label == wanted] for wanted in (1, 0))
     if protocol != "lm-eval":
@@ -237,6 +226,23 @@ def _from_json(record: Record, protocol: str) -> Question:
         )
     rivals = [choice for choice, label in one.items() if label != 1]
     return _question(record, record.text("question"), best, true, false, rivals)
+
+
+def _choices(record: Record, name: str) -> dict[str, int]:
+    """The choices of this field with 1 for the true and 0 for the false ones."""
+    choices = record.fields.get(name)
+    if isinstance(choices, dict) and set(choices) == {"choices", "labels"}:  # as the hub has it
+        texts, labels = choices["choices"], choices["labels"]
+        fit = isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels)
+        pairs = list(zip(texts, labels, strict=True)) if fit else []
+    else:
+        pairs = list(choices.items()) if isinstance(choices, dict) else []
+    found = {text: label for text, label in pairs if isinstance(text, str) and label in (0, 1)}
+    if len(found) < len(pairs) or not {0, 1} <= set(found.values()):
+        raise ArgumentError(
+            f"{record.place}: {name!r} is missing, or has not both true and false choices, each once with 1 or 0."
+        )
+    return found
 
 
 def _from_csv(record: Record) -> Question:
@@ -258,14 +264,6 @@ def _question(
         return tuple(where[choice] for choice in these)
 
     return Question(text, choices, where[best], numbers(rivals), numbers(true), numbers(false), record.place)
-
-
-def _csv_records(path: Path) -> list[Record]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
-    records = [Record(f"{path.name}, line {reader.line_num}", dict(row)) for row in reader]
-    if not records:
-        raise ArgumentError(f"{path} has no questions.")
-    return records
 
 
 def _by_question(records: Sequence[Record], questions: Sequence[Question]) -> list[tuple[Question, Record]]:
@@ -301,6 +299,6 @@ def _log_probs(record: Record, question: Question) -> list[float]:
         raise ArgumentError(
             f"{record.place}: 'log_probs' is no object from choice to number, and no {len(question.choices)} numbers."
         )
-    if bad := [one for one in values if one is not None and (not isinstance(one, int | float) or math.isnan(one))]:
-        raise ArgumentError(f"{record.place}: {bad[0]!r} among the log_probs is no number.")
+    if bad := [one for one in values if one is not None and (type(one) not in (int, float) or math.isnan(one))]:
+        raise ArgumentError(f"{record.place}: {shown(bad[0])} among the log_probs is no number.")
     return [float(value) for value in numbers(values)]

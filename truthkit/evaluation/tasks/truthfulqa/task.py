@@ -62,7 +62,7 @@ def task(data: Path, *, protocol: Protocol = "lm-eval") -> Task:
     return Task("truthfulqa", items, score, "mc2", config={"protocol": protocol}, data=(data,))
 
 
-def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") -> Score:
+def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval", answer_field: str = "") -> Score:
     """Multiple choice, or written answers.
 
     ANSWERS has one JSON object per line, either with the log-probability of every choice, summed over its tokens,
@@ -81,6 +81,7 @@ def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") ->
         answers: file of the scores or answers
         data: file or folder of the questions
         protocol: how choices are read and ranked
+        answer_field: which field is the written answer, where several may be
     """
     from truthkit.evaluation.tasks.truthfulqa import choices, written
     from truthkit.files.reading import read_records
@@ -89,7 +90,7 @@ def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval") ->
         questions = choices.read_questions(data, protocol=protocol)
         return choices.score(questions, choices.read_log_probs(answers, questions), protocol=protocol)
     questions = choices.read_questions(data, protocol="authors")
-    return written.score(questions, choices.read_answers(answers, questions))
+    return written.score(questions, choices.read_answers(answers, questions, answer_field=answer_field))
 
 
 def _score_run(lines: Lines, data: Path | None, *, protocol: Protocol) -> Score:
