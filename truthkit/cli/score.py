@@ -111,7 +111,7 @@ def _score_run(
     lines = [{**item, "choices": choices.get(item["key"])} for item in finished.items]
     defaults = {name: option.default for name, option in benchmark.file_options.items()}
     recorded = {name: config[name] for name in defaults if name in config}
-    return score_run(lines, args.data, **defaults | recorded | options)
+    return score_run(lines, args.data, **{**defaults, **recorded, **options})
 
 
 def _figures(score: Score, seed: int) -> dict[str, Any]:

@@ -127,8 +127,8 @@ def score(
             }
         )
     config = {"task": "factcheck", "labels": list(labels), "bins": bins, "claims": len(rows)}
-    clusters, measure = list(range(len(rows))), _measure(tuple(labels), bins)
-    return Score(np.stack(rows), clusters, measure, items, config, support=_support(tuple(labels)))
+    measure, support = _measure(tuple(labels), bins), _support(tuple(labels))
+    return Score(np.stack(rows), list(range(len(rows))), measure, items, config, support=support)
 
 
 def stands_out(output: Mapping[str, Any]) -> bool:

@@ -73,7 +73,7 @@ def score(
         )
     values = sums / counts if form == "official" else sums
     right = (values[:, :1] > values[:, 1:]).all(axis=1)
-    unscored = (values == values[:, :1]).all(axis=1)
+    unscored = np.equal(values, values[:, :1]).all(axis=1)
     items = [
         {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit), "unscored": bool(none)}
         for question, row, hit, none in zip(questions, sums, right, unscored, strict=True)

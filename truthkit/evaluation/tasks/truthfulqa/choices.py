@@ -180,7 +180,7 @@ def score(
     ]
     rows = np.asarray([[1.0, *(result[name] for name in names)] for result in results]).reshape(-1, len(names) + 1)
     config = {"task": "truthfulqa", "protocol": protocol, "questions": len(items)}
-    config["unscored"] = sum(item["unscored"] for item in items)
+    config["unscored"] = sum(item["unscored"] is True for item in items)
     return mean_score(rows, names, [question.text for question in questions], items, config)
 
 
