@@ -80,6 +80,7 @@ def test_copies_are_on_one_side_and_near_copies_are_told_of() -> None:
     for score in vector.scores.values():
         assert score["low"] < 0.5 < score["high"]
         assert (score["pairs"], score["groups"]) == (40, 8)
+        assert score["p_any"] > 0.05
     near = [Pair(f"{pair.positive} and so on", f"{pair.negative} and so on {i}") for pair in pairs for i in range(5)]
     with pytest.warns(UserWarning, match=r"\d+ of 20 held-out pairs are near-copies of pairs"):
         tk.extract(model, tokenizer, near, layers=[1])

@@ -23,19 +23,22 @@ def same_text(pair: Pair) -> str:
 
 
 def near_copies(pairs: Sequence[Pair], fit: Sequence[int], held: Sequence[int]) -> int:
-    """How many of the pairs `held` are near-copies of one of the pairs `fit`."""
+    """How many of the pairs `held` are near-copies of one of the pairs `fit`, in what not most pairs say."""
+    known = [_runs(pairs[number]) for number in fit[:_MOST]]
+    often = Counter(run for runs in known for run in runs)
+    template = {run for run, count in often.items() if count > max(1, len(known) / 2)}
+    tested = [_runs(pairs[number]) - template for number in held]
     holders: dict[str, list[int]] = {}
-    sizes = {}
-    for number in held:
-        runs = _runs(pairs[number])
-        sizes[number] = len(runs)
+    for number, runs in enumerate(tested):
         for run in runs:
             holders.setdefault(run, []).append(number)
     found: set[int] = set()
-    for number in fit[:_MOST]:
-        runs = _runs(pairs[number])
-        shared = Counter(other for run in runs for other in holders.get(run, ()))
-        found |= {other for other, count in shared.items() if count >= NEAR * (sizes[other] + len(runs) - count)}
+    for runs in known:
+        own = runs - template
+        shared = Counter(number for run in own for number in holders.get(run, ()))
+        found |= {
+            number for number, count in shared.items() if count >= NEAR * (len(tested[number]) + len(own) - count)
+        }
     return len(found)
 
 

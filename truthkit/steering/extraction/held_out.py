@@ -23,7 +23,7 @@ class HeldOutScore:
         auc: the probability that a positive text lies further along the vector than a negative one; ties count half.
         low, high: 95 % interval: at each end the wider of the percentile bootstrap over groups and of Wilson's for as
             many independent items as there are groups, so that a few pairs that are all right prove little.
-        p: share of label permutations (sides of a pair swapped at random) that score as high.
+        p: share of label permutations (the sides of a group's pairs swapped at random) that score as high.
         p_any: the same for the highest score over all layers: what to quote for the best layer.
         pairs: how many pairs were held out.
         groups: in how many groups.
@@ -65,12 +65,13 @@ def held_out_scores(projections: torch.Tensor, groups: list[int], *, seed: int) 
     draws = _group_draws(groups, generator)
     resampled = torch.stack([auc(projections[:, draw]) for draw in draws])
     low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).tolist()
-    count = len(set(groups))
+    number = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+    count, of_group = len(number), torch.tensor([number[group] for group in groups])
     wide = [wilson(share * count, count) for share in observed.tolist()]
     null = torch.empty(RESAMPLES, layers, dtype=torch.float64)
     flipped = projections.flip(-1)
     for i in range(RESAMPLES):
-        swap = torch.rand(pairs, generator=generator) < 0.5
+        swap = (torch.rand(count, generator=generator) < 0.5)[of_group]
         null[i] = auc(torch.where(swap[None, :, None], flipped, projections))
     p = (1 + (null >= observed - 1e-12).sum(dim=0)) / (1 + RESAMPLES)
     p_any = (1 + (null.amax(dim=1)[:, None] >= observed - 1e-12).sum(dim=0)) / (1 + RESAMPLES)
