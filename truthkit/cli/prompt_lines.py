@@ -28,7 +28,7 @@ def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
             try:
                 prompts += [text.strip() for text in read_texts(Path(file), "prompt", "text", "question", "claim")]
             except NotAvailableError as error:
-                raise ArgumentError(f"the prompt file {error}") from error
+                raise ArgumentError(f"the prompt file {file!r} {str(error).removeprefix(f'{file} ')}") from error
     if not prompts:
         raise ArgumentError('there is no prompt; pass one in quotes, a file with --file, or "-" for standard input.')
     if not all(prompt.strip() for prompt in prompts):
