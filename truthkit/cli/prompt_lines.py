@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from truthkit.errors import ArgumentError
+from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.files.reading import read_texts
 
 
@@ -16,7 +16,7 @@ def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
     A file has one per line, or is one that `read_texts` reads, with a field prompt, text, question or claim.
 
     Raises:
-        ArgumentError, NotAvailableError: there is none, one is empty, or the file cannot be read.
+        ArgumentError, MissingExtraError: there is none, one is empty, or the file cannot be read.
     """
     prompts: list[str] = []
     for prompt in given:
@@ -25,7 +25,10 @@ def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
         if file == "-":
             prompts += _lines(sys.stdin.read(), "standard input")
         else:
-            prompts += [text.strip() for text in read_texts(Path(file), "prompt", "text", "question", "claim")]
+            try:
+                prompts += [text.strip() for text in read_texts(Path(file), "prompt", "text", "question", "claim")]
+            except NotAvailableError as error:
+                raise ArgumentError(f"the prompt file {file!r} {str(error).removeprefix(f'{file} ')}") from error
     if not prompts:
         raise ArgumentError('there is no prompt; pass one in quotes, a file with --file, or "-" for standard input.')
     if not all(prompt.strip() for prompt in prompts):
