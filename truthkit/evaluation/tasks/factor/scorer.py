@@ -72,8 +72,8 @@ def score(
             f"log_probs has shape {sums.shape}, token_counts {counts.shape}; expected ({len(questions)}, completions)."
         )
     values = sums / counts if form == "official" else sums
-    right = (values[:, :1] > values[:, 1:]).all(axis=1)
-    unscored = np.equal(values, values[:, :1]).all(axis=1)
+    right = np.all(values[:, :1] > values[:, 1:], axis=1)
+    unscored = np.all(np.equal(values, values[:, :1]), axis=1)
     items = [
         {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit), "unscored": bool(none)}
         for question, row, hit, none in zip(questions, sums, right, unscored, strict=True)
