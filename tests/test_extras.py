@@ -33,7 +33,7 @@ OPTIONAL = {
 }
 """Modules of optional packages, and the extra that brings each."""
 
-WITHOUT_EXTRA = {"mauve"}
+WITHOUT_EXTRA = {"mauve", "pandas"}
 """Optional too, but too heavy for an extra; its message names the package itself."""
 
 BROUGHT = {"h11", "pyarrow"}

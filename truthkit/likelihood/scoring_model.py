@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from truthkit.hf.sites import input_device
-
 if TYPE_CHECKING:
     from truthkit.statistics.intervals import FloatArray
 
@@ -59,6 +57,7 @@ class ScoringModel:
         import numpy as np
         import torch
 
+        from truthkit.hf.sites import input_device
         from truthkit.text.tokens import text_tokenizer
 
         model, processor = self._loaded
