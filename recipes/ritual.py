@@ -236,8 +236,8 @@ def asked(
     folder = args.out / task.name / way.label.replace(" + ", "+").replace(", ", "-").replace(" ", "-")
     run_task(task, asking, folder, model_name=name, limit=limit)
     outputs = {item["key"]: item["output"] for item in read_run(folder).items}
-    some = task.items[:limit]
-    return task.score(range(len(some)), [outputs[item.key] for item in some])
+    some = [number for number, item in enumerate(task.items) if item.key in outputs]
+    return task.score(some, [outputs[task.items[number].key] for number in some])
 
 
 def row(kind: str, label: str, baseline: Score, found: Score) -> dict[str, Any]:

@@ -280,7 +280,9 @@ def test_a_trace_for_people() -> None:
     a, b = Candidate(0, "\x1b[2J", 0.75), Candidate(1, " b\n", 0.25)
     views = (ViewTrace("main", (), (a, b), -1.0), ViewTrace("amateur exits", (2, 4, 6, 8), (a,), 3.5))
     stream = io.StringIO()
-    show_trace(Console(file=stream, width=60), "lol", [Step(1, " b\n", a, views, (b, a), "amateur exits", 0.25)])
+    show_trace(
+        Console(file=stream, width=60), "lol", [Step(1, " b\n", a, views, (b, a), "amateur exits", 0.25, lead=2.5)]
+    )
     assert stream.getvalue().splitlines() == [
         "lol, token by token: 1 of 1 are not the main view's choice",
         "   1 * ' b\\n'  instead of '\\x1b[2J', pushed by amateur exits",

@@ -148,6 +148,7 @@ class TestFormerDoLa:
         assert list(tk.DoLa(bench.model, layers="low").layers) == list(range(1, 14, 2))
 
 
+@pytest.mark.slow
 def test_bfloat16(bench: Bench) -> None:
     """Runs, and its first combined logits are those of float32 up to the rounding of the weights."""
     with torch.no_grad():

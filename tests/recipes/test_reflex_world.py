@@ -132,6 +132,7 @@ def planted(_model: Any, _tokenizer: Any, claims: Sequence[Claim], _form: Form) 
     return Disagreement(tuple(claims), tuple(backbone), tuple(tuned))
 
 
+@pytest.mark.slow
 def test_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(recipe, "disagreement", planted)
     command = ["--out", str(tmp_path), *BRIEFLY, "--draws", "2"]

@@ -109,7 +109,13 @@ def _score_run(
     records = [record.fields for file in files if file.stat().st_size for record in read_records(file)]
     choices = {record["key"]: record.get("choices") for record in records if "key" in record}
     lines = [{**item, "choices": choices.get(item["key"])} for item in finished.items]
-    defaults = {name: option.default for name, option in benchmark.file_options.items()}
+    takes = inspect.signature(score_run).parameters
+    if foreign := sorted(options.keys() - takes.keys()):
+        option = f"--{foreign[0].replace('_', '-')}"
+        raise ArgumentError(
+            f"{option} is for files of answers; {args.answers} is a run of truthkit's own: leave it out."
+        )
+    defaults = {name: option.default for name, option in benchmark.file_options.items() if name in takes}
     recorded = {name: config[name] for name in defaults if name in config}
     return score_run(lines, args.data, **{**defaults, **recorded, **options})
 

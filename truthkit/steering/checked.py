@@ -15,9 +15,9 @@ from truthkit.files.shapes import FINITE, INTEGER, NUMBER, TEXT, check, optional
 _LONGEST = 1 << 24  # features, more than any model has: what is larger is damage, and would fill the memory
 
 _SCORE = {"auc!": NUMBER, "low": NUMBER, "high": NUMBER, "p": NUMBER}
-_TRIAL = {"layer!": INTEGER, "strength!": NUMBER, "effect!": optional(NUMBER), "divergence!": NUMBER}
+_TRIAL = {"layer!": INTEGER, "strength!": NUMBER, "effect": optional(NUMBER), "divergence": NUMBER}
 ABOUT = {
-    "layer_count!": INTEGER,
+    "layer_count!": optional(INTEGER),
     "site!": TEXT,
     "provenance!": {
         "model": {"id": optional(TEXT), "type": optional(TEXT)},

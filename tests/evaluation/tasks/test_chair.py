@@ -161,7 +161,7 @@ def test_no_image_numbers(name: object) -> None:
         chair.image_number(name, "line 3")
 
 
-@each(
+@pytest.mark.parametrize(
     ("files", "error", "message"),
     [
         ({}, tk.NotAvailableError, "no ground truth: expected chair_gt_pattern.json, or COCO's"),

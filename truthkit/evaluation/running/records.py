@@ -86,7 +86,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
     """The record in a line; None where it was damaged."""
     with suppress(ArgumentError, UnicodeDecodeError):
         record = parse(line.decode())
-        check(record, {"key!": TEXT, "output!": ANYTHING, "prompt": TEXT, "seconds": FINITE}, "the record")
+        check(record, {"key!": TEXT, "output": ANYTHING, "prompt": TEXT, "seconds": FINITE}, "the record")
         return dict(record)
     return None
 

@@ -127,9 +127,8 @@ def _item_lines(items: Sequence[Item], score: Score, records: Records) -> list[d
 
 def _so_far(task: Task, items: Sequence[Item], records: Records) -> Score:
     done = [item for item in items if item.key in records.done]
-    outputs = [records.done[item.key]["output"] for item in done]
     try:
-        return task.score(_numbers(task, done), outputs)
+        return task.score(_numbers(task, done), [records.done[item.key]["output"] for item in done])
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         if not records.found:
             raise
