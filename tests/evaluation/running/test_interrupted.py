@@ -54,10 +54,12 @@ def test_terminated_locked_and_on_a_full_disk(tmp_path: Path) -> None:
     arguments, out = factor(tmp_path), tmp_path / "run"
     running = start(arguments, out)
     when_records(out, running)
+    running.send_signal(signal.SIGSTOP)  # it holds the folder, however fast the machine is
     code, err = ended(start(arguments, out))
     assert code == 1
     assert f"is being written by process {running.pid} on " in err
     running.terminate()
+    running.send_signal(signal.SIGCONT)
     code, err = ended(running)
     assert code == 143
     assert err == "truthkit: terminated; what was finished is kept: run the same command again to go on"
