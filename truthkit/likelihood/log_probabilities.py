@@ -187,15 +187,28 @@ class _Reader:
             shared = common_length([self.rows[i] for i in which], most) if sharing else 0
             if shared < _WORTH or 4 * shared * (len(which) - 1) < self.tokens or not self._can_cut(which, shared):
                 shared = 0
-            if not (shared or self.by_part or (sharing and trees and self._is_half_shared(which))):
+            if not (shared or self.by_part):
                 alone += which
                 continue
-            cache = GrowingCache(config=self.model.config.get_text_config(decoder=True))
+            cache = self._new_cache()
             if shared:
                 with reading(self.parted, "prompt"):
                     self._forward(*padded([self.rows[which[0]][:shared]]), 0, 1, cache)
             (self._read_trees if trees else self._read_branches)(which, shared, cache)
-        self._read_whole(alone)
+        forest = self._half_shared(alone) if sharing and trees else []
+        if forest:
+            self._read_trees(forest, 0, self._new_cache())
+        self._read_whole(sorted({*alone} - {*forest}))
+
+    def _new_cache(self) -> GrowingCache:
+        return GrowingCache(config=self.model.config.get_text_config(decoder=True))
+
+    def _half_shared(self, which: list[int]) -> list[int]:
+        """Those rows that have a context in common with others and are worth a tree by that alone."""
+        contexts: dict[tuple[int, ...], list[int]] = {}
+        for i in which:
+            contexts.setdefault(tuple(self.rows[i][: self.starts[i] - 1]), []).append(i)
+        return [i for some in contexts.values() if self._is_half_shared(some) for i in some]
 
     def _is_half_shared(self, which: list[int]) -> bool:
         """Whether a tree of its own has at most half of the rows' tokens, so that it is worth it even by itself."""
