@@ -25,6 +25,22 @@ from truthkit.decoding.methods.ritual_plus import (
     RITUALPlusLogitsProcessor as RITUALPlusLogitsProcessor,
 )
 from truthkit.decoding.methods.vcd import VCD as VCD, VCDLogitsProcessor as VCDLogitsProcessor
+from truthkit.decoding.methods.adacad import AdaCAD as AdaCAD, AdaCADLogitsProcessor as AdaCADLogitsProcessor
+from truthkit.decoding.methods.agreement import (
+    Agreement as Agreement,
+    AgreementLogitsProcessor as AgreementLogitsProcessor,
+)
+from truthkit.decoding.methods.coiecd import COIECD as COIECD, COIECDLogitsProcessor as COIECDLogitsProcessor
+from truthkit.decoding.methods.deco import DeCo as DeCo, DeCoLogitsProcessor as DeCoLogitsProcessor
+from truthkit.decoding.methods.entropy_gate import (
+    EntropyGate as EntropyGate,
+    EntropyGateLogitsProcessor as EntropyGateLogitsProcessor,
+)
+from truthkit.decoding.methods.sled import SLED as SLED, SLEDLogitsProcessor as SLEDLogitsProcessor
+from truthkit.decoding.methods.top_n_sigma import (
+    TopNSigma as TopNSigma,
+    TopNSigmaLogitsProcessor as TopNSigmaLogitsProcessor,
+)
 from truthkit.errors import (
     ArgumentError as ArgumentError,
     AttachError as AttachError,

@@ -137,6 +137,14 @@ def _some(bench: Bench, _batch: int) -> list[int]:
     return [first, second - bench.model.config.num_hidden_layers]
 
 
+def _without(bench: Bench) -> list[Look]:
+    return [Look(bench.model, bench.without)]
+
+
+def _contexts(bench: Bench, batch: int) -> list[str]:
+    return bench.contexts[:batch]
+
+
 _ALL = [
     _case("icd-adapter", "ICD", oracle.icd(), lambda b: [Look(b.adapted)], amateur=_adapter),
     _case(
@@ -230,19 +238,58 @@ _ALL = [
         layers=lambda b, _n: b.layers[:1],
         norm=False,
     ),
-    _case(
-        "cad", "CAD", oracle.cad(), lambda b: [Look(b.model, b.without)], context=lambda b, batch: b.contexts[:batch]
-    ),
+    _case("cad", "CAD", oracle.cad(), _without, context=_contexts),
     _case(
         "cad-beta",
         "CAD",
         oracle.cad(alpha=1.0, beta=0.1),
-        lambda b: [Look(b.model, b.without)],
-        context=lambda b, batch: b.contexts[:batch],
+        _without,
+        context=_contexts,
         alpha=1.0,
         beta=0.1,
     ),
     _case("apc", "APC", oracle.cut_off(beta=0.2), beta=0.2),
+    _case("sled", "SLED", oracle.sled(), exits=lambda b: range(b.model.config.num_hidden_layers - 1), norm=False),
+    _case(
+        "sled-options",
+        "SLED",
+        oracle.sled(rate=3.0, scale=4, steps=1, bound=-50.0),
+        exits=lambda b: b.layers,
+        layers=_some,
+        evolution_rate=3.0,
+        evolution_scale=4,
+        steps=1,
+        evolution_lower_bound=-50.0,
+        norm=True,
+    ),
+    _case("deco", "DeCo", oracle.deco(), exits=lambda b: (1, 2)),
+    _case("deco-options", "DeCo", oracle.deco(2.0, 0.6, 5), exits=_high, layers="high", alpha=2.0, top_p=0.6, top_k=5),
+    _case("adacad", "AdaCAD", oracle.adacad(), _without, context=_contexts),
+    _case("adacad-theta", "AdaCAD", oracle.adacad(theta=0.4), _without, context=_contexts, theta=0.4),
+    _case("coiecd", "COIECD", oracle.coiecd(), _without, context=_contexts),
+    _case("coiecd-paper", "COIECD", oracle.coiecd(0.5, "paper"), _without, context=_contexts, alpha=0.5, form="paper"),
+    _case(
+        "agreement-js",
+        "Agreement",
+        oracle.agreement("js", 0.2, 4.0, 1.0),
+        lambda b: [Look(b.adapted)],
+        view=lambda b, _batch: tk.View("amateur", adapter=b.adapter),
+        threshold=0.2,
+    ),
+    _case(
+        "agreement-l1",
+        "Agreement",
+        oracle.agreement("l1", 0.9, 3.0, 0.5, 0.0),
+        lambda b: [Look(b.adapted)],
+        view=lambda b, _batch: tk.View("amateur", adapter=b.adapter),
+        divergence="l1",
+        threshold=0.9,
+        agree=3.0,
+        differ=0.5,
+        beta=0.0,
+    ),
+    _case("top-n-sigma", "TopNSigma", oracle.top_n_sigma(1.5), n=1.5),
+    _case("entropy-gate", "EntropyGate", oracle.entropy_gate(2.0), threshold=2.0),
 ]
 
 CASES: dict[str, Case] = {case.name: case for case in _ALL}

@@ -105,6 +105,101 @@ def lol(omega: float = 0.5, lam: float = 1.0, gamma: float = 0.5, beta: float = 
     return formula
 
 
+def sled(rate: float = 2.0, scale: int = 10, steps: int = 10, bound: float = -100.0) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        final = main.logits
+        tokens = torch.softmax(final, dim=-1).topk(min(scale, len(final))).indices.tolist()
+        votes = dict.fromkeys(tokens, 0.0)
+        for early in main.exits:
+            for token in tokens:
+                direction = torch.softmax(early, dim=-1)
+                direction[token] -= 1
+                cosine = torch.cosine_similarity(direction, early - final, dim=0)
+                votes[token] += max(0.0, float(cosine)) ** 2
+        target = torch.zeros_like(final)
+        for token, vote in votes.items():
+            target[token] = vote / sum(votes.values()) if sum(votes.values()) else 0.0
+        evolved = final.clone()
+        for step in range(steps):
+            evolved -= rate * (1 - step / steps) * (torch.softmax(evolved, dim=-1) - target)
+        scores = torch.full_like(final, bound)
+        scores[tokens] = evolved[tokens]
+        return scores
+
+    return formula
+
+
+def deco(alpha: float = 0.6, top_p: float = 0.9, top_k: int = 20) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        p = torch.softmax(main.logits, dim=-1)
+        candidates, held = [], 0.0
+        for token in p.argsort(descending=True).tolist()[:top_k]:
+            candidates.append(token)
+            held += float(p[token])
+            if held >= top_p:
+                break
+        surest = [float(torch.softmax(early, dim=-1)[candidates].max()) for early in main.exits]
+        best = max(range(len(surest)), key=surest.__getitem__)
+        scores = torch.full_like(main.logits, -math.inf)
+        scores[candidates] = (main.logits + alpha * surest[best] * main.exits[best])[candidates]
+        return scores
+
+    return formula
+
+
+def adacad(theta: float = 0.0) -> Formula:
+    def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
+        strength = max(theta, js_divergence(main.logits, others[0].logits))
+        return (1 + strength) * main.logits - strength * others[0].logits
+
+    return formula
+
+
+def coiecd(alpha: float = 1.0, form: str = "code") -> Formula:
+    def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
+        p, q = torch.softmax(main.logits, dim=-1), torch.softmax(others[0].logits, dim=-1)
+        if form == "code":
+            likely = {v for v in range(len(p)) if p[v] > p.max() / 4}
+            kept = (likely if len(likely) > 1 else set()) | {v for v in range(len(p)) if p[v] < 4 * p.min()}
+        else:
+            entropy = -float((q * q.log()).sum())
+            kept = {v for v in range(len(p)) if abs(-math.log(p[v]) - entropy) > math.log(4)}
+        base = torch.stack([p[v].log() if v in kept else q[v].log() for v in range(len(p))])
+        return base + alpha * (log_p(main.logits) - log_p(others[0].logits))
+
+    return formula
+
+
+def agreement(divergence: str, threshold: float, agree: float, differ: float, beta: float = 0.1) -> Formula:
+    def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
+        own, other = main.logits, others[0].logits
+        total = float((torch.softmax(own, dim=-1) - torch.softmax(other, dim=-1)).abs().sum())
+        close = (js_divergence(own, other) if divergence == "js" else total) < threshold
+        return apc(own + agree * other if close else (1 + differ) * own - differ * other, own, beta)
+
+    return formula
+
+
+def top_n_sigma(n: float) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        least = main.logits.max() - n * main.logits.std()
+        return torch.where(main.logits >= least, main.logits, torch.tensor(-math.inf, dtype=main.logits.dtype))
+
+    return formula
+
+
+def entropy_gate(threshold: float) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        p = torch.softmax(main.logits, dim=-1)
+        if float(-(p * p.log()).sum()) <= threshold:
+            return main.logits
+        scores = torch.full_like(main.logits, -math.inf)
+        scores[main.logits.argmax()] = main.logits.max()
+        return scores
+
+    return formula
+
+
 # -- views -------------------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ def test_every_decoder_is_there() -> None:
     own = {"apc", "cad", "contrastive_search", "dola", "icd", "lol", "m3id", "ritual", "ritual_plus", "vcd"}
     assert own <= set(names)
     assert {decoder.name for decoder in catalog() if decoder.needs_image} >= {"ritual", "ritual_plus", "vcd", "m3id"}
-    assert {decoder.name for decoder in catalog() if decoder.needs_context} == {"cad"}
+    assert {decoder.name for decoder in catalog() if decoder.needs_context} == {"adacad", "cad", "coiecd"}
 
 
 def test_every_method_is_found_by_its_file() -> None:
@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_signature(decoder: DecoderInfo) -> None:
 
 def test_choices_are_those_of_the_type_or_of_the_docstring() -> None:
     choices = {(one.name, option.name): option.choices for one in catalog() for option in one.options}
-    assert choices["dola", "layers"] == choices["lol", "layers"] == ("low", "high")
+    assert choices["dola", "layers"] == choices["lol", "layers"] == ("low", "high", "all")
     six = ("horizontal_flip", "vertical_flip", "rotation", "color_jitter", "gaussian_blur", "crop")
     assert set(choices["ritual", "transform"]) == set(choices["ritual_plus", "transform"]) == {"random", *six}
     assert choices["icd", "lam"] == ()

@@ -105,6 +105,9 @@ class TestAgainstTheOracle:
             "lol-model",
             "dola-high",
             "cad",
+            "sled-options",
+            "deco-options",
+            "coiecd",
         ],
     )
     def test_padded_batch(self, bench: Bench, name: str) -> None:

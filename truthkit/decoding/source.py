@@ -128,7 +128,7 @@ class Source:
         return ()
 
     def annotation(self, node: ast.AST | None, depth: int = 0) -> Any:
-        """The type that an annotation stands for, with `Any` in the place of classes."""
+        """The type that an annotation stands for, with `object` for our own classes and `Any` for others."""
         if depth > _DEEPEST:
             return Any
         try:
@@ -165,8 +165,10 @@ class Source:
         if module == self.module and name not in self.classes and name not in self.constants:
             return getattr(builtins, name, Any)
         ours = module.partition(".")[0] in ("truthkit", self.module.partition(".")[0])  # torch's source is large
-        if not ours or (found := self.find(node)) is None or isinstance(found.node, ast.ClassDef):
+        if not ours or (found := self.find(node)) is None:
             return Any
+        if isinstance(found.node, ast.ClassDef):
+            return object
         return found.source.annotation(found.node, depth)
 
 

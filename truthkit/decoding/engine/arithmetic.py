@@ -23,6 +23,28 @@ def check_finite(name: str, value: float) -> float:
     return float(value)
 
 
+def check_count(name: str, value: int) -> int:
+    """`value` if it is a whole number, 1 or more.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{name} is {value!r}; expected a whole number, 1 or more.")
+    return value
+
+
+def check_at_least_zero(name: str, value: float) -> float:
+    """`value` as a float if it is a finite number, 0 or more.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if (checked := check_finite(name, value)) < 0:
+        raise ArgumentError(f"{name} is {value!r}; expected 0 or more.")
+    return checked
+
+
 def plausible(scores: torch.Tensor, main: torch.Tensor, beta: float) -> torch.Tensor:
     """Adaptive plausibility constraint: `scores` with −inf wherever `p_main < beta * max p_main`.
 

@@ -115,7 +115,7 @@ class EarlyExits:
 
 
 def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
-    """Layer numbers, or the blocks that "low" and "high" stand for in transformers 4's DoLa.
+    """Layer numbers, the blocks that "low" and "high" stand for in transformers 4's DoLa, or "all" but the last.
 
     Raises:
         ArgumentError: another name, no layer at all, or one that the model does not have.
@@ -126,6 +126,19 @@ def named_layers(model: Any, layers: str | Sequence[int]) -> tuple[int, ...]:
         layers = range(first, max(min(count // 2, 20) - 1, first + 1), 2)
     elif layers == "high":
         layers = range(max(count // 2, count - 20, 1) - 1, count - 1, 2)
+    elif layers == "all":
+        layers = range(max(count - 1, 1))
     elif isinstance(layers, str):
-        raise ArgumentError(f'layers is {layers!r}; expected "low", "high" or a list of layer numbers.')
+        raise ArgumentError(f'layers is {layers!r}; expected "low", "high", "all" or a list of layer numbers.')
     return resolve_layers(layers, count)
+
+
+def layers_at_depth(model: Any, first: float, last: float, steps: int) -> tuple[int, ...]:
+    """The blocks behind which so much of the model's depth is done: `steps` shares from `first` to `last`.
+
+    Half of 32 blocks are done behind block number 15; broken numbers are rounded down. Papers give numbers for models
+    of one depth, and shares carry them to another.
+    """
+    count = len(decoder_blocks(model))
+    shares = [first + (last - first) * step / max(steps - 1, 1) for step in range(steps)]
+    return tuple(dict.fromkeys(max(int(share * count + 1e-6), 1) - 1 for share in shares))

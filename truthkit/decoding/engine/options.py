@@ -28,5 +28,5 @@ def check_beta(beta: float) -> float:
 Beta: TypeAlias = Annotated[float, check_beta]
 """The cut-off of the plausibility constraint, in (0, 1], or 0 for none."""
 
-Layers: TypeAlias = Literal["low", "high"] | Sequence[int]
-"""Layer numbers, or every second block of the lower or the upper half."""
+Layers: TypeAlias = Literal["low", "high", "all"] | Sequence[int]
+"""Layer numbers, every second block of the lower or the upper half, or all blocks but the last."""

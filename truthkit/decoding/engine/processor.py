@@ -92,12 +92,22 @@ class DecoderLogitsProcessor(LogitsProcessor):
                 )
         logits = [view for group in self._match.advance(input_ids) for view in group]
         own, separate = iter(logits[: self._own_rows]), iter(logits[self._own_rows :])
-        exits = next(own).exits if self.decoder.layers else None
+        received, exits = scores[:, None], None
+        if self.decoder.layers:
+            seen = next(own)
+            exits, received = seen.exits, _at_height(received, seen.logits)
         step = logits[0].step if logits else 0
-        main = ViewLogits(scores[:, None], exits, step)
+        main = ViewLogits(received, exits, step)
         others = [next(own) if view.model is None else next(separate) for view in self.decoder.views[1:]]
         combined = self.decoder.combine(main, *others)
         return plausible(combined, main.logits, self.decoder.beta)[:, 0].log_softmax(dim=-1)  # type: ignore[return-value]
+
+
+def _at_height(scores: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """`scores` as far up as the model's logits: beam search hands them on as log-probabilities, and some methods hold
+    logits against those of early exits.
+    """
+    return scores + (logits.logsumexp(dim=-1, keepdim=True) - scores.logsumexp(dim=-1, keepdim=True))
 
 
 class TogetherLogitsProcessor(DecoderLogitsProcessor, decoder=Together):
