@@ -122,7 +122,13 @@ class Bench:
             "LOL adapter, 3 layers": lambda: self.generate(tk.LOL(model, tokenizer, **lol)),
             "LOL adapter, 3 layers, refocus": lambda: self.generate(tk.LOL(model, tokenizer, **refocus)),
             "CAD": lambda: self.generate(tk.CAD(model, tokenizer, **cad)),
+            "AdaCAD": lambda: self.generate(tk.AdaCAD(model, tokenizer, **cad)),
+            "COIECD": lambda: self.generate(tk.COIECD(model, tokenizer, **cad)),
             "DoLa, 8 layers": lambda: self.generate(tk.DoLa(model, layers=high)),
+            "DoLa, 9 layers": lambda: self.generate(tk.DoLa(model, layers=tk.DeCo(model).layers)),
+            "DeCo, 9 layers": lambda: self.generate(tk.DeCo(model)),
+            "SLED, 8 layers": lambda: self.generate(tk.SLED(model, layers=high)),
+            "SLED, 29 layers": lambda: self.generate(tk.SLED(model)),
             "DoLa, 8 layers, serial": lambda: self.serial(serial.dola(model, self.ids, high, BETA)),
             "DoLa, 8 layers, processor": lambda: self.generate(
                 logits_processor=[tk.DoLaLogitsProcessor(model, layers=high)]
@@ -146,13 +152,15 @@ def random_amateur(model: Any, folder: Path) -> str:
     return str(folder)
 
 
-def measure(dtype: torch.dtype, context: int, tokens: int, rounds: int, adapter: Path, only: str) -> dict[str, Any]:
-    """Milliseconds per token and ratio to greedy of every way to decode whose name contains `only`."""
+def measure(
+    dtype: torch.dtype, context: int, tokens: int, rounds: int, adapter: Path, only: list[str]
+) -> dict[str, Any]:
+    """Milliseconds per token and ratio to greedy of every way to decode whose name begins with one of `only`."""
     model, tokenizer = tk.load(dtype=dtype)
     name = random_amateur(model, adapter)
     twin, _ = tk.load(dtype=dtype, adapter=name)
     bench = Bench(model, twin, tokenizer, context, tokens)
-    ways = {label: way for label, way in bench.ways(name).items() if label == "greedy" or only in label}
+    ways = {label: way for label, way in bench.ways(name).items() if label == "greedy" or label.startswith(tuple(only))}
     seconds: dict[str, list[float]] = {label: [] for label in ways}
     for _ in tqdm(range(rounds), desc=f"{dtype}, context {context}"):
         for label, way in ways.items():
@@ -172,7 +180,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=12, help="decoded tokens per run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of everything (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="measure greedy and the lines whose name contains this")
+    parser.add_argument(
+        "--only", default=[""], nargs="+", help="measure greedy and the lines that begin with one of these"
+    )
     parser.add_argument("--out", type=Path, help="write all figures here as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
