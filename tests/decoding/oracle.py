@@ -159,13 +159,14 @@ def coiecd(alpha: float = 1.0, form: str = "code") -> Formula:
     def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
         p, q = torch.softmax(main.logits, dim=-1), torch.softmax(others[0].logits, dim=-1)
         if form == "code":
-            likely = {v for v in range(len(p)) if p[v] > p.max() / 4}
-            kept = (likely if len(likely) > 1 else set()) | {v for v in range(len(p)) if p[v] < 4 * p.min()}
+            likely = p > p.max() / 4
+            if likely.sum() == 1:
+                likely[:] = False
+            kept = likely | (p < 4 * p.min())
         else:
-            entropy = -float((q * q.log()).sum())
-            kept = {v for v in range(len(p)) if abs(-math.log(p[v]) - entropy) > math.log(4)}
-        base = torch.stack([p[v].log() if v in kept else q[v].log() for v in range(len(p))])
-        return base + alpha * (log_p(main.logits) - log_p(others[0].logits))
+            information, entropy = -p.log(), -(q * q.log()).sum()
+            kept = (information > entropy + math.log(4)) | (information < entropy - math.log(4))
+        return torch.where(kept, p.log(), q.log()) + alpha * (p.log() - q.log())
 
     return formula
 
