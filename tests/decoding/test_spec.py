@@ -84,7 +84,10 @@ def test_every_default_reads_back_as_itself(name: str) -> None:
         ("dola:beta=high", ["'beta' of decoder 'dola' is 'high'; expected a number"]),
         ("dola:norm=1", ["expected true or false"]),
         ("contrastive_search:top_k=4.5", ["expected an integer"]),
-        ("dola:layers=lo", ["'layers' of decoder 'dola' is 'lo'; expected 'low' or 'high' or 'all' or integers joined by +"]),
+        (
+            "dola:layers=lo",
+            ["'layers' of decoder 'dola' is 'lo'; expected 'low' or 'high' or 'all' or integers joined by +"],
+        ),
         ("dola:beta=2", ["beta is 2.0; the plausibility constraint"]),
         ("cad+lol:beta=-0.1", ["beta is -0.1"]),
         ("icd:lam=nan", ["'lam' of decoder 'icd' is 'nan'; expected a number"]),
