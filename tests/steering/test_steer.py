@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -95,7 +96,18 @@ def test_a_sweep_of_strengths_is_one_batch() -> None:
         assert row == steered_tokens(model, unpadded(prompt)[0], scaled, WHERE["all"], COUNT)
 
 
+def _rotated(h: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """By 0.4 radians, on an orthonormal basis of the plane."""
+    u = v / v.norm()
+    w = (h - (h @ u) * u) / (h - (h @ u) * u).norm()
+    turned = math.acos(float(h @ u / h.norm())) - 0.4
+    return h.norm() * (math.cos(turned) * u + math.sin(turned) * w) if turned > 0 else h.norm() * u
+
+
+STRENGTHS = {"relative": 0.3, "rotate": 0.4, "scale": 2.5, "clamp": 2.5}
 MODES = {
+    "relative": lambda h, v: h + 0.3 * h.norm() * v / v.norm(),
+    "rotate": _rotated,
     "project_out": lambda h, v: h - (h @ v) / (v @ v) * v,
     "scale": lambda h, v: h + (2.5 - 1) * (h @ v) / (v @ v) * v,
     "clamp": lambda h, v: h - (h @ v) / (v @ v) * v + 2.5 * v,
@@ -107,8 +119,7 @@ MODES = {
 def test_modes(mode: str) -> None:
     model, batch, steered = tiny("mistral"), padded_batch(5, 9), vectors(1, 2)
     expected = [steered_tokens(model, ids, steered, WHERE["all"], COUNT, MODES[mode]) for ids in unpadded(batch)]
-    strength = 2.5 if mode in ("scale", "clamp") else 1.0
-    with tk.Steering(model, steered, mode=mode, strength=strength):
+    with tk.Steering(model, steered, mode=mode, strength=STRENGTHS.get(mode, 1.0)):
         assert greedy(model, batch) == expected
 
 

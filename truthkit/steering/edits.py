@@ -1,14 +1,19 @@
-"""What steering does to a hidden state: add, project out, scale, clamp or patch.
+"""What steering does to a hidden state: add, project out, scale, clamp, rotate or patch.
 
 `h` is a hidden state, `v` the vector, `û = v / |v|` its direction, `c = h·û` the component along it, `s` the strength.
 
 | mode | result | note |
 | --- | --- | --- |
 | `"add"` | h + s·v | 0 changes nothing |
+| `"relative"` | h + s·│h│·û | as large a part of every state; with `keep_norm` the form of VTI (arXiv 2410.15778) |
 | `"project_out"` | h − s·c·û | 1 removes the component |
 | `"scale"` | h + (s − 1)·c·û | 1 changes nothing |
 | `"clamp"` | h + (s·│v│ − c)·û | the component becomes s times the vector's length |
+| `"rotate"` | │h│·(cos(θ − s)·û + sin(θ − s)·ŵ) | s radians nearer to û in the plane of both, and no further than û |
 | `"patch"` | h + s·(v − h) | 1 puts `v` in the place of `h` |
+
+`θ` is the angle from û to `h`, and `ŵ` the direction of what of `h` is across û. A negative s turns away, no further
+than −û. Angular steering (arXiv 2510.26243) turns towards an angle in a fixed plane; the plane of `h` and û is ours.
 """
 
 from __future__ import annotations
@@ -31,12 +36,26 @@ def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | 
         return hidden + strength * (vector - hidden)
     length = vector.norm(dim=-1, keepdim=True)
     direction = vector / length.clamp_min(torch.finfo(vector.dtype).tiny)
+    if mode == "relative":
+        return hidden + strength * hidden.norm(dim=-1, keepdim=True) * direction
     component = (hidden * direction).sum(dim=-1, keepdim=True)
+    if mode == "rotate":
+        return _rotated(hidden, direction, component, strength)
     if mode == "project_out":
         return hidden - strength * component * direction
     if mode == "scale":
         return hidden + (strength - 1.0) * component * direction
     return hidden + (strength * length - component) * direction
+
+
+def _rotated(
+    hidden: torch.Tensor, direction: torch.Tensor, component: torch.Tensor, strength: torch.Tensor | float
+) -> torch.Tensor:
+    across = hidden - component * direction
+    width, length = across.norm(dim=-1, keepdim=True), hidden.norm(dim=-1, keepdim=True)
+    angle = (torch.atan2(width, component) - strength).clamp(0, torch.pi)
+    unit = across / width.clamp_min(torch.finfo(across.dtype).tiny)
+    return length * (angle.cos() * direction + angle.sin() * unit)
 
 
 def with_norm_of(changed: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
