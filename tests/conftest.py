@@ -19,8 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Nothing in the tests may wait for a hub. Read when huggingface_hub is imported, hence no transformers import above.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Test machines are shared, and golden tokens should not depend on how many threads a matrix product is split over.
+# Test machines are shared, and golden tokens should not depend on how many threads a matrix product is split over. What
+# a test starts inherits it: threads that wait for each other burn time.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

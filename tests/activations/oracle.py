@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -47,26 +47,39 @@ def unpadded(batch: dict[str, torch.Tensor]) -> list[list[int]]:
     return [ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
 
 
-def states(model: Any, ids: list[int], layer: int) -> torch.Tensor:
-    """The output of block `layer`, (tokens, features)."""
+def all_states(model: Any, ids: list[int]) -> list[torch.Tensor]:
+    """The output of each block, (tokens, features)."""
     seen: list[torch.Tensor] = []
 
     def look(_module: Any, _args: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
+        seen.append((output[0] if isinstance(output, tuple) else output)[0])
 
-    handle = block_list(model)[layer].register_forward_hook(look)
-    try:
-        with torch.no_grad():
-            model(input_ids=torch.tensor([ids]), use_cache=False)
-    finally:
-        handle.remove()
-    return seen[0][0]
+    with ExitStack() as stack, torch.no_grad():
+        for block in block_list(model):
+            stack.callback(block.register_forward_hook(look).remove)
+        model(input_ids=torch.tensor([ids]), use_cache=False)
+    return seen
+
+
+def states(model: Any, ids: list[int], layer: int) -> torch.Tensor:
+    """The output of block `layer`, (tokens, features)."""
+    return all_states(model, ids)[layer]
 
 
 def steered_tokens(
-    model: Any, prompt: list[int], vectors: dict[int, torch.Tensor], where: Where, count: int, change: Any = None
+    model: Any,
+    prompt: list[int],
+    vectors: dict[int, torch.Tensor],
+    where: Where,
+    count: int,
+    change: Any = None,
+    likely: Sequence[int] = (),
 ) -> list[int]:
-    """Greedy tokens, one whole forward for each; `change(h, v)` is what happens to one state, by default h + v."""
+    """Greedy tokens; `change(h, v)` is what happens to one state, by default h + v.
+
+    One whole forward for each token, and one for all of the `likely` ones that come out: `where` must choose among the
+    tokens before a text's end as it would without what follows them.
+    """
     change = change or (lambda h, v: h + v)
 
     def edit(vector: torch.Tensor, length: int) -> Any:
@@ -78,15 +91,24 @@ def steered_tokens(
 
         return hook
 
-    text = list(prompt)
-    for _ in range(count):
+    def choices(text: list[int]) -> list[int]:
+        """After each token of a text from the prompt's last on."""
         with ExitStack() as stack, torch.no_grad():
             for layer, vector in vectors.items():
                 handle = block_list(model)[layer].register_forward_hook(edit(vector.to(model.dtype), len(text)))
                 stack.callback(handle.remove)
-            logits = model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]
-        text.append(int(logits.argmax()))
-    return text[len(prompt) :]
+            logits = model(input_ids=torch.tensor([text]), use_cache=False).logits[0]
+        return logits[len(prompt) - 1 :].argmax(-1).tolist()
+
+    found: list[int] = []
+    if likely:
+        for chosen, guess in zip(choices([*prompt, *likely[: count - 1]]), likely, strict=True):
+            found.append(chosen)
+            if chosen != guess:
+                break
+    while len(found) < count:
+        found.append(choices([*prompt, *found])[-1])
+    return found
 
 
 def right_padded(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -281,9 +281,16 @@ class Oracle(PreTrainedModel, GenerationMixin):
     def prepare(self, prompt: list[int], continuation: list[int]) -> None:
         """Do the forwards for all beginnings of a continuation in one (causal models see no later token); saves
         time."""
-        scores = self.scores(prompt, continuation, len(continuation) + 1)
-        for length, row in enumerate(scores):
-            self._known[tuple(prompt), tuple(continuation[:length])] = row
+        keys = [(tuple(prompt), tuple(continuation[:length])) for length in range(len(continuation) + 1)]
+        if any(key not in self._known for key in keys):
+            self._known.update(zip(keys, self.scores(prompt, continuation, len(keys)), strict=True))
+
+    def prepare_likely(self, sequences: torch.Tensor, mask: torch.Tensor) -> None:
+        """The same for what `generate` made of left-padded prompts. A likely sequence costs one forward, any other one
+        per token; which tokens are chosen stays the oracle's own affair."""
+        width, copies = mask.shape[1], len(sequences) // len(mask)
+        for sequence, kept in zip(sequences, mask.bool().repeat_interleave(copies, dim=0), strict=True):
+            self.prepare(sequence[:width][kept].tolist(), sequence[width:-1].tolist())
 
     def scores(self, prompt: list[int], continuation: list[int], last: int) -> list[torch.Tensor]:
         """Combined scores at the `last` positions, each of shape (vocabulary,)."""

@@ -26,13 +26,9 @@ def decode(model: Any, inputs: dict[str, torch.Tensor], **options: Any) -> Any:
 
 
 def want(bench: Bench, name: str, batch: int, likely: torch.Tensor, **options: Any) -> Any:
-    """What the oracle decodes. The `likely` sequences cost one forward each, all others one per token."""
-    inputs = bench.inputs(batch)
-    oracle, width = bench.oracle(CASES[name]), inputs["input_ids"].shape[1]
-    copies = len(likely) // batch
-    for i, sequence in enumerate(likely):
-        kept = inputs["attention_mask"][i // copies].bool()
-        oracle.prepare(sequence[:width][kept].tolist(), sequence[width:].tolist())
+    """What the oracle decodes; `likely` are the sequences that it may well choose."""
+    inputs, oracle = bench.inputs(batch), bench.oracle(CASES[name])
+    oracle.prepare_likely(likely, inputs["attention_mask"])
     return decode(oracle, {key: inputs[key] for key in ("input_ids", "attention_mask")}, **options)
 
 

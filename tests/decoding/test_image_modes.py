@@ -158,7 +158,7 @@ class TestCost:
     def test_runs_of_the_vision_tower(self, bench: Bench) -> None:
         model, processor, images = bench.model, bench.tiny.processor, bench.images(3)
         with Count(model) as plain:
-            decode(model, bench.inputs(3), **MODES["beams"])
+            decode(model, bench.inputs(3), **MODES["beams"], max_new_tokens=2)
         assert plain.calls == 1
         ritual, vcd = tk.RITUAL(model, processor, images=images), tk.VCD(model)
         m3id = tk.M3ID(model, processor)

@@ -25,8 +25,8 @@ _SHARED = {
     "derandomize": True,
     "suppress_health_check": list(HealthCheck),
 }
-settings.register_profile("test", max_examples=300, **_SHARED)
-settings.register_profile("fuzz", max_examples=3000, **_SHARED)
+settings.register_profile("test", max_examples=100, **_SHARED)
+settings.register_profile("fuzz", max_examples=1000, **_SHARED)
 PROFILE = settings.get_profile(os.environ.get("TRUTHKIT_FUZZ", "test"))
 _LIMIT = 300  # MB
 

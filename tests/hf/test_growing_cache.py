@@ -44,7 +44,7 @@ def assert_same(grown: GrowingLayer, plain: DynamicLayer) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_generates_as_the_dynamic_cache_does(family: str, mode: str) -> None:
     model = tiny(family)
     inputs = padded_batch(6) if mode == "prompt-lookup" else padded_batch(7, 4)
@@ -52,7 +52,7 @@ def test_generates_as_the_dynamic_cache_does(family: str, mode: str) -> None:
     for make in (DynamicCache, GrowingCache):
         torch.manual_seed(1)
         options = {"do_sample": False} | MODES[mode]
-        tokens.append(model.generate(**inputs, max_new_tokens=90, cache=make(config=model.config), **options))
+        tokens.append(model.generate(**inputs, max_new_tokens=70, cache=make(config=model.config), **options))
     assert torch.equal(*tokens)
 
 

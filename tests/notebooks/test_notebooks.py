@@ -24,7 +24,9 @@ SMALL = {
     "pope_chair": {"scene_count": 8},
     "report": {"scene_count": 8},
 }
-"""Sizes for every run of the tests; `make test-slow` takes the notebooks' own."""
+"""Sizes for a look whether they run at all; `make test-slow` also takes the notebooks' own."""
+IN_SHORT = "report"
+"""The one that `make test` runs."""
 MACHINE = re.compile(r"/(?:work|tmp|home|root|Users|opt|var)/|site-packages|\x1b\[|it/s\]")
 
 
@@ -90,7 +92,11 @@ def kinds(notebook: Any) -> list[list[str]]:
     return [[output.output_type for output in cell.outputs] for cell in code_cells(notebook)]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem == IN_SHORT else pytest.mark.slow) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs_on_a_small_budget(path: Path, tool: ModuleType) -> None:
     """Every cell that had an output has one of the same kind."""
     assert kinds(tool.execute(path, parameters=SMALL[path.stem])) == kinds(read(path))

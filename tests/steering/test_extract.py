@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import truthkit as tk
-from tests.activations.oracle import states
+from tests.activations.oracle import all_states, states
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import FAMILIES, tiny
 from truthkit.steering import Pair
@@ -27,12 +27,19 @@ def toy_pairs(count: int = 12, seed: int = 0) -> list[Pair]:
     return [Pair(words(draw), words(draw), prompt=words(draw)) for _ in range(count)]
 
 
-def by_hand(model: Any, pairs: list[Pair], layer: int, take: Any, tokenizer: Any = None) -> torch.Tensor:
+def read(model: Any, pairs: list[Pair], tokenizer: Any = None) -> list[tuple[list[torch.Tensor], int]]:
+    """For every text of the pairs the states of all layers, and the length of its prompt."""
     encoded = encode_pairs(pairs, tokenizer or ToyTokenizer())
-    total = torch.zeros(model.config.hidden_size, dtype=torch.float64)
-    for text, (ids, prompt) in enumerate(zip(encoded.ids, encoded.prompts, strict=True)):
-        total += (-1) ** text * take(states(model, ids, layer).double(), prompt)
-    return total / len(pairs)
+    return [(all_states(model, ids), prompt) for ids, prompt in zip(encoded.ids, encoded.prompts, strict=True)]
+
+
+def mean_difference(texts: list[tuple[list[torch.Tensor], int]], layer: int, take: Any) -> torch.Tensor:
+    signed = [(-1) ** number * take(of[layer].double(), prompt) for number, (of, prompt) in enumerate(texts)]
+    return torch.stack(signed).sum(0) / (len(texts) // 2)
+
+
+def by_hand(model: Any, pairs: list[Pair], layer: int, take: Any, tokenizer: Any = None) -> torch.Tensor:
+    return mean_difference(read(model, pairs, tokenizer), layer, take)
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -49,11 +56,12 @@ TAKES = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mean_difference_of_every_layer(family: str) -> None:
     model, pairs = tiny(family), toy_pairs()
+    texts = read(model, pairs)
     for positions, take in TAKES.items():
         vector = tk.extract(model, ToyTokenizer(), pairs, positions=positions, held_out=0, token_budget=200)
         assert vector.layers == (0, 1, 2, 3)
         for layer in vector:
-            assert distance(vector[layer], by_hand(model, pairs, layer, take)) < 1e-5, positions
+            assert distance(vector[layer], mean_difference(texts, layer, take)) < 1e-5, positions
 
 
 @pytest.mark.parametrize("budget", [1, 60, 100_000])
@@ -89,8 +97,9 @@ def test_on_the_real_model(smollm2: Any) -> None:
         ]
     ]
     vector = tk.extract(model, tokenizer, pairs, held_out=0, layers=[3, 15, 29])
+    texts = read(model, pairs, tokenizer)
     for layer in vector:
-        assert distance(vector[layer], by_hand(model, pairs, layer, TAKES["last"], tokenizer)) < 1e-5
+        assert distance(vector[layer], mean_difference(texts, layer, TAKES["last"])) < 1e-5
 
 
 @pytest.mark.parametrize("how", ["wrapped", "in place"])

@@ -10,7 +10,6 @@ import torch
 
 import truthkit as tk
 from tests.activations.oracle import WHERE, block_list, right_padded, states, steered_tokens, unpadded
-from tests.decoding import oracle as decoders
 from tests.decoding.cases import ToyTokenizer
 from tests.tiny import FAMILIES, padded_batch, tiny
 from truthkit.activations.capture import Capture
@@ -37,33 +36,45 @@ def greedy(model: Any, batch: dict[str, torch.Tensor], **options: Any) -> list[l
     return output[:, batch["input_ids"].shape[1] :].tolist()
 
 
+def by_hand(
+    model: Any,
+    batch: dict[str, torch.Tensor],
+    steered: dict[int, torch.Tensor],
+    where: Any,
+    likely: list[list[int]],
+    change: Any = None,
+) -> list[list[int]]:
+    """The oracle's tokens for each row; `likely` are those that it may well choose."""
+    rows = zip(unpadded(batch), likely, strict=True)
+    return [steered_tokens(model, ids, steered, where, COUNT, change, likely=row) for ids, row in rows]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_tokens_as_by_hand(family: str) -> None:
     model, batch, steered = tiny(family), padded_batch(5, 9, 3), vectors(1, 2, scale=6.0)
     plain = greedy(model, batch)
     for positions, where in WHERE.items():
-        expected = [steered_tokens(model, ids, steered, where, COUNT) for ids in unpadded(batch)]
         with tk.Steering(model, steered, positions=positions):
-            assert greedy(model, batch) == expected, positions
-        assert expected != plain, positions
+            found = greedy(model, batch)
+        assert found == by_hand(model, batch, steered, where, found), positions
+        assert found != plain, positions
 
 
 @pytest.mark.parametrize("positions", sorted(WHERE))
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_every_cache(family: str, positions: str) -> None:
     model, batch, steered = tiny(family), padded_batch(5, 9), vectors(1, 2)
-    expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
     with tk.Steering(model, steered, positions=positions):
         found = {cache: greedy(model, batch, **options) for cache, options in CACHES.items()}
-    assert found == dict.fromkeys(CACHES, expected)
+    assert found == dict.fromkeys(CACHES, by_hand(model, batch, steered, WHERE[positions], found["none"]))
 
 
 @pytest.mark.parametrize("positions", ["generated", "last"])
 def test_prompt_lookup(positions: str) -> None:
     model, batch, steered = tiny("llama"), padded_batch(9), vectors(1)
-    expected = [steered_tokens(model, ids, steered, WHERE[positions], COUNT) for ids in unpadded(batch)]
     with tk.Steering(model, steered, positions=positions):
-        assert greedy(model, batch, prompt_lookup_num_tokens=3) == expected
+        found = greedy(model, batch, prompt_lookup_num_tokens=3)
+    assert found == by_hand(model, batch, steered, WHERE[positions], found)
 
 
 @pytest.mark.parametrize("positions", ["generated", "prompt", "all"])
@@ -93,7 +104,7 @@ def test_a_sweep_of_strengths_is_one_batch() -> None:
         rows = greedy(model, batch)
     for strength, row in zip(sweep, rows, strict=True):
         scaled = {layer: strength * v for layer, v in steered.items()}
-        assert row == steered_tokens(model, unpadded(prompt)[0], scaled, WHERE["all"], COUNT)
+        assert [row] == by_hand(model, prompt, scaled, WHERE["all"], [row])
 
 
 def _rotated(h: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -118,19 +129,17 @@ MODES = {
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_modes(mode: str) -> None:
     model, batch, steered = tiny("mistral"), padded_batch(5, 9), vectors(1, 2)
-    expected = [steered_tokens(model, ids, steered, WHERE["all"], COUNT, MODES[mode]) for ids in unpadded(batch)]
     with tk.Steering(model, steered, mode=mode, strength=STRENGTHS.get(mode, 1.0)):
-        assert greedy(model, batch) == expected
+        found = greedy(model, batch)
+    assert found == by_hand(model, batch, steered, WHERE["all"], found, MODES[mode])
 
 
 def test_norms_are_kept_if_asked() -> None:
     model, batch, steered = tiny("llama"), padded_batch(5, 9), vectors(1)
-    by_hand = [
-        steered_tokens(model, ids, steered, WHERE["all"], COUNT, lambda h, v: (h + v) * h.norm() / (h + v).norm())
-        for ids in unpadded(batch)
-    ]
     with tk.Steering(model, steered, keep_norm=True):
-        assert greedy(model, batch) == by_hand
+        found = greedy(model, batch)
+    kept = by_hand(model, batch, steered, WHERE["all"], found, lambda h, v: (h + v) * h.norm() / (h + v).norm())
+    assert found == kept
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -247,24 +256,20 @@ def test_every_view_of_a_decoder_is_steered(positions: str, order: str) -> None:
     first, second = (decoder, steering) if order == "decoder first" else (steering, decoder)
     with first, second:
         together = greedy(model, batch)
-    formula = decoders.icd(beta=0.1)
     prefix = [ord(char) for char in f"{lie}\n\n"]
     for ids, row in zip(unpadded(batch), together, strict=True):
-        text: list[int] = []
-        for _ in range(COUNT):
-            main = _steered_logits(model, ids, text, steered, positions)
-            amateur = _steered_logits(model, prefix + ids, text, steered, positions)
-            base, other = main.log_softmax(-1), amateur.log_softmax(-1)
-            scores = base - other
-            scores[base < base.max() + torch.log(torch.tensor(0.1))] = -torch.inf
-            text.append(int(scores.argmax()))
-        assert formula is not None
-        assert row == text
+        main = _steered_log_p(model, ids, row, steered, positions)
+        amateur = _steered_log_p(model, prefix + ids, row, steered, positions)
+        scores = main - amateur
+        scores[main < main.amax(-1, keepdim=True) + math.log(0.1)] = -torch.inf
+        assert scores.argmax(-1).tolist() == row
 
 
-def _steered_logits(
+def _steered_log_p(
     model: Any, prompt: list[int], text: list[int], steered: dict[int, torch.Tensor], positions: str
 ) -> torch.Tensor:
+    """For each token of a text what came before it says, shape (tokens, vocabulary), from one forward."""
+
     def edit(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
         changed = output.clone()
         for at in WHERE[positions](len(prompt), len(prompt) + len(text)):
@@ -273,9 +278,9 @@ def _steered_logits(
 
     handle = block_list(model)[1].register_forward_hook(edit)
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0, -1]
+        logits = model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0]
     handle.remove()
-    return logits.double()
+    return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
 
 
 def test_with_contrastive_search() -> None:
