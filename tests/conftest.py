@@ -42,6 +42,10 @@ def smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
+    return shared_folder()
+
+
+def shared_folder() -> Path:
     """The folder with real benchmark data: $TRUTHKIT_SHARED, else `../shared` beside the checkout."""
     folder = Path(os.environ.get("TRUTHKIT_SHARED") or ROOT.parent / "shared").resolve()
     if not folder.is_dir():

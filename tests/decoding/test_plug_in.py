@@ -7,13 +7,22 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.docs.test_pages import blocks
+from truthkit import cli
+from truthkit.decoding.catalog import catalog
+from truthkit.decoding.discovery import _plugged_in
+from truthkit.decoding.engine.registry import DECODERS
+
+Run = tuple[int, str, str]
 
 PAGE = ROOT / "docs" / "develop" / "add-a-decoder.md"
 
@@ -89,39 +98,58 @@ print(*{"torch", "truthkit_instructed"} & set(sys.modules))
     assert "did you mean 'instructed'?" in name
 
 
-def test_it_works_wherever_a_built_in_one_does(site: Path, tmp_path: Path) -> None:
-    """The oracle of the processor form: the context manager's tokens."""
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "The capital of France is"}) + "\n")
-    code = """
-import json, io
-from contextlib import redirect_stdout
-import truthkit as tk
-from truthkit.cli import main
-from truthkit.decoding.catalog import catalog
-decoder = "instructed:instruction=Answer in French."
-out = io.StringIO()
-with redirect_stdout(out):
-    argv = ["generate", "Say hello.", "--decoder", decoder, "--decoder", decoder + "+dola"]
-    assert main([*argv, "--explain", "--json", "--max-new-tokens", "3"]) == 0
-    run = ["--data", "prompts.jsonl", "--out", "run", "--scorer", "none", "--max-new-tokens", "3"]
-    assert main(["eval", "open-ended", "--decoder", decoder, *run]) == 0
-answer, both = json.loads(out.getvalue().partition("\\n}\\n")[0] + "}")["prompts"][0]["answers"]
-assert [view["name"] for view in answer["explain"][0]["views"]] == ["main", "instructed"]
-assert both["options"] == {"instructed": {"instruction": "Answer in French."}, "dola": {}}
-assert "instructed" in [one.name for one in catalog()]
+@pytest.fixture
+def plugged(
+    smollm2: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Run]]:
+    """`run(site, *arguments)`: the command line with the packages of `site`, as if truthkit had just started; exit
+    code, stdout, stderr."""
+    monkeypatch.setattr("truthkit.models.load", lambda *_args, **_options: smollm2)
+    known, loaded = dict(DECODERS), set(sys.modules)
 
-from truthkit_instructed import InstructedLogitsProcessor
-model, tokenizer = tk.load()
-inputs = tokenizer.apply_chat_template(
-    [{"role": "user", "content": "Say hello."}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
-processor = InstructedLogitsProcessor(model, tokenizer, instruction="Answer in French.")
-output = model.generate(**inputs, max_new_tokens=3, do_sample=False, logits_processor=[processor])
-assert output[0, inputs["input_ids"].shape[1]:].tolist() == answer["token_ids"], (output, answer)
-"""
-    result = python(site, "-c", code, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    (record,) = map(json.loads, (tmp_path / "run" / "records.jsonl").read_text().splitlines())
+    def run(site: Path, *arguments: str) -> Run:
+        if str(site) not in sys.path:
+            monkeypatch.syspath_prepend(str(site))
+            _plugged_in.cache_clear()
+        return cli.main(list(arguments)), *capsys.readouterr()
+
+    yield run
+    monkeypatch.undo()
+    _plugged_in.cache_clear()
+    for name in DECODERS.keys() - known.keys():
+        del DECODERS[name]
+    for name in [one for one in sys.modules.keys() - loaded if one in ("truthkit_instructed", "fails")]:
+        del sys.modules[name]
+
+
+def test_it_works_wherever_a_built_in_one_does(
+    site: Path, plugged: Callable[..., Run], smollm2: Any, tmp_path: Path
+) -> None:
+    """The oracle of the processor form: the context manager's tokens."""
+    decoder = "instructed:instruction=Answer in French."
+    asked = ["generate", "Say hello.", "--decoder", decoder, "--decoder", decoder + "+dola"]
+    code, out, err = plugged(site, *asked, "--explain", "--json", "--max-new-tokens", "3")
+    assert code == 0, err
+    answer, both = json.loads(out)["prompts"][0]["answers"]
+    assert [view["name"] for view in answer["explain"][0]["views"]] == ["main", "instructed"]
+    assert both["options"] == {"instructed": {"instruction": "Answer in French."}, "dola": {}}
+    assert "instructed" in [one.name for one in catalog()]
+
+    data, folder = tmp_path / "prompts.jsonl", tmp_path / "run"
+    data.write_text(json.dumps({"prompt": "The capital of France is"}) + "\n")
+    run = ["--data", str(data), "--out", str(folder), "--scorer", "none", "--max-new-tokens", "3"]
+    code, _, err = plugged(site, "eval", "open-ended", "--decoder", decoder, *run)
+    assert code == 0, err
+    (record,) = map(json.loads, (folder / "records.jsonl").read_text().splitlines())
     assert record
+
+    made, (model, tokenizer) = import_module("truthkit_instructed").InstructedLogitsProcessor, smollm2
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Say hello."}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    processor = made(model, tokenizer, instruction="Answer in French.")
+    output = model.generate(**inputs, max_new_tokens=3, do_sample=False, logits_processor=[processor])
+    assert output[0, inputs["input_ids"].shape[1] :].tolist() == answer["token_ids"]
 
 
 @pytest.mark.slow
@@ -146,16 +174,22 @@ BROKEN = {
 }  # fmt: skip
 
 
+def write(site: Path, name: str, value: str, code: str | None) -> None:
+    """A package with one decoder, as pip leaves it."""
+    about = site / f"{name}_package-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Name: {name}-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[truthkit.decoders]\n{name} = {value}\n")
+    if code is not None:
+        (site / f"{value.partition(':')[0]}.py").write_text(code)
+
+
+FAILS = "import nowhere_at_all\nfrom truthkit import Decoder\nclass Fails(Decoder):\n    name = 'fails'\n"
+
+
 def test_broken_ones_are_named_and_left_out(tmp_path: Path) -> None:
-    fails = "import nowhere_at_all\nfrom truthkit import Decoder\nclass Fails(Decoder):\n    name = 'fails'\n"
-    for name, (value, code, _) in {**BROKEN, "fails": ("fails:Fails", fails, "")}.items():
-        (tmp_path / f"{name}_package-1.0.dist-info").mkdir()
-        (tmp_path / f"{name}_package-1.0.dist-info" / "METADATA").write_text(f"Name: {name}-package\nVersion: 1.0\n")
-        (tmp_path / f"{name}_package-1.0.dist-info" / "entry_points.txt").write_text(
-            f"[truthkit.decoders]\n{name} = {value}\n"
-        )
-        if code is not None:
-            (tmp_path / f"{value.partition(':')[0]}.py").write_text(code)
+    for name, (value, code, _) in {**BROKEN, "fails": ("fails:Fails", FAILS, "")}.items():
+        write(tmp_path, name, value, code)
     assert truthkit(tmp_path, "--help").returncode == 0
     shown = truthkit(tmp_path, "generate", "--help")
     assert shown.returncode == 0
@@ -166,7 +200,11 @@ def test_broken_ones_are_named_and_left_out(tmp_path: Path) -> None:
     for name, (_, _, reason) in BROKEN.items():
         (line,) = (line for line in warned if f"plug-in {name!r} (package {name}-package) left out: " in line)
         assert reason in line
-    used = truthkit(tmp_path, "generate", "Hi", "--decoder", "fails", "--max-new-tokens", "1")
-    assert used.returncode == 1
-    assert "decoder 'fails' cannot be had, as fails fails: ModuleNotFoundError" in used.stderr
-    assert "Traceback" not in used.stderr
+
+
+def test_one_that_fails_when_it_is_used_is_one_line(tmp_path: Path, plugged: Callable[..., Run]) -> None:
+    write(tmp_path, "fails", "fails:Fails", FAILS)
+    code, _, err = plugged(tmp_path, "generate", "Hi", "--decoder", "fails", "--max-new-tokens", "1")
+    assert code == 1
+    assert "decoder 'fails' cannot be had, as fails fails: ModuleNotFoundError" in err
+    assert "Traceback" not in err

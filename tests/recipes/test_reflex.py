@@ -113,7 +113,12 @@ def test_the_whole_of_it_and_again(
     assert {chosen["strength"] for chosen in other["chosen"][0].values()} <= {0.0, 1.0}
     assert other["metrics"]["sft"] == summary["metrics"]["sft"]
 
-    # Other vectors: neither training nor self-refinement is touched.
+
+@pytest.mark.slow
+def test_other_vectors_touch_neither_training_nor_self_refinement(
+    tmp_path: Path, model_folder: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, model_folder, claims) == 0
     refined = [(tmp_path / "seed-0" / f"{name}.json").stat().st_mtime_ns for name in ("train_refined", "refined")]
     capsys.readouterr()
     assert run(tmp_path, model_folder, claims, "--without-shift") == 0

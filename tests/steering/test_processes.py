@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,20 +24,39 @@ from truthkit.parallel import Shards
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and pairs."""
+    folder = tmp_path_factory.mktemp("extract")
+    text_folder(folder / "model")
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(vars(pair)) for pair in toy_pairs(160)))
+    return folder
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    """`extract` over a tiny model; what follows is the file to write."""
-    text_folder(tmp_path / "model")
-    pairs = tmp_path / "pairs.jsonl"
-    pairs.write_text("\n".join(json.dumps(vars(pair)) for pair in toy_pairs(240)))
-    settings = ["--model", str(tmp_path / "model"), "--token-budget", "40", "--held-out", "0.1"]
-    return ["extract", str(pairs), *settings, "--out"]
+def command(folder: Path) -> list[str]:
+    """`extract` over the tiny model; what follows is the file to write."""
+    settings = ["--model", str(folder / "model"), "--token-budget", "40", "--held-out", "0.1"]
+    return ["extract", str(folder / "pairs.jsonl"), *settings, "--out"]
 
 
-def alone(command: list[str], out: Path) -> tk.SteeringVector:
-    """The vector of one undisturbed process: this one."""
+def made(command: list[str], out: Path) -> tk.SteeringVector:
     assert cli.main([*command, str(out)]) == 0
     return tk.SteeringVector.load(out)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], tk.SteeringVector]:
+    """The vector of one undisturbed process, this one, for a command."""
+    known: dict[str, tk.SteeringVector] = {}
+
+    def lookup(command: list[str]) -> tk.SteeringVector:
+        key = " ".join(command)
+        if key not in known:
+            known[key] = made(command, tmp_path_factory.mktemp("alone") / "v.safetensors")
+        return known[key]
+
+    return lookup
 
 
 # -- several processes -------------------------------------------------------------------------------------------------
@@ -51,13 +71,15 @@ LAUNCHERS = {
 @pytest.mark.parametrize(
     ("method", "launcher"), [("mean", "torchrun"), ("logistic", "torchrun"), ("pca", "accelerate")]
 )
-def test_two_processes_share_the_work(method: str, launcher: str, command: list[str], tmp_path: Path) -> None:
+def test_two_processes_share_the_work(
+    method: str, launcher: str, command: list[str], alone: Callable[[list[str]], tk.SteeringVector], tmp_path: Path
+) -> None:
     """The states are the same to the last bit; moments are summed in another order, in float64.
 
     States that were left behind by processes which were killed before their first record are not taken over.
     """
     command = [*command[:-1], "--method", method, "--out"]
-    expected, out = alone(command, tmp_path / "alone.safetensors"), tmp_path / "v.safetensors"
+    expected, out = alone(command), tmp_path / "v.safetensors"
     for shard in ("shard-0", "shard-1"):
         (left := tmp_path / "v.safetensors.partial" / shard).mkdir(parents=True)
         (left / "states.bin").write_bytes(torch.randn(100_000).numpy().tobytes())
@@ -101,8 +123,9 @@ import safetensors.torch
 from truthkit import cli
 from truthkit.steering.extraction import progress
 
+command, moments = sys.argv[1:-1], sys.argv[-1].split(",")
 progress._EVERY = 0.02
-moment, saved, write = sys.argv.pop(1), [], safetensors.torch.save_file
+saved, write = [], safetensors.torch.save_file
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -110,7 +133,7 @@ def die(*_, **__):
 def half_a_record(tensors, path, **options):
     write(tensors, path, **options)
     saved.append(path)
-    if moment == "half a record" and len(saved) == 3:
+    if len(saved) == 3:
         os.truncate(path, os.path.getsize(path) // 2)
         die()
 
@@ -119,49 +142,68 @@ def half_a_vector(path, content):
         file.write(content[: len(content) // 2])
     die()
 
-safetensors.torch.save_file = half_a_record
-if moment == "half a vector":
-    pathlib.Path.write_bytes = half_a_vector
-if moment == "before it is cleared away":
-    import shutil
-    shutil.rmtree = die
-sys.exit(cli.main(sys.argv[1:]))
+def run(moment):
+    if moment == "record":
+        progress._EVERY = 0.0
+        safetensors.torch.save_file = half_a_record
+    if moment == "vector":
+        pathlib.Path.write_bytes = half_a_vector
+    if moment == "clearing":
+        import shutil
+        shutil.rmtree = die
+    return cli.main([*command, moment + ".safetensors"])
+
+if moments == ["never"]:
+    sys.exit(run("never"))
+import truthkit.models.loading  # once for all of them
+for moment in moments:
+    child = os.fork()
+    if not child:
+        os._exit(run(moment))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def killed_at(moment: str, arguments: list[str]) -> subprocess.Popen[bytes]:
-    """A real process that kills itself at one moment, or is to be killed."""
-    return subprocess.Popen([sys.executable, "-c", _DYING, moment, *arguments], env=ENVIRONMENT, cwd=ROOT)
+def dying(command: list[str], moments: str, folder: Path) -> subprocess.Popen[str]:
+    """Real processes that kill themselves at these moments of the command, each with a file of that name, or one
+    that is to be killed."""
+    started = [sys.executable, "-c", _DYING, *command, moments]
+    return subprocess.Popen(started, env=ENVIRONMENT, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("moment", ["half a record", "half a vector", "before it is cleared away"])
-def test_killed_while_it_writes(moment: str, command: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "v.safetensors"
-    assert killed_at(moment, [*command, str(out)]).wait(timeout=120) == -signal.SIGKILL
-    assert (tmp_path / "v.safetensors.partial" / "progress.safetensors").is_file()
-    check_resumed(command, tmp_path)
+def test_killed_while_it_writes(
+    command: list[str], alone: Callable[[list[str]], tk.SteeringVector], tmp_path: Path
+) -> None:
+    """Half a record, half a vector, and all done but the records not cleared away."""
+    moments = ("record", "vector", "clearing")
+    said, _ = dying(command, ",".join(moments), tmp_path).communicate(timeout=200)
+    assert [line for line in said.splitlines() if line.startswith("-")] == [str(-signal.SIGKILL)] * len(moments)
+    for moment in moments:
+        assert (tmp_path / f"{moment}.safetensors.partial" / "progress.safetensors").is_file()
+        check_resumed(command, alone(command), tmp_path / f"{moment}.safetensors")
 
 
 @pytest.mark.parametrize(
     "method", ["logistic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "pca"))]
 )
-def test_killed_while_it_reads(method: str, command: list[str], tmp_path: Path) -> None:
+def test_killed_while_it_reads(
+    method: str, command: list[str], alone: Callable[[list[str]], tk.SteeringVector], tmp_path: Path
+) -> None:
     """SIGKILL from outside, at a batch of chance, some records after the first."""
     command = [*command[:-1], "--method", method, "--out"]
-    process = killed_at("never", [*command, str(tmp_path / "v.safetensors")])
-    record = tmp_path / "v.safetensors.partial" / "progress.safetensors"
-    while not record.exists() and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(0.1)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    check_resumed(command, tmp_path)
+    record = tmp_path / "never.safetensors.partial" / "progress.safetensors"
+    with dying(command, "never", tmp_path) as process:
+        while not record.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(0.1)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    check_resumed(command, alone(command), tmp_path / "never.safetensors")
 
 
-def check_resumed(command: list[str], folder: Path) -> None:
+def check_resumed(command: list[str], expected: tk.SteeringVector, out: Path) -> None:
     """The same command again gives what an undisturbed process gives, and leaves nothing else."""
-    resumed, expected = alone(command, folder / "v.safetensors"), alone(command, folder / "alone.safetensors")
+    resumed = made(command, out)
     assert all(torch.equal(resumed[layer], expected[layer]) for layer in expected)
     assert resumed.provenance == expected.provenance
-    left = {path.name for path in folder.iterdir()}
-    assert left == {"model", "pairs.jsonl", "v.safetensors", "alone.safetensors"}
+    assert {path.name for path in out.parent.glob(f"{out.name}*")} == {out.name}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.running.test_processes import ENVIRONMENT, eval_command, factor, outcome, pope
+from tests.evaluation.running.test_processes import DAYS, ENVIRONMENT, eval_command, factor, outcome, pope
 from truthkit import cli
 
 LIMIT = 60.0
@@ -68,7 +68,7 @@ def test_terminated_locked_and_on_a_full_disk(tmp_path: Path) -> None:
     assert not (out / "summary.json").exists(), "it was done before it was stopped; give it more to do"
 
     size = (out / "records.jsonl").stat().st_size
-    room = size + size // len(kept) * (600 - len(kept)) // 2  # for about half of the rest
+    room = size + size // len(kept) * (DAYS - len(kept)) // 2  # for about half of the rest
 
     def little_room() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -80,7 +80,7 @@ def test_terminated_locked_and_on_a_full_disk(tmp_path: Path) -> None:
     assert len(keys(out)) > len(kept)
     assert cli.main(eval_command(arguments, out)) == 0
     assert cli.main(eval_command(arguments, tmp_path / "whole")) == 0
-    assert len(keys(out)) == len(set(keys(out))) == 600
+    assert len(keys(out)) == len(set(keys(out))) == DAYS
     assert outcome(out)[0] == pytest.approx(outcome(tmp_path / "whole")[0])
 
 

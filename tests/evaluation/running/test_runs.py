@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import truthkit as tk
+from tests.conftest import ROOT
 from truthkit import cli
 from truthkit.evaluation.report.compare import compare, read_run
 
@@ -119,38 +121,47 @@ def test_bad_input(
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ("eval", "vqa", "--data", "q.json", "--out", "x"),
-        ("eval", "pope", "--data", "q.json", "--parser", "offical", "--out", "x"),
-        ("eval", "pope", "--data", "q.json", "--batch-size", "0", "--out", "x"),
-        ("eval", "pope", "--data", "q.json", "--out", "q.json/x"),
-        ("eval", "pope", "--data", "q.json", "--decoder", "dolla", "--out", "x"),
-        ("eval", "pope", "--data", "q.json", "--decoder", "vcd:alfa=1", "--controls", "--out", "x"),
-        ("eval", "pope", "--data", "q.json", "--steer", "v.safetensors:strong", "--out", "x"),
-        ("eval", "pope", "--data", "q.json", "--adapter", "./none", "--out", "x"),
-        ("eval", "truthfulqa", "--data", "none.json", "--out", "x"),
-        ("eval", "factcheck", "--data", "none.json", "--out", "x"),
-        ("score", "pope", "none.jsonl", "--data", "q.json"),
-        ("score", "pope", "q.json", "--data", "q.json", "--parser", "offical"),
-        ("compare", "none", "none"),
-        ("report", "none", "--out", "r.html"),
-        ("report", ".", "--out", "none/r.html"),
-        ("pope", "none.jsonl", "--out", "x"),
-        ("pope", "q.json", "--out", "q.json/x"),
-    ],
-)
-def test_mistakes_are_found_without_torch(argv: tuple[str, ...], tmp_path: Path) -> None:
+MISTAKES = [
+    ("eval", "vqa", "--data", "q.json", "--out", "x"),
+    ("eval", "pope", "--data", "q.json", "--parser", "offical", "--out", "x"),
+    ("eval", "pope", "--data", "q.json", "--batch-size", "0", "--out", "x"),
+    ("eval", "pope", "--data", "q.json", "--out", "q.json/x"),
+    ("eval", "pope", "--data", "q.json", "--decoder", "dolla", "--out", "x"),
+    ("eval", "pope", "--data", "q.json", "--decoder", "vcd:alfa=1", "--controls", "--out", "x"),
+    ("eval", "pope", "--data", "q.json", "--steer", "v.safetensors:strong", "--out", "x"),
+    ("eval", "pope", "--data", "q.json", "--adapter", "./none", "--out", "x"),
+    ("eval", "truthfulqa", "--data", "none.json", "--out", "x"),
+    ("eval", "factcheck", "--data", "none.json", "--out", "x"),
+    ("score", "pope", "none.jsonl", "--data", "q.json"),
+    ("score", "pope", "q.json", "--data", "q.json", "--parser", "offical"),
+    ("compare", "none", "none"),
+    ("report", "none", "--out", "r.html"),
+    ("report", ".", "--out", "none/r.html"),
+    ("pope", "none.jsonl", "--out", "x"),
+    ("pope", "q.json", "--out", "q.json/x"),
+]
+
+
+def test_mistakes_are_found_without_torch(tmp_path: Path) -> None:
+    """In under a second each, all in one process."""
     (tmp_path / "q.json").write_text('{"question_id": 1, "image": "a.jpg", "text": "Is it?", "label": "no"}\n')
-    code = (
-        f"import os, sys, time; from truthkit import cli; os.chdir({str(tmp_path)!r}); "
-        f"code = cli.main({list(argv)!r}); "
-        "assert 'torch' not in sys.modules; assert code in (1, 2), code; assert time.process_time() < 1"
+    code = """
+import json, sys, time
+from truthkit import cli
+for argv in json.loads(sys.argv[1]):
+    print("$", *argv, file=sys.stderr)
+    before = time.process_time()
+    assert cli.main(argv) in (1, 2)
+    assert time.process_time() - before < 1
+    assert "torch" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, json.dumps(MISTAKES)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "error: " in done.stderr
+    for said in done.stderr.split("$")[1:]:
+        assert "error: " in said
     assert not (tmp_path / "x").exists()
 
 
