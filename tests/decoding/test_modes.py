@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 
 import truthkit as tk
 from tests.decoding.cases import CASES, MODES, Bench, tiny_bench
-from tests.decoding.test_decoders import NEW, assert_same, decode
+from tests.decoding.test_decoders import NEW, assert_same, decode, want
 from tests.tiny import tiny
 
 SOME = ("icd-adapter", "icd-prompt", "icd-model-prompt", "lol-adapter-refocus", "dola-high")
@@ -32,10 +32,10 @@ class TestAssisted:
 
     def check(self, bench: Bench, name: str, **options: Any) -> None:
         case, inputs = CASES[name], bench.rows(1)
-        want = decode(bench.oracle(case), inputs, max_new_tokens=12)
         with case.attached(bench, 1):
             got = decode(bench.model, inputs, max_new_tokens=12, **options)
-        assert got.sequences.tolist() == want.sequences.tolist()
+        expected = want(bench, name, inputs, got.sequences, max_new_tokens=12)
+        assert got.sequences.tolist() == expected.sequences.tolist()
 
     def test_prompt_lookup(self, bench: Bench, name: str) -> None:
         self.check(bench, name, prompt_lookup_num_tokens=4)
@@ -107,7 +107,7 @@ class TestOutputs:
         options = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 2, "eos_token_id": 5}
         with case.attached(bench, 4):
             got = decode(bench.model, inputs, **options)
-        assert_same(got, decode(bench.oracle(case), inputs, **options), 1e-5)
+        assert_same(got, want(bench, name, inputs, got.sequences, **options), 1e-5)
 
 
 class TestInputs:
@@ -123,7 +123,7 @@ class TestInputs:
         """Where all views have the same prompt."""
         with CASES[name].attached(bench, 4):
             got = decode(bench.model, bench.rows(4), prefill_chunk_size=size)
-        assert_same(got, decode(bench.oracle(CASES[name]), bench.rows(4)), 1e-5)
+        assert_same(got, want(bench, name, bench.rows(4), got.sequences), 1e-5)
 
     @pytest.mark.parametrize("name", ["icd-prompt", "icd-model", "lol-refocus", "cad"])
     def test_chunked_prefill_of_different_prompts_is_refused(self, bench: Bench, name: str) -> None:
@@ -139,8 +139,8 @@ class TestInputs:
         with CASES[name].attached(bench, 4):
             embedded = {"inputs_embeds": bench.model.get_input_embeddings()(ids), "attention_mask": mask}
             got = decode(bench.model, embedded)
-        want = decode(bench.oracle(CASES[name]), bench.rows(4))
-        assert got.sequences.tolist() == want.sequences[:, ids.shape[1] :].tolist()
+        expected = want(bench, name, bench.rows(4), torch.cat([ids, got.sequences], dim=1))
+        assert got.sequences.tolist() == expected.sequences[:, ids.shape[1] :].tolist()
 
     @pytest.mark.parametrize("name", ["icd-prompt", "icd-model"])
     def test_embeddings_without_the_ids_that_a_view_needs(self, bench: Bench, name: str) -> None:
@@ -157,12 +157,12 @@ class TestInputs:
             bench.model(**batch)
 
     def test_own_cache_of_either_name(self, bench: Bench) -> None:
-        case, want = CASES["icd-prompt"], decode(bench.oracle(CASES["icd-prompt"]), bench.rows(4))
-        with case.attached(bench, 4):
+        with CASES["icd-prompt"].attached(bench, 4):
             grown = decode(bench.model, bench.rows(4), cache=tk.GrowingCache(config=bench.model.config))
             static = decode(bench.model, bench.rows(4), cache=StaticCache(config=bench.model.config, max_cache_len=26))
-        assert_same(grown, want, 1e-5)
-        assert_same(static, want, 1e-5)
+        expected = want(bench, "icd-prompt", bench.rows(4), grown.sequences)
+        assert_same(grown, expected, 1e-5)
+        assert_same(static, expected, 1e-5)
         assert grown.cache.get_seq_length() == static.cache.get_seq_length() == 25
 
     def test_cache_that_the_views_have_not_seen_is_refused(self, bench: Bench) -> None:
@@ -182,16 +182,11 @@ class TestInputs:
 
     def test_one_generate_after_another(self, bench: Bench) -> None:
         """Other prompts, other batch sizes, other modes, under one `with`."""
-        case = CASES["icd-prompt"]
-        wants = [
-            decode(bench.oracle(case), bench.rows(batch), **MODES[mode])
-            for batch, mode in [(4, "beams"), (1, "greedy"), (3, "several"), (4, "beams")]
-        ]
-        with case.attached(bench, 4):
-            for want, (batch, mode) in zip(
-                wants, [(4, "beams"), (1, "greedy"), (3, "several"), (4, "beams")], strict=True
-            ):
-                assert_same(decode(bench.model, bench.rows(batch), **MODES[mode]), want, 1e-5)
+        turns = [(4, "beams"), (1, "greedy"), (3, "several"), (4, "beams")]
+        with CASES["icd-prompt"].attached(bench, 4):
+            got = [decode(bench.model, bench.rows(batch), **MODES[mode]) for batch, mode in turns]
+        for one, (batch, mode) in zip(got, turns, strict=True):
+            assert_same(one, want(bench, "icd-prompt", bench.rows(batch), one.sequences, **MODES[mode]), 1e-5)
 
     def test_attached_again_after_it_came_off(self, bench: Bench) -> None:
         decoder = CASES["lol-static"].attached(bench, 4)

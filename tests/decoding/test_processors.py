@@ -12,7 +12,7 @@ import torch
 
 import truthkit as tk
 from tests.decoding.cases import CACHES, CASES, MODES, Bench, tiny_bench
-from tests.decoding.test_decoders import decode
+from tests.decoding.test_decoders import decode, want
 from tests.tiny import tiny
 
 SOME = ("icd-adapter", "icd-model-prompt", "lol-dynamic", "lol-adapter-refocus", "dola-high", "cad-beta")
@@ -31,13 +31,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def check(bench: Bench, name: str, batch: int, *, assistant: Any = None, **options: Any) -> None:
     case, inputs = CASES[name], bench.rows(batch)
-    want = decode(bench.oracle(case), inputs, max_new_tokens=6, **options)
     help_ = assistant or {}
     processor = case.processor(bench, batch)
     got = decode(bench.model, inputs, max_new_tokens=6, logits_processor=[processor], **options, **help_)
-    assert got.sequences.tolist() == want.sequences.tolist()
+    expected = want(bench, name, inputs, got.sequences, max_new_tokens=6, **options)
+    assert got.sequences.tolist() == expected.sequences.tolist()
     if got.get("sequences_scores") is not None:
-        torch.testing.assert_close(got.sequences_scores, want.sequences_scores, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(got.sequences_scores, expected.sequences_scores, atol=1e-5, rtol=1e-5)
 
 
 class TestModes:
@@ -70,9 +70,9 @@ class TestReuse:
         case = CASES["icd-prompt"]
         processor = case.processor(llama, 4)
         for batch, mode in [(4, "beams"), (1, "greedy"), (4, "beams"), (3, "several"), (1, "greedy"), (1, "greedy")]:
-            want = decode(llama.oracle(case), llama.rows(batch), **MODES[mode])
             got = decode(llama.model, llama.rows(batch), logits_processor=[processor], **MODES[mode])
-            assert got.sequences.tolist() == want.sequences.tolist()
+            expected = want(llama, case.name, llama.rows(batch), got.sequences, **MODES[mode])
+            assert got.sequences.tolist() == expected.sequences.tolist()
 
     def test_prompt_that_goes_on_from_the_last_answer(self, llama: Bench) -> None:
         """The whole longer text counts as its prompt."""
@@ -81,8 +81,8 @@ class TestReuse:
         first = decode(llama.model, inputs, logits_processor=[processor]).sequences
         longer = {"input_ids": torch.cat([first, torch.tensor([[77, 78]])], dim=1)}
         longer["attention_mask"] = torch.ones_like(longer["input_ids"])
-        want = decode(case.expected(llama), longer)
-        assert decode(llama.model, longer, logits_processor=[processor]).sequences.tolist() == want.sequences.tolist()
+        got = decode(llama.model, longer, logits_processor=[processor])
+        assert got.sequences.tolist() == decode(case.expected(llama), longer).sequences.tolist()
 
     def test_given_mask(self, llama: Bench) -> None:
         """For prompts that begin with the pad token itself."""
@@ -90,10 +90,10 @@ class TestReuse:
         row = int((inputs["attention_mask"][:, 0] == 0).nonzero()[0])
         start = int(inputs["attention_mask"][row].argmax())
         inputs["input_ids"][row, start] = 0
-        want = decode(case.expected(llama), inputs, **MODES["beams"])
         processor = case.processor(llama, 4, inputs["attention_mask"])
         got = decode(llama.model, inputs, logits_processor=[processor], **MODES["beams"])
-        assert got.sequences.tolist() == want.sequences.tolist()
+        expected = want(llama, case.name, inputs, got.sequences, **MODES["beams"])
+        assert got.sequences.tolist() == expected.sequences.tolist()
 
     def test_mask_of_another_prompt(self, llama: Bench) -> None:
         processor = CASES["icd-prompt"].processor(llama, 4, torch.ones(4, 3))
@@ -144,8 +144,8 @@ class TestRefusals:
             decode(wrapped, llama.rows(1), logits_processor=[processor])
         with wrapped.disable_adapter():
             got = decode(wrapped, llama.rows(1), logits_processor=[processor])
-        want = decode(llama.oracle(CASES["icd-adapter"]), llama.rows(1))
-        assert got.sequences.tolist() == want.sequences.tolist()
+        expected = decode(llama.oracle(CASES["icd-adapter"]), llama.rows(1))
+        assert got.sequences.tolist() == expected.sequences.tolist()
 
     def test_signature_is_the_decoders(self) -> None:
         import inspect

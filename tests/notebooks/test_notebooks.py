@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("nbformat", "nbclient", "ipykernel"))), reason="no notebooks here"
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -42,6 +42,8 @@ def tool() -> ModuleType:
 
 
 def read(path: Path) -> Any:
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     return notebook
@@ -73,6 +75,8 @@ def test_a_notebook_is_fit_to_read(path: Path) -> None:
 
 def test_cleaning(tool: ModuleType) -> None:
     """Standard error goes, pieces of standard output are joined, rich's tables become text."""
+    import nbformat
+
     new = nbformat.v4.new_output
     cell = nbformat.v4.new_code_cell("1")
     cell.outputs = [
@@ -112,6 +116,8 @@ def test_a_notebook_runs(path: Path, tool: ModuleType) -> None:
 
 def test_parameters(tool: ModuleType) -> None:
     """Lines of the tagged cell are set, their comments stay; a name that is not there is an error."""
+    import nbformat
+
     cell = nbformat.v4.new_code_cell("a = 1  # of all\nb = 2", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 0"), cell])
     tool.set_parameters(notebook, {"a": 3, "b": 4})

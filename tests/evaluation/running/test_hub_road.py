@@ -18,14 +18,13 @@ from truthkit.evaluation.tasks.mme import scorer as mme
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.models import hub as hub_module
 
-datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
-
 FILE = "data/test-00000-of-00001.parquet"
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """`org/pope` in POPE's layout."""
+    datasets = pytest.importorskip("datasets", reason="the extra eval is not installed")
     monkeypatch.setenv("TRUTHKIT_CACHE", str(tmp_path / "truthkit"))
     datasets.disable_progress_bars()
     parquet(pope_rows(), tmp_path / "hub/datasets/org/pope/main" / FILE)
