@@ -37,10 +37,11 @@ def test_the_choice_is_that_of_a_loop(positions: str) -> None:
     scorer = VerdictScorer(model, ChatTokenizer(), LABELS_3)
     gains = measure_gains(scorer, PROMPTS, GOLD, direction, strengths=STRENGTHS, positions=positions)
     best, best_gain = (0, 0.0), 0.0
+    unsteered = [p_gold(model, i) for i in range(len(CLAIMS))]
     for row, layer in enumerate(range(4)):
         for column, strength in enumerate(STRENGTHS):
             edits = [(layer, lambda h, by=strength * direction[layer]: h + by, WHERE[positions])]
-            each = [p_gold(model, i, edits) - p_gold(model, i) for i in range(len(CLAIMS))]
+            each = [p_gold(model, i, edits) - before for i, before in enumerate(unsteered)]
             gain = sum(each) / len(each)
             assert float(gains.mean[row, column]) == pytest.approx(gain, abs=1e-4)
             spread = sum((one - gain) ** 2 for one in each) ** 0.5 / len(each)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import truthkit as tk
-from tests.activations.oracle import states
+from tests.activations.oracle import all_states
 from tests.factcheck.cases import ChatTokenizer, base_of, label_score, prompt_ids, prompt_of, toy_claims, tuned
 from tests.tiny import tiny
 from truthkit.factcheck.claims import LABELS_3, Claim, read_claims, write_claims
@@ -61,26 +61,27 @@ def test_quadrants() -> None:
 
 
 def test_disagreement_by_separate_forwards() -> None:
-    model = tuned()
+    model, claims = tuned(), CLAIMS[:12]
 
     def judge(claim: Claim) -> str:
         return max(LABELS_3, key=lambda label: label_score(model, prompt_ids(claim), label))
 
-    two = disagreement(model, ChatTokenizer(), CLAIMS)
-    assert [one.label for one in two.tuned] == [judge(claim) for claim in CLAIMS]
+    two = disagreement(model, ChatTokenizer(), claims)
+    assert [one.label for one in two.tuned] == [judge(claim) for claim in claims]
     with model.disable_adapter():
-        assert [one.label for one in two.backbone] == [judge(claim) for claim in CLAIMS]
+        assert [one.label for one in two.backbone] == [judge(claim) for claim in claims]
     assert two.backbone != two.tuned
-    other = disagreement(model, ChatTokenizer(), CLAIMS, against=base_of(tuned(seed=3)))
+    other = disagreement(model, ChatTokenizer(), claims, against=base_of(tuned(seed=3)))
     assert other.tuned == two.tuned
-    shifted = disagreement(model, ChatTokenizer(), CLAIMS, bias=([0, 0, 1000.0], None))
+    shifted = disagreement(model, ChatTokenizer(), claims, bias=([0, 0, 1000.0], None))
     assert {one.label for one in shifted.backbone} == {"false"}
     assert shifted.tuned == two.tuned
 
 
-def last_state(model: Any, claim: Claim, answer: str, layer: int) -> torch.Tensor:
+def last_states(model: Any, claim: Claim, answer: str) -> torch.Tensor:
+    """Of each layer, shape (layers, features)."""
     ids = [*prompt_ids(claim), *map(ord, answer)]
-    return states(base_of(model), ids, layer)[-1].double()
+    return torch.stack([states[-1] for states in all_states(base_of(model), ids)]).double()
 
 
 def test_vertical_vectors_by_hand() -> None:
@@ -88,12 +89,13 @@ def test_vertical_vectors_by_hand() -> None:
     vectors = reflex_vectors(model, ChatTokenizer(), two, token_budget=500)
     assert vectors.style.layers == (0, 1, 2, 3)
 
+    on = [last_states(model, claim, "Verdict:") for claim in two.claims]
+    with model.disable_adapter():
+        off = [last_states(model, claim, "Verdict:") for claim in two.claims]
+
     def mean(quadrants: str, sign: float, layer: int) -> torch.Tensor:
-        chosen = [two.claims[i] for i, name in enumerate(two.quadrants) if name in quadrants]
-        on = torch.stack([last_state(model, claim, "Verdict:", layer) for claim in chosen])
-        with model.disable_adapter():
-            off = torch.stack([last_state(model, claim, "Verdict:", layer) for claim in chosen])
-        return sign * (on - off).mean(0)
+        chosen = [i for i, name in enumerate(two.quadrants) if name in quadrants]
+        return sign * torch.stack([on[i][layer] - off[i][layer] for i in chosen]).mean(0)
 
     assert vectors.shift is not None
     for layer in range(4):
@@ -116,7 +118,7 @@ def test_horizontal_vectors_by_hand() -> None:
     for i in two.of("Q4"):
         claim = two.claims[i]
         right, wrong = (
-            last_state(model, claim, f"Verdict: {label}\nExplanation: {claim.explanation}", 2)
+            last_states(model, claim, f"Verdict: {label}\nExplanation: {claim.explanation}")[2]
             for label in (claim.label, two.wrong(i))
         )
         expected += (right - wrong) / len(two.of("Q4"))
@@ -151,7 +153,7 @@ def test_texts_along_vectors_by_hand() -> None:
     )
     for row, claim in enumerate(CLAIMS[:5]):
         for column, vector in enumerate((vectors.style, vectors.substance)):
-            along = last_state(model, claim, "Verdict:", 2) @ vector[2].double() / vector[2].double().norm()
+            along = last_states(model, claim, "Verdict:")[2] @ vector[2].double() / vector[2].double().norm()
             assert float(found[row, column]) == pytest.approx(float(along), abs=1e-3)
 
 

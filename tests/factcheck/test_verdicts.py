@@ -20,7 +20,7 @@ from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias, 
 from truthkit.likelihood.log_probabilities import log_probabilities_under
 from truthkit.steering.vector import SteeringVector
 
-CLAIMS = toy_claims(6)
+CLAIMS = toy_claims(4)
 PROMPTS = [prompt_of(claim) for claim in CLAIMS]
 
 
@@ -57,8 +57,8 @@ def test_scores_are_those_of_separate_forwards(family: str) -> None:
 def test_the_real_model(smollm2: tuple[Any, Any]) -> None:
     """With labels of several tokens, and prompts read once for what steers the answer."""
     model, tokenizer = smollm2
-    prompts = [prompt_of(replace(claim, text=f"{claim.text} is a city.")) for claim in toy_claims(3)]
-    words = {label: label.replace("-", " ") for label in LABELS_6}
+    prompts = [prompt_of(replace(claim, text=f"{claim.text} is a city.")) for claim in toy_claims(2)]
+    words = {label: label.replace("-", " ") for label in LABELS_6[1:4]}
     one = VerdictScorer(model, tokenizer, words)
     vector = SteeringVector({3: torch.randn(576, generator=torch.Generator().manual_seed(0)) / 2}, 30)
     edits = [(3, lambda h: h + 2.0 * vector[3], WHERE["generated"])]
@@ -115,10 +115,11 @@ def test_guided_scores(positions: str) -> None:
     for budget in (1, 2000):
         found = scorer(model, token_budget=budget).scores(PROMPTS, guides=[guide])
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
-    assert float((found - by_hand(model)).abs().max()) > 0.1
+    plain = by_hand(model)
+    assert float((found - plain).abs().max()) > 0.1
     several = scorer(model, token_budget=900).scores_under(PROMPTS, [(), [guide], [Guide(vector, 0.0)]])
     torch.testing.assert_close(several[1], expected, atol=2e-4, rtol=0)
-    torch.testing.assert_close(several[[0, 2]], by_hand(model).expand(2, -1, -1), atol=2e-4, rtol=0)
+    torch.testing.assert_close(several[[0, 2]], plain.expand(2, -1, -1), atol=2e-4, rtol=0)
 
 
 def test_guides_act_in_turn_and_in_other_modes() -> None:
@@ -139,7 +140,7 @@ def test_a_sweep_is_all_its_trials(positions: str) -> None:
     given = Guide(other, 1.0, positions)
     options: dict[str, Any] = {"layers": (3, 0), "strengths": (-2.0, 0.5, 4.0), "positions": positions}
     found = scorer(model, token_budget=1500).sweep(PROMPTS, vector, guides=[given], **options)
-    assert found.shape == (2, 3, 6, 3)
+    assert found.shape == (2, 3, len(CLAIMS), 3)
     for row, layer in enumerate((3, 0)):
         for column, strength in enumerate((-2.0, 0.5, 4.0)):
             edits = add(other, 1.0, positions) + add(vector.at(layer), strength, positions)
@@ -204,15 +205,17 @@ def test_the_parser_is_strict(text: str, verdict: str | None) -> None:
 def test_answers_with_a_settled_beginning() -> None:
     model, vector = tiny("llama", max_position_embeddings=1024), random_vector()
     heads = ["Verdict: true", "Verdict: half, or so", "", "V", "Verdict: false", "Verdict: true"]
-    found = answers(model, ChatTokenizer(), PROMPTS, heads=heads, max_new_tokens=5, token_budget=600)
-    for text, head, claim in zip(found, heads, CLAIMS, strict=True):
+    asked = toy_claims(len(heads))
+    prompts = [prompt_of(claim) for claim in asked]
+    found = answers(model, ChatTokenizer(), prompts, heads=heads, max_new_tokens=5, token_budget=600)
+    for text, head, claim in zip(found, heads, asked, strict=True):
         prompt = [*prompt_ids(claim), *map(ord, head)]
         new = steered_tokens(model, prompt, {}, WHERE["all"], 5)
         assert text == (head + ChatTokenizer().decode(new, skip_special_tokens=True)).strip()
     # The settled beginning counts as generated: steering it changes what follows.
     found = answers(model, ChatTokenizer(), PROMPTS[:1], heads=heads[:1], guides=[Guide(vector, 2.0)], max_new_tokens=5)
-    begun, asked = [*prompt_ids(CLAIMS[0]), *map(ord, heads[0])], len(prompt_ids(CLAIMS[0]))
-    new = steered_tokens(model, begun, {1: 2.0 * vector[1]}, lambda _p, length: range(asked, length), 5)
+    begun, start = [*prompt_ids(CLAIMS[0]), *map(ord, heads[0])], len(prompt_ids(CLAIMS[0]))
+    new = steered_tokens(model, begun, {1: 2.0 * vector[1]}, lambda _p, length: range(start, length), 5)
     assert found[0] == (heads[0] + ChatTokenizer().decode(new, skip_special_tokens=True)).strip()
 
 
