@@ -23,10 +23,10 @@ demo: $(STAMP)
 	$(VENV)/bin/python recipes/demo.py
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 -m 'not slow and not gpu' $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m slow $(PYTEST_ARGS)
 
 gpu: $(STAMP)
 	$(VENV)/bin/python -m pytest -m gpu $(PYTEST_ARGS)
@@ -35,7 +35,7 @@ fuzz: $(STAMP)
 	TRUTHKIT_FUZZ=fuzz $(VENV)/bin/python -m pytest -n 2 tests/files/test_fuzz.py $(PYTEST_ARGS)
 
 coverage: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 -m 'not slow and not gpu' --cov --cov-report=term $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -83,7 +83,7 @@ def test_it_is_asked_scored_compared_and_reported(plugged: Path, command: Callab
     one = read_run(tmp_path / "runs" / "greedy")
     assert one.summary["metrics"]["accuracy"] == sum("paris" in item["output"].casefold() for item in one.items) / 2
 
-    case = command("eval", "quiz", "--data", data, "--case", "--out", tmp_path / "case")
+    case = command("eval", "quiz", "--data", data, "--case", "--limit", "1", "--out", tmp_path / "case")
     assert "│ accuracy │ 0.0000 │" in case
     assert "--case" in command("score", "quiz", "--help")
     answers = write(tmp_path / "answers.jsonl", [{"answer": "It is Paris."}, {"answer": "Rome"}])
@@ -116,7 +116,7 @@ def test_reports_without_the_package_show_plain_numbers(
 ) -> None:
     data = write(tmp_path / "quiz.jsonl", QUIZ)
     for name, options in (("a", []), ("b", ["--decoder", "dola"])):
-        command("eval", "quiz", "--data", data, *options, "--out", tmp_path / "runs" / name)
+        command("eval", "quiz", "--data", data, *options, "--limit", "1", "--out", tmp_path / "runs" / name)
     sys.path.remove(str(plugged))
     benchmarks.cache_clear()
     assert benchmarks() == builtin()

@@ -64,15 +64,15 @@ def test_mean_difference_of_every_layer(family: str) -> None:
             assert distance(vector[layer], mean_difference(texts, layer, take)) < 1e-5, positions
 
 
-@pytest.mark.parametrize("budget", [1, 60, 100_000])
 @pytest.mark.parametrize("method", ["mean", "pca", "lda", "logistic", "contrastive_pca"])
-def test_the_batches_do_not_matter(method: str, budget: int) -> None:
-    model, pairs = tiny("llama", dtype=torch.float64), toy_pairs(24)
-    vector = tk.extract(model, ToyTokenizer(), pairs, layers=[1, -1], method=method, token_budget=budget)
+def test_the_batches_do_not_matter(method: str) -> None:
+    model, pairs = tiny("llama", dtype=torch.float64), toy_pairs(16)
     expected = tk.extract(model, ToyTokenizer(), pairs, layers=[1, -1], method=method, token_budget=333)
-    for layer in (1, 3):
-        assert distance(vector[layer], expected[layer].double()) < 1e-6
-    assert vector.scores == expected.scores
+    for budget in (1, 60, 100_000):
+        vector = tk.extract(model, ToyTokenizer(), pairs, layers=[1, -1], method=method, token_budget=budget)
+        for layer in (1, 3):
+            assert distance(vector[layer], expected[layer].double()) < 1e-6
+        assert vector.scores == expected.scores
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
