@@ -60,7 +60,7 @@ def test_generates_as_the_dynamic_cache_does(family: str, mode: str) -> None:
 def test_every_family_generates_the_same(family: str) -> None:
     model, inputs = tiny(family), padded_batch(7, 4)
     tokens = [
-        model.generate(**inputs, max_new_tokens=40, do_sample=False, use_cache=True, cache=make(config=model.config))
+        model.generate(**inputs, max_new_tokens=16, do_sample=False, use_cache=True, cache=make(config=model.config))
         for make in (DynamicCache, GrowingCache)
     ]
     assert torch.equal(*tokens)

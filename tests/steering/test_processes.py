@@ -155,7 +155,8 @@ def run(moment):
 
 if moments == ["never"]:
     sys.exit(run("never"))
-import truthkit.models.loading  # once for all of them
+import truthkit
+truthkit.load(command[command.index("--model") + 1])  # what it imports is there for all of them
 for moment in moments:
     child = os.fork()
     if not child:
