@@ -141,17 +141,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], tup
     return lookup
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        pope,
-        *(pytest.param(one, marks=pytest.mark.slow) for one in (mme, chair, factor, open_ended, factcheck, truthfulqa)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [pope, mme, chair, factor, open_ended, factcheck, truthfulqa])
 def test_killed_in_the_middle(
     task: Callable[[Path], list[str]], undisturbed: Callable[[Any], tuple[list[str], Path]], tmp_path: Path
 ) -> None:
-    """Nothing is lost, nothing doubled, and the numbers are those of a run that nobody disturbed."""
+    """Nothing is lost, nothing doubled, and the numbers are those of a run that nobody disturbed. In short:
+    test_interrupted.py, and test_records.py for SIGKILL."""
     (arguments, whole), out = undisturbed(task), tmp_path / "killed"
     process = start(arguments, out)
     records = out / "records.jsonl"
