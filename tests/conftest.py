@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 import truthkit as tk
 
@@ -20,22 +19,30 @@ ROOT = Path(__file__).resolve().parent.parent
 # Nothing in the tests may wait for a hub. Read when huggingface_hub is imported, hence no transformers import above.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Test machines are shared, and golden tokens should not depend on how many threads a matrix product is split over. What
-# a test starts inherits it: threads that wait for each other burn time.
-torch.set_num_threads(1)
+# What a test starts inherits it: threads that wait for each other burn time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_configure() -> None:
+    """Test machines are shared, and golden tokens should not depend on how many threads a matrix product is split
+    over. What is imported stays: looking through it for garbage took a twelfth of the tests' time."""
+    gc.disable()
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def pytest_collection_finish() -> None:
-    """What has been imported stays: looking through it for garbage took a twelfth of the tests' time."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Each test starts from the same global seed, whichever tests ran before it."""
+    import torch
+
     torch.manual_seed(0)
 
 
