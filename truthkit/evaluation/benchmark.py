@@ -44,6 +44,8 @@ class Metric:
         unit: of what is no share, as "words"; a number without one has none.
         digits: decimals that a report shows, of a share those of the percentage.
         field: of an item's line, whose mean the metric is, where that has another name.
+        otherwise: the metric that it equals in runs which don't state it: without a contrast, raw scores are the
+            log-probabilities themselves.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Metric:
     unit: str = ""
     digits: int = 1
     field: str = ""
+    otherwise: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", self.title or spaced(self.name))
