@@ -128,16 +128,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _QUICK: dict[str, Any] = {
-    "train_claims": 96,
+    "train_claims": 48,
     "more_claims": 0,
-    "held_out": 24,
-    "test_claims": 48,
-    "explained": 2,
-    "explanation_tokens": 24,
-    "steps": 12,
+    "held_out": 12,
+    "test_claims": 24,
+    "explained": 1,
+    "explanation_tokens": 16,
+    "steps": 10,
+    "step_tokens": 256,
+    "learnt_words": 25,
+    "refine_epochs": 0.5,
     "strengths": [-4.0, 4.0],
     "layers": [4, 14, 24],
 }
+"""Enough for every stage to have something to work on, and far too little for a result."""
 
 
 def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:

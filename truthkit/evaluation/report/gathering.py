@@ -137,7 +137,7 @@ def _entry(run: Run, label: str, headline: str, test: Test | None) -> Entry:
 
 def _fill(entries: Sequence[Entry], benchmark: Benchmark) -> None:
     """Give entries the metrics of others that they have under another name; see `Metric.otherwise`."""
-    for name in {name for entry in entries for name in entry.metrics}:
+    for name in dict.fromkeys(name for entry in entries for name in entry.metrics):
         same = benchmark.metric(name).otherwise
         for entry in entries:
             if name not in entry.metrics and same in entry.metrics:
