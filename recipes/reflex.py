@@ -293,12 +293,16 @@ class Run:
             return {
                 "steps": report["steps"],
                 "examples": report["data"]["examples"],
+                "loss_unit": report["loss_unit"],
                 "loss": [round(sum(part) / few, 4) for part in (losses[:few], losses[-few:])],
             }
 
         needs = "training quadrants refinement" if start else "training"
         made = self.stages.run(f"train_{name}", make, needs, out)
-        self.say(f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {made['loss']}")
+        first, last = made["loss"]
+        self.say(
+            f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {first} -> {last} {made['loss_unit']}"
+        )
         return out
 
     def model(self, adapter: str | None) -> tuple[Any, Any]:
@@ -427,7 +431,7 @@ class Run:
         about = guide.vector.provenance["selection"]
         self.say(
             f"  {name}: layer {about['layer']}, strength {guide.strength:g}, gain {about['gain']:+.4f} "
-            f"± {about['standard_error']:.4f} on {about['examples']} held-out claims"
+            f"± {about['standard_error']:.4f} (standard error) in {about['unit']}, {about['examples']} held-out claims"
         )
         return guide
 
