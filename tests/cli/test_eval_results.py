@@ -75,6 +75,7 @@ def test_raw_scores_stand_beside_normalised_ones(
         assert ("raw_mc2" in said) == ("Compare each with its own kind" in said) == (name == "dola")
     greedy, dola = (strict_json((tmp_path / "runs" / name / "summary.json").read_text()) for name in folders)
     assert list(greedy["metrics"]) == ["mc1", "mc2"]
+    assert dola["units"] == dict.fromkeys(dola["metrics"], "share")
     assert list(dola["metrics"]) == ["mc1", "mc2", "raw_mc1", "raw_mc2"]
     item = strict_json((tmp_path / "runs" / "dola" / "items.jsonl").read_text().partition("\n")[0])
     mass = [math.exp(score - max(item["raw_scores"])) for score in item["raw_scores"]]
