@@ -82,8 +82,8 @@ RIGHT, WRONG, UNSURE = "✓ right", "✗ wrong", "? to read"
 
 BEFORE = (
     "Questions where small models go wrong, each answered in seven ways; then three pictures.",
-    f"Below the answers stands {RIGHT}, {WRONG}, or {UNSURE} where an answer says neither or both. The mark goes by the "
-    "words in it, which is rough: read for yourself.",
+    f"Below the answers stands {RIGHT}, {WRONG}, or {UNSURE} where an answer says neither or both. The mark goes by "
+    "the words in it, which is rough: read for yourself.",
     "Expect a mixed picture. The decoders were made for models fifty times this size, and here they turn right answers "
     "into wrong ones as well; the table behind the questions counts both. Best should be the two rows with a passage, "
     "which holds the answer.",

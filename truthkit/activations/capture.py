@@ -209,8 +209,12 @@ def visit_texts(
     def pass_on(layer: int, hidden: torch.Tensor) -> None:
         visit(layer, hidden, real.to(hidden.device))
 
-    at_end = last and (lambda states: last(states, real.to(states.device)))
-    _visit(model, ids, resolve_layers(layers, len(decoder_blocks(model))), pass_on, last=at_end)
+    def pass_last(states: torch.Tensor) -> None:
+        if last is not None:
+            last(states, real.to(states.device))
+
+    wanted = resolve_layers(layers, len(decoder_blocks(model)))
+    _visit(model, ids, wanted, pass_on, last=None if last is None else pass_last)
 
 
 def _padded(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
