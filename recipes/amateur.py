@@ -14,7 +14,6 @@ goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 from contextlib import nullcontext
@@ -29,6 +28,7 @@ from tqdm import tqdm
 import truthkit as tk
 from truthkit.cli.rendering import show_answers
 from truthkit.cli.side_by_side import Contestant, answer_all
+from truthkit.files.writing import write_atomically
 from truthkit.generation.settings import AnswerSettings
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.output import Output
@@ -147,7 +147,7 @@ def main() -> None:
         against = f"+{test.gained} −{test.lost}, p {test.p:.3f}" if name != "model" else ""
         share = f"{better[name].mean():.2f} [{low:.2f}, {high:.2f}]"
         table.add_row(name, f"{means[0]:.2f}", f"{means[1]:.2f}", share, against)
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=2))
+    write_atomically(args.out / "figures.json", figures)
 
     answering = AnswerSettings(max_new_tokens=12 if args.quick else 32)
     for question in ASKED[: 1 if args.quick else None]:

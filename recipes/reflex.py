@@ -1,7 +1,7 @@
 r"""REFLEX (arXiv 2511.20233) from end to end: a fact-checker, what it gained and lost, and vectors for both.
 
     python recipes/reflex.py --out reflex                          # SmolLM2 on LIAR-RAW; an hour or two on two cores
-    python recipes/reflex.py --out quick --quick                   # a sketch of it in minutes
+    python recipes/reflex.py --out quick --quick                   # every stage once, in four minutes of one core
     python recipes/reflex.py --out reflex --seeds 0 1 2            # three seeds
     python recipes/reflex.py --out rawfc --labels 2 --train rawfc_val.json --test rawfc_test.json --learnt-words 120
 
@@ -47,6 +47,7 @@ from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.overlap import overlapping
 from truthkit.factcheck.reflex import ReflexVectors, along_vectors, horizontal_pairs, reflex_vectors
 from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias
+from truthkit.files.writing import strict
 from truthkit.steering.vector import SteeringVector
 from truthkit.training.lora import train
 from truthkit.training.settings import TrainingSettings
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except tk.TruthkitError as error:
         console.print(f"reflex: {error}", style="red", markup=False)
         return 2
-    write_json(args.out / "summary.json", summary)
+    write_json(args.out / "summary.json", strict(summary))
     show(console, summary)
     if find_spec("matplotlib") is None:
         console.print("no plots: they need matplotlib (pip install 'truthkit[plots]')", markup=False)

@@ -16,6 +16,7 @@ from truthkit.evaluation.tasks.factcheck import FACTCHECK
 from truthkit.evaluation.tasks.factcheck.scorer import averaged, confusion, control, mentions_agree, paired_tests, score
 from truthkit.factcheck.claims import LABELS_2
 from truthkit.factcheck.verdicts import as_verdicts
+from truthkit.files.writing import strict
 from truthkit.statistics.score import Score
 
 ROWS = {
@@ -178,10 +179,10 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     )
     for found in summary["explanations"]:
         for name, row in found.items():
-            console.print(f"explanations, {name}: {json.dumps(row)}", markup=False)
+            console.print(f"explanations, {name}: {json.dumps(strict(row))}", markup=False)
     for found in summary["transfer"]:
         for name, row in found.items():
-            console.print(f"other data, {name}: {json.dumps(row)}", markup=False)
+            console.print(f"other data, {name}: {json.dumps(strict(row))}", markup=False)
 
 
 def plot(out: Path, runs: list[dict[str, Any]]) -> None:
