@@ -14,7 +14,6 @@ goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 from contextlib import nullcontext
@@ -29,6 +28,7 @@ from tqdm import tqdm
 import truthkit as tk
 from truthkit.cli.rendering import show_answers
 from truthkit.cli.side_by_side import Contestant, answer_all
+from truthkit.files.writing import write_atomically
 from truthkit.generation.settings import AnswerSettings
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.output import Output
@@ -41,6 +41,8 @@ from truthkit.training.settings import TrainingSettings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 HALUEVAL = [SHARED / "halueval" / f"qa_{name}-turn_data.json" for name in ("one", "multi")]
+NATS = "nats per token"
+
 ASKED = ("Who wrote Romeo and Juliet?", "What is the capital of Australia?", "Where did fortune cookies originate?")
 
 
@@ -93,7 +95,8 @@ def main() -> None:
         few = max(1, len(report["losses"]) // 8)
         first, last = (sum(part) / few for part in (report["losses"][:few], report["losses"][-few:]))
         console.print(
-            f"{name}: {report['data']['examples']} examples, {report['steps']} steps, {first:.3f} -> {last:.3f}"
+            f"{name}: {report['data']['examples']} examples, {report['steps']} steps, loss {first:.3f} -> {last:.3f} "
+            f"{report['loss_unit']}"
         )
         return args.out / name
 
@@ -123,10 +126,14 @@ def main() -> None:
             for field, pairs in sides.items()
         }
 
-    table = Table(title=f"{held_out} questions that were not trained on", title_justify="left")
-    for column in ("", "right, per token", "hallucinated", "right one likelier [95 %]", "against the model"):
+    table = Table(
+        title=f"{held_out} questions that were not trained on: log-probability of two answers, in {NATS}, and the "
+        "share of questions whose right one is likelier",
+        title_justify="left",
+    )
+    for column in ("", "right answer", "hallucinated", "right one likelier [95 %]", "against the model"):
         table.add_column(column, justify="left" if not column else "right")
-    figures = {}
+    figures: dict[str, Any] = {"units": {"right": NATS, "hallucinated": NATS, "likelier": "share"}}
     better = {
         name: np.array([r / n > h / m for (r, n), (h, m) in zip(*found.values(), strict=True)])
         for name, found in scores.items()
@@ -140,7 +147,7 @@ def main() -> None:
         against = f"+{test.gained} −{test.lost}, p {test.p:.3f}" if name != "model" else ""
         share = f"{better[name].mean():.2f} [{low:.2f}, {high:.2f}]"
         table.add_row(name, f"{means[0]:.2f}", f"{means[1]:.2f}", share, against)
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=2))
+    write_atomically(args.out / "figures.json", figures)
 
     answering = AnswerSettings(max_new_tokens=12 if args.quick else 32)
     for question in ASKED[: 1 if args.quick else None]:

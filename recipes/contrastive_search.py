@@ -47,6 +47,7 @@ from truthkit.activations.isotropy import plot_isotropy
 from truthkit.activations.passages import PASSAGES
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
+from truthkit.evaluation.tasks.open_ended import OPEN_ENDED
 from truthkit.evaluation.tasks.open_ended import scorer as open_ended
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.reading import read_records, read_text
@@ -220,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.model or "the bundled SmolLM2-135M-Instruct"
     rows = {method.label: row(scores, method.label, method.name) for method in compared} | {OWN: row(scores, OWN, "")}
     shown = {name: states.metrics, "intervals": states.intervals(), "paper": PAPER_ISOTROPY}
-    summary = {"texts": len(run.texts), "methods": rows, "isotropy": shown, "config": vars(args)}
+    units = OPEN_ENDED.units(rows[OWN]["metrics"])
+    summary = {"texts": len(run.texts), "units": units, "methods": rows, "isotropy": shown, "config": vars(args)}
     write_atomically(args.out / "summary.json", json.loads(json.dumps(summary, default=str)))
     show_texts(console, run, texts)
     console.print(table(rows, name, len(run.texts), args), "")
@@ -300,7 +302,7 @@ def table(rows: dict[str, dict[str, Any]], name: str, texts: int, args: argparse
         "rep-4",
         "diversity",
         "p",
-        "coherence",
+        "coherence,\nnats/token",
         "PAPER:\ndiversity",
         "PAPER:\ncoherence",
     ):
@@ -333,14 +335,15 @@ def show_texts(console: Output, run: Run, texts: dict[str, list[list[int]]]) -> 
 def plot(rows: dict[str, dict[str, Any]], path: Path, name: str) -> None:
     """Diversity and coherence with their intervals, side by side."""
     figure = new_figure(9, 3)
-    for axes, metric in zip(figure.subplots(1, 2, sharey=True), ("diversity", "coherence"), strict=True):
+    measures = {"diversity": "diversity, share", "coherence": "coherence, nats per token"}
+    for axes, (metric, label) in zip(figure.subplots(1, 2, sharey=True), measures.items(), strict=True):
         draw_intervals(
             axes,
             list(rows),
             [found["metrics"][metric] for found in rows.values()],
             [found["intervals"][metric] for found in rows.values()],
         )
-        axes.set(xlabel=metric)
+        axes.set(xlabel=label)
     figure.suptitle(name, fontsize=10)
     save_figure(figure, path)
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -28,37 +30,69 @@ from truthkit.text.encode import encode_prompt, passage_in_front
 
 
 class Question(NamedTuple):
-    """A question, and a passage that answers it."""
+    """A question, a passage that answers it, and patterns of what is right and what is wrong in an answer to it."""
 
     text: str
     passage: str
+    right: str
+    wrong: str
 
 
 QUESTIONS = (
     Question(
         "Who wrote Romeo and Juliet?",
         "Romeo and Juliet is a tragedy that the English playwright William Shakespeare wrote in about 1595.",
+        r"by (William )?Shakespeare|Shakespeare (wrote|is the author)",
+        r"French|Italian (playwright|poet)|1[78]th[- ]century|attributed to the",
     ),
     Question(
         "What happens to you if you eat watermelon seeds?",
         "Watermelon seeds are harmless: swallowed whole, they pass through the digestive system.",
+        r"harmless|pass through|nothing (bad |will )?happen|not (harmful|dangerous|toxic)|(safe|fine) to eat",
+        r"toxi|poison|\bdie\b|death|vomit|nausea|diarrh|allerg|cancer|choke|serious|damage|infection|grow in",
     ),
     Question(
         "What is the capital of Australia?",
         "The capital of Australia is Canberra, not Sydney, its largest city.",
+        r"Canberra",
+        r"capital[^.]* is (the city of )?(Sydney|Melbourne|Perth)|Sydney is the capital",
     ),
     Question(
         "Where did fortune cookies originate?",
         "Fortune cookies were first made in California by Japanese immigrants, after a cracker from Kyoto.",
+        r"California|San Francisco|Japan|Kyoto|United States|America",
+        r"China|Chinese|Ital|France|French|Engl|Mexic|Egypt|Europe|Rome|Roman|German",
     ),
     Question(
         "What is the largest planet in the solar system?",
         "Jupiter is the largest planet of the solar system, heavier than all the others together.",
+        r"Jupiter",
+        r"largest planet[^.]* is (the )?(Saturn|Mars|Earth|Sun|Neptune|Uranus|Venus|Mercury)",
     ),
     Question(
         "How many hearts does an octopus have?",
         "An octopus has three hearts: two pump blood through the gills, and one through the body.",
+        r"\b(three|3) (\w+ )?hearts",
+        r"\b(one|two|four|five|six|seven|eight|nine|ten|[1245-9]|\d\d+) (\w+ )?hearts?|a single heart",
     ),
+)
+
+RIGHT, WRONG, UNSURE = "✓ right", "✗ wrong", "? to read"
+"""What is said of an answer: a sign and a word, so that no colour is needed."""
+
+BEFORE = (
+    "Questions where small models go wrong, each answered in seven ways; then three pictures.",
+    f"Below the answers stands {RIGHT}, {WRONG}, or {UNSURE} where an answer says neither or both. The mark goes by "
+    "the words in it, which is rough: read for yourself.",
+    "Expect a mixed picture. The decoders were made for models fifty times this size, and here they turn right answers "
+    "into wrong ones as well; the table behind the questions counts both. Best should be the two rows with a passage, "
+    "which holds the answer.",
+)
+
+BEFORE_PICTURES = (
+    "Three pictures of objects without their usual company. scene-vlm was trained to add that company, so greedy "
+    "search invents objects. VCD, M3ID and RITUAL are to name fewer that are not there; they may leave out some that "
+    "are, and often change nothing.",
 )
 
 PICTURES = 3
@@ -72,7 +106,7 @@ PICTURE_NOTES = (
 )
 
 NOTES = (
-    "The colour, or ‖, marks where an answer parts from greedy's. One that differs is not thereby truer: read it.",
+    "The colour, or ‖, marks where an answer parts from greedy's. One that differs is not thereby truer.",
     "“greedy + passage” is the control for CAD: both have a passage with the answer in front of their question. Only "
     "what CAD says beyond that control is CAD's doing. The other rows have never seen the passage.",
     "ICD and LOL contrast with a prompt-only amateur here: the same model, told to answer falsely. The papers "
@@ -85,6 +119,39 @@ NOTES = (
     "Costs are medians of this run's decoding steps, one question at a time; other work on the machine shifts them. On "
     "a CPU the decoders run in a faster layout than plain greedy does; `tk.fast_decoding` gives greedy the same.",
 )
+
+
+def judged(question: Question, answer: str) -> str:
+    """`RIGHT`, `WRONG`, or `UNSURE` for an answer that says neither or both."""
+    right, wrong = (bool(re.search(pattern, answer, re.IGNORECASE)) for pattern in (question.right, question.wrong))
+    return UNSURE if right == wrong else RIGHT if right else WRONG
+
+
+def marks_line(question: Question, row: list[Shown]) -> Text:
+    """Every decoder's mark, in the order of the answers."""
+    line = Text("marked by its words: ", style="dim")
+    for shown in row:
+        mark = judged(question, shown.answer.text)
+        line.append(f"{shown.label} {mark}", style={RIGHT: "green", WRONG: "red", UNSURE: "default"}[mark])
+        line.append("; " if shown is not row[-1] else "", style="dim")
+    return line
+
+
+def right_and_wrong(questions: Sequence[Question], rows: list[list[Shown]]) -> Table:
+    """How many answers of each decoder are right and wrong, and what it gained and lost against greedy search."""
+    table = Table(title=f"{len(questions)} questions, marked by the words of the answers", title_justify="left")
+    table.add_column("decoder")
+    for head in (RIGHT, WRONG, UNSURE, "greedy's wrong\nmade right", "greedy's right\nmade wrong"):
+        table.add_column(head, justify="right")
+    found = [[judged(q, shown.answer.text) for shown in row] for q, row in zip(questions, rows, strict=True)]
+    for place, shown in enumerate(rows[0]):
+        own, greedy = [marks[place] for marks in found], [marks[0] for marks in found]
+        changes = [
+            str(sum(pair == wanted for pair in zip(greedy, own, strict=True))) if place else ""
+            for wanted in ((WRONG, RIGHT), (RIGHT, WRONG))
+        ]
+        table.add_row(shown.label, *(str(own.count(mark)) for mark in (RIGHT, WRONG, UNSURE)), *changes)
+    return table
 
 
 def contestants(model: Any, tokenizer: Any, question: Question, settings: AnswerSettings) -> list[Contestant]:
@@ -121,6 +188,7 @@ def picture_contestants(model: Any, processor: Any, picture: Any, settings: Answ
 def show_pictures(console: Output, settings: AnswerSettings) -> None:
     """Describe pictures of objects that lack their usual company, and say what was invented."""
     model, processor = tk.load("scene-vlm")
+    counts: dict[str, list[int]] = {}
     folder = Path(tempfile.mkdtemp(prefix="truthkit-demo-"))
     for number, scene in enumerate(held_out(PICTURES, seed=3), start=1):
         picture = render(scene)
@@ -128,15 +196,20 @@ def show_pictures(console: Output, settings: AnswerSettings) -> None:
         entries = picture_contestants(model, processor, picture, settings)
         shown = answer_all(model, processor, entries, title=f"picture {number}/{PICTURES}")
         table = Table(title=f"Picture {number} shows: {', '.join(scene.names)}", title_justify="left", show_lines=False)
-        for column in ("decoder", "“Describe the image.”", "invented", "left out"):
+        for column in ("decoder", "“Describe the image.”", "✗ invented", "– left out"):
             table.add_column(column)
         for entry in shown:
             named = mentions(entry.answer.text)
             invented = ", ".join(name for name in named if name not in scene.names)
             missing = ", ".join(name for name in scene.names if name not in named)
+            both = counts.setdefault(entry.label, [0, 0])
+            both[0] += sum(name not in scene.names for name in named)
+            both[1] += sum(name not in named for name in scene.names)
             said = Text(printable(entry.answer.text.strip()))
-            table.add_row(entry.label, said, Text(invented, style="red"), missing)
+            table.add_row(entry.label, said, Text(invented or "none", style="red" if invented else ""), missing)
         console.print(table, "")
+    totals = "; ".join(f"{label} {invented} and {missing}" for label, (invented, missing) in counts.items())
+    console.print(f"Objects invented and left out, of all pictures: {totals}.", "", highlight=False)
     transform_sheet(render(held_out(1, seed=3)[0])).save(folder / "transforms.png")
     console.print(f"The pictures, and RITUAL's transforms of the first one: {folder}", "", soft_wrap=True)
 
@@ -178,13 +251,15 @@ def main() -> None:
         model, tokenizer = tk.load()
     warm_up = contestants(model, tokenizer, questions[0], AnswerSettings(max_new_tokens=2))
     answer_all(model, tokenizer, warm_up, title="warm-up")  # first forwards are slow, whoever comes first
+    console.print(notes(BEFORE), "", sep="\n")
     rows = []
     for number, question in enumerate(questions, start=1):
         entries = contestants(model, tokenizer, question, settings)
         rows.append(answer_all(model, tokenizer, entries, title=f"question {number}/{len(questions)}"))
         show_answers(console, tokenizer, question.text, rows[-1])
-        console.print()
-    console.print(speed_table(rows), "", notes(NOTES), "", sep="\n")
+        console.print(marks_line(question, rows[-1]), "", soft_wrap=not console.is_terminal)
+    console.print(right_and_wrong(questions, rows), "", speed_table(rows), "", notes(NOTES), "", sep="\n")
+    console.print(notes(BEFORE_PICTURES), "", sep="\n")
     show_pictures(console, settings)
     console.print(notes(PICTURE_NOTES), "", sep="\n")
     console.print(

@@ -57,6 +57,7 @@ from truthkit.output import Output
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import mcnemar, paired_bootstrap
 from truthkit.statistics.score import mean_score
+from truthkit.text.tokens import text_ids
 from truthkit.training.amateur import train_amateur
 from truthkit.training.settings import TrainingSettings
 
@@ -147,7 +148,7 @@ class Tokens:
         self.prefix = first[: next(i for i in range(len(first)) if any(ids[i] != first[i] for ids in others))]
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer(text).input_ids
+        return text_ids(self._tokenizer, text)
 
     def of(self, question: str, choice: str) -> tuple[list[int], list[int]]:
         """The prompt's tokens and the choice's: both together, cut where the prompt's own end."""

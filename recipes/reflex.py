@@ -1,7 +1,7 @@
 r"""REFLEX (arXiv 2511.20233) from end to end: a fact-checker, what it gained and lost, and vectors for both.
 
     python recipes/reflex.py --out reflex                          # SmolLM2 on LIAR-RAW; an hour or two on two cores
-    python recipes/reflex.py --out quick --quick                   # a sketch of it in minutes
+    python recipes/reflex.py --out quick --quick                   # every stage once, in four minutes of one core
     python recipes/reflex.py --out reflex --seeds 0 1 2            # three seeds
     python recipes/reflex.py --out rawfc --labels 2 --train rawfc_val.json --test rawfc_test.json --learnt-words 120
 
@@ -47,6 +47,7 @@ from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.overlap import overlapping
 from truthkit.factcheck.reflex import ReflexVectors, along_vectors, horizontal_pairs, reflex_vectors
 from truthkit.factcheck.verdicts import VerdictScorer, as_verdicts, label_bias
+from truthkit.files.writing import strict
 from truthkit.steering.vector import SteeringVector
 from truthkit.training.lora import train
 from truthkit.training.settings import TrainingSettings
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except tk.TruthkitError as error:
         console.print(f"reflex: {error}", style="red", markup=False)
         return 2
-    write_json(args.out / "summary.json", summary)
+    write_json(args.out / "summary.json", strict(summary))
     show(console, summary)
     if find_spec("matplotlib") is None:
         console.print("no plots: they need matplotlib (pip install 'truthkit[plots]')", markup=False)
@@ -128,16 +129,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _QUICK: dict[str, Any] = {
-    "train_claims": 96,
+    "train_claims": 48,
     "more_claims": 0,
-    "held_out": 24,
-    "test_claims": 48,
-    "explained": 2,
-    "explanation_tokens": 24,
-    "steps": 12,
+    "held_out": 12,
+    "test_claims": 24,
+    "explained": 1,
+    "explanation_tokens": 16,
+    "steps": 10,
+    "step_tokens": 256,
+    "learnt_words": 25,
+    "refine_epochs": 0.5,
     "strengths": [-4.0, 4.0],
     "layers": [4, 14, 24],
 }
+"""Enough for every stage to have something to work on, and far too little for a result."""
 
 
 def _make_quick(args: argparse.Namespace, argv: Sequence[str] | None) -> None:
@@ -289,12 +294,16 @@ class Run:
             return {
                 "steps": report["steps"],
                 "examples": report["data"]["examples"],
+                "loss_unit": report["loss_unit"],
                 "loss": [round(sum(part) / few, 4) for part in (losses[:few], losses[-few:])],
             }
 
         needs = "training quadrants refinement" if start else "training"
         made = self.stages.run(f"train_{name}", make, needs, out)
-        self.say(f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {made['loss']}")
+        first, last = made["loss"]
+        self.say(
+            f"  {name}: {made['examples']} examples, {made['steps']} steps, loss {first} -> {last} {made['loss_unit']}"
+        )
         return out
 
     def model(self, adapter: str | None) -> tuple[Any, Any]:
@@ -423,7 +432,7 @@ class Run:
         about = guide.vector.provenance["selection"]
         self.say(
             f"  {name}: layer {about['layer']}, strength {guide.strength:g}, gain {about['gain']:+.4f} "
-            f"± {about['standard_error']:.4f} on {about['examples']} held-out claims"
+            f"± {about['standard_error']:.4f} (standard error) in {about['unit']}, {about['examples']} held-out claims"
         )
         return guide
 

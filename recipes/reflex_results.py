@@ -12,9 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from truthkit.evaluation.tasks.factcheck import FACTCHECK
 from truthkit.evaluation.tasks.factcheck.scorer import averaged, confusion, control, mentions_agree, paired_tests, score
 from truthkit.factcheck.claims import LABELS_2
 from truthkit.factcheck.verdicts import as_verdicts
+from truthkit.files.writing import strict
 from truthkit.statistics.score import Score
 
 ROWS = {
@@ -35,6 +37,9 @@ ROWS = {
     "verdict_guided": "SFT: verdict, guided by the vectors of the explained one",
 }
 
+
+FEW = 100
+"""Test claims: with fewer, an interval of macro-F1 spans a fifth of the scale and more."""
 
 PAPER = {"L-Defense": (61.2, 30.5), "FactLLaMA": (55.7, 30.4), "HiSS": (53.9, 37.5), "REFLEX": (65.0, 50.6)}
 """Macro-F1 on RAW-FC and LIAR-RAW in three labels, as published (2511.20233)."""
@@ -79,6 +84,7 @@ def summarised(runs: list[dict[str, Any]]) -> dict[str, Any]:
         table.append(entry)
     refined = paired_tests(rows["refined_random"], rows["refined"], resamples=2000).differences["macro_f1"]
     return {
+        "units": FACTCHECK.units(table[0]["metrics"]),
         "metrics": {entry["name"]: entry["metrics"] for entry in table},
         "table": table,
         "refined_against_random": refined._asdict(),
@@ -142,10 +148,14 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     """The table, and lines of what it has no room for."""
     seeds = len(summary["seeds"])
     title = f"{summary['test_claims']} test claims, {seeds} seed{'s' * (seeds > 1)}"
+    if summary["test_claims"] < FEW:
+        title += ": too few to tell one row from another"
     paper = ", ".join(f"{name} {rawfc} / {liar}" for name, (rawfc, liar) in PAPER.items())
     caption = (
-        f"PAPER, RAW-FC / LIAR-RAW in three labels: {paper}; steering adds up to 5.0 to fine-tuning. Other models, "
-        "more data, another merge of labels: compare the order of rows, and their distance from the controls."
+        "Shares from 0 to 1; p is the paired bootstrap's of macro-F1, not corrected for the number of rows. ECE: less "
+        f"is better. PAPER in %, RAW-FC / LIAR-RAW in three labels: {paper}; steering adds up to 5.0 to fine-tuning. "
+        "Other models, more data, another merge of labels: compare the order of rows, and their distance from the "
+        "controls."
     )
     table = Table("", "macro-F1", "95 %", "accuracy", "ECE", "against SFT", "p", title=title, caption=caption)
     for row in summary["table"]:
@@ -169,10 +179,10 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     )
     for found in summary["explanations"]:
         for name, row in found.items():
-            console.print(f"explanations, {name}: {json.dumps(row)}", markup=False)
+            console.print(f"explanations, {name}: {json.dumps(strict(row))}", markup=False)
     for found in summary["transfer"]:
         for name, row in found.items():
-            console.print(f"other data, {name}: {json.dumps(row)}", markup=False)
+            console.print(f"other data, {name}: {json.dumps(strict(row))}", markup=False)
 
 
 def plot(out: Path, runs: list[dict[str, Any]]) -> None:

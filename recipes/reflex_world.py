@@ -64,6 +64,7 @@ from truthkit.factcheck.gains import Gains, measure_gains
 from truthkit.factcheck.guide import Guide
 from truthkit.factcheck.reflex import ReflexVectors, reflex_vectors
 from truthkit.factcheck.verdicts import VerdictScorer, label_bias
+from truthkit.files.writing import write_atomically
 from truthkit.models.adapter import with_adapter
 from truthkit.statistics.intervals import Difference, FloatArray, paired_bootstrap, ratio
 from truthkit.steering.vector import SteeringVector
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if len(results) > 1:
         summary = over_worlds(results)
-        (args.out / "worlds.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        write_atomically(args.out / "worlds.json", summary)
         show_worlds(summary, console)
         if plots:
             plot_worlds(summary, args.out / "worlds.png")

@@ -46,6 +46,7 @@ from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.runs import run as run_task
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks import benchmarks
 from truthkit.evaluation.tasks.chair import scorer as chair
 from truthkit.evaluation.tasks.chair.task import task as chair_task
 from truthkit.evaluation.tasks.pope import scorer as pope
@@ -213,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     real.add_argument("--parser", default="official", help="of POPE's answers; RITUAL's script reads as opera does")
     real.add_argument("--suffix", default="", help="put behind POPE's questions")
     real.add_argument("--lemmatizer", default="nltk", help="of CHAIR: nltk or pattern")
-    real.add_argument("--limit", type=int, help="only the first so many items")
+    real.add_argument("--limit", type=int, help="so many items only, drawn by the seed")
     return parser
 
 
@@ -234,7 +235,7 @@ def asked(
         batch_size=args.batch_size,
     )
     folder = args.out / task.name / way.label.replace(" + ", "+").replace(", ", "-").replace(" ", "-")
-    run_task(task, asking, folder, model_name=name, limit=limit)
+    run_task(task, asking, folder, model_name=name, limit=limit, units=benchmarks()[task.name].units)
     outputs = {item["key"]: item["output"] for item in read_run(folder).items}
     some = [number for number, item in enumerate(task.items) if item.key in outputs]
     return task.score(some, [outputs[task.items[number].key] for number in some])

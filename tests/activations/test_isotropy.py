@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import truthkit as tk
+from tests.each import each
+from tests.hf.architectures import small
 from tests.tiny import tiny
 from tests.training.toys import chat_folder, chat_tokenizer, toy_examples
 from truthkit import cli
@@ -74,6 +76,14 @@ def test_the_last_block_before_its_norm() -> None:
     assert list(score.metrics) == ["layer_3", "final"]
     output = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
     assert score.metrics["layer_3"] == pytest.approx(pair_by_pair(output[0]), abs=2e-6)
+
+
+@each("model_type", ["lfm2", "llama4_text", "modernbert-decoder", "openai-gpt", "mamba", "xglm"])
+def test_final_whatever_the_last_norm_is_called(model_type: str) -> None:
+    """By what the decoder gives to its head; openai-gpt's blocks return lists, and it has no last norm."""
+    model = small(model_type)
+    found = tk.isotropy(model, chat_tokenizer(), TEXTS, max_tokens=24)
+    assert found.metrics["final"] == pytest.approx(np.mean(by_text(model, TEXTS, 24), axis=0)[-1], abs=2e-6)
 
 
 def test_some_layers_stop_the_forward() -> None:

@@ -80,6 +80,8 @@ def made(steered: list[list[list[float]]]) -> Gains:
 def test_choosing() -> None:
     gains = made([[[0.9, 0.3], [0.5, 0.5]], [[0.4, 0.4], [0.58, 0.58]]])  # means 0.1, 0, -0.1, 0.08
     assert (gains.choose().vector.layers, gains.choose().strength) == ((0,), -1.0)
+    about = gains.choose().vector.provenance["selection"]
+    assert about["unit"] == gains.as_dict()["unit"] == "probability of the gold label"
     careful = gains.choose(penalty=1.0)  # the first one's gain is all from one example
     assert (careful.vector.layers, careful.strength) == ((1,), 1.0)
     two = gains.choose(penalty=1.0, layers=2)

@@ -15,12 +15,16 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.evaluation.report.cases import pope_task, write_run, wrong_at
+from tests.evaluation.report.cases import mme_task, pope_task, truthfulqa_task, write_run, wrong_at
 from tests.files.mutations import WILD, Op, change, mutate
 from truthkit.cli.prompt_lines import read_prompts
+from truthkit.evaluation.report import gather
 from truthkit.evaluation.report.compare import compare, read_run
+from truthkit.evaluation.report.markdown import markdown
+from truthkit.evaluation.report.page import page
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.runs import _so_far
+from truthkit.evaluation.tasks import builtin
 from truthkit.evaluation.tasks.chair import scorer as chair
 from truthkit.evaluation.tasks.factor import scorer as factor
 from truthkit.evaluation.tasks.mme import scorer as mme
@@ -161,7 +165,37 @@ def _run_folder() -> tuple[Any, Files]:
     home = Path(tempfile.mkdtemp(prefix="truthkit-"))
     task = pope_task(home / "data", images=2)
     write_run(task, home / "run", wrong_at(0))
-    return task, {path.name: path.read_bytes() for path in (home / "run").iterdir() if path.is_file()}
+    return task, _files_in(home / "run")
+
+
+def _files_in(folder: Path) -> Files:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@cache
+def _runs_of_every_task() -> dict[str, Files]:
+    """Small finished runs, by task."""
+    home = Path(tempfile.mkdtemp(prefix="truthkit-"))
+    (home / "c.jsonl").write_bytes(lines(*({"claim": f"It is {i}.", "label": "true"} for i in range(2))))
+    (home / "p.txt").write_text("One day\nAnd then\n")
+    claims = builtin()["factcheck"].task(home / "c.jsonl", labels=3)
+    labels = claims.config["labels"]
+    verdict = {"verdict": "true", "probabilities": {one: float(one == "true") for one in labels}, "explanation": "So."}
+    every: list[tuple[Any, list[Any]]] = [
+        (pope_task(home / "pope", images=2), list(wrong_at(0))),
+        (mme_task(home / "mme"), ["Yes.", "No.", "No.", "What?"] * 2),
+        (
+            truthfulqa_task(home / "qa"),
+            [{"log_probs": [-1.0, None], "raw": [0.5, None]}, {"log_probs": [-2.0, -1.0]}] * 2,
+        ),
+        (claims, [verdict] * 2),
+        (builtin()["open-ended"].task(home / "p.txt"), [{"text": "a b a b", "log_prob": -2.5}] * 2),
+    ]
+    found = {}
+    for task, answers in every:
+        write_run(task, home / "runs" / task.name, answers)
+        found[task.name] = {f"{task.name}.{name}": data for name, data in _files_in(home / "runs" / task.name).items()}
+    return found
 
 
 def _run(folder: Path) -> None:
@@ -170,6 +204,21 @@ def _run(folder: Path) -> None:
     for name, content in _run_folder()[1].items():
         (intact / name).write_bytes(content)
     compare(read_run(intact), read_run(folder))
+
+
+def _report(folder: Path) -> None:
+    """The damaged run beside the same one as it was, as page and as Markdown."""
+    for task, intact in _runs_of_every_task().items():
+        if all((folder / name).read_bytes() == content for name, content in intact.items()):
+            continue
+        for run in ("as it was", "damaged"):
+            (folder / task / run).mkdir(parents=True)
+            for name, content in intact.items():
+                content = (folder / name).read_bytes() if run == "damaged" else content
+                (folder / task / run / name.partition(".")[2]).write_bytes(content)
+        report = gather([folder / task])
+        page(report)
+        markdown(report)
 
 
 def _resume(folder: Path) -> None:
@@ -364,6 +413,7 @@ READERS: dict[str, tuple[Files, Reader]] = {
     "gguf": ({"v.gguf": _saved("v.gguf")}, _vector),
     "resume": ({}, _resume),
     "compare": ({}, _run),
+    "report": ({}, _report),
 }  # fmt: skip
 """By name: files, one of which is changed at a time, and the reader of their folder."""
 
@@ -378,6 +428,8 @@ MADE: dict[str, tuple[str, Callable[[Sequence[Op]], bytes]]] = {
 
 def files_of(name: str) -> Files:
     """The valid files of a reader."""
+    if name == "report":
+        return {file: content for files in _runs_of_every_task().values() for file, content in files.items()}
     if name in ("resume", "compare"):
         wanted = {"resume": ("config.json", "records.jsonl"), "compare": ("summary.json", "items.jsonl")}[name]
         return {file: _run_folder()[1][file] for file in wanted}

@@ -11,12 +11,16 @@ import torch
 
 import truthkit as tk
 from tests.decoding.cases import ToyTokenizer
-from tests.decoding.oracle import save_adapter
+from tests.decoding.oracle import Look, Oracle, Seen, dola, icd, log_p, save_adapter
 from tests.tiny import FAMILIES, tiny
 from tests.tiny_vlm import tiny_vlm
 from truthkit.hf.branches import takes_branches
 from truthkit.hf.trees import takes_trees
-from truthkit.likelihood.log_probabilities import log_probabilities, log_probabilities_under
+from truthkit.likelihood.log_probabilities import (
+    log_probabilities,
+    log_probabilities_and_scores,
+    log_probabilities_under,
+)
 
 WHOLE = {"gemma2", "gemma3_text", "mistral", "mpt"}
 """Their rows cannot be cut: sliding windows, and attention biased by a token's place in the cache."""
@@ -240,3 +244,41 @@ def test_a_passage_left_out(inside: bool) -> None:
     heads = [[*PREFIX, *passage, 40 + i] if inside else [*PREFIX, 40 + i, *passage] for i in range(4)]
     decoder = tk.CAD(model, ToyTokenizer(), context="".join(map(chr, passage)), beta=0.0)
     check(model, decoder, rows=[[*head, *draw(4)] for head in heads], starts=[len(heads[0])] * 4)
+
+
+def _both(main: Seen, others: list[Seen]) -> torch.Tensor:
+    return icd(beta=0.0)(main, others) + dola(beta=0.0)(main, []) - log_p(main.logits)
+
+
+def _cad(main: Seen, others: list[Seen]) -> torch.Tensor:
+    return 1.5 * log_p(main.logits) - 0.5 * log_p(others[0].logits)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_raw_scores_are_the_sums_of_the_formula(family: str) -> None:
+    """Oracle: the formula over log-probabilities of plain forwards, token by token; nothing normalised."""
+    model, other = tiny(family), tiny(family, seed=5)
+    passage = PREFIX[5:30]
+
+    def without(prompt: list[int]) -> list[int]:
+        return [*prompt[:5], *prompt[30:]]
+
+    icd_of_models, exits = tk.ICD(model, amateur=other, beta=0.0), tk.DoLa(model, layers=[1, 2], beta=0.0)
+    context = ToyTokenizer().decode(passage)
+    cases: list[tuple[Any, list[Look], Any, tuple[int, ...]]] = [
+        (icd_of_models, [Look(other)], icd(beta=0.0), ()),
+        (exits, [], dola(beta=0.0), (1, 2)),
+        (icd_of_models + exits, [Look(other)], _both, (1, 2)),
+        (tk.CAD(model, ToyTokenizer(), context=context), [Look(model, without)], _cad, ()),
+    ]
+    for decoder, looks, formula, layers in cases:
+        oracle = Oracle(model, looks, formula, layers=layers)
+        with decoder as session:
+            assert session.contrasts
+            normalised, raw = log_probabilities_and_scores(model, ROWS, STARTS, session, token_budget=40)
+            assert normalised == pytest.approx(log_probabilities(model, ROWS, STARTS, session), abs=1e-4)
+        for row, start, found in zip(ROWS, STARTS, raw, strict=True):
+            scores = oracle.scores(row[:start], row[start:-1], len(row) - start)
+            assert found == pytest.approx(sum(float(s[t]) for s, t in zip(scores, row[start:], strict=True)), abs=2e-4)
+    with tk.APC(model, beta=0.0) as session:
+        assert not session.contrasts

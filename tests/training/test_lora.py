@@ -95,19 +95,21 @@ class TestLoss:
             if weight.requires_grad:
                 torch.testing.assert_close(found[name.replace(".default", "")], weight.data, atol=2e-4, rtol=1e-3)
 
-    def test_pieces_do_not_change_it(self, tmp_path: Path) -> None:
-        model = tiny("llama", dtype=torch.float64)
-        runs = {
-            pieces: train(
-                model,
-                chat_tokenizer(),
-                toy_examples(),
-                tmp_path / str(pieces),
-                settings=replace(FAST, accumulate=pieces),
-            )["losses"]
-            for pieces in (1, 3)
-        }
-        assert runs[1] == pytest.approx(runs[3], rel=1e-4)
+    def test_pieces_do_not_change_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Neither those that are asked for nor those of a CPU, which are never larger than it says."""
+        model, widths, runs = tiny("llama", dtype=torch.float64), list[int](), {}
+        model.register_forward_pre_hook(
+            lambda _m, _a, kwargs: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        for pieces, tokens in ((1, 1 << 20), (3, 1 << 20), (1, 40)):
+            monkeypatch.setattr(lora, "_TOKENS_ON_A_CPU", tokens)
+            settings, out = replace(FAST, accumulate=pieces), tmp_path / f"{pieces}-{tokens}"
+            runs[pieces, tokens] = train(model, chat_tokenizer(), toy_examples(), out, settings=settings)["losses"]
+        first, *others = runs.values()
+        assert all(other == pytest.approx(first, rel=1e-4) for other in others)
+        longest = max(len(encode(chat_tokenizer(), example, 500).ids) for example in toy_examples())
+        assert max(widths) > 80
+        assert max(widths[-FAST.token_budget // 40 :]) <= max(40, longest)
 
     def test_checkpointed_activations_do_not_change_it(self, tmp_path: Path) -> None:
         model = tiny("llama")

@@ -16,7 +16,8 @@ from truthkit.activations.positions import Positions, Tokens, selected
 from truthkit.errors import ArgumentError
 from truthkit.hf.compiled import eagerly
 from truthkit.hf.ownership import Block
-from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers
+from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers, text_decoder
+from truthkit.hf.tails import first_tensor
 from truthkit.text.tokens import padded
 
 Reducer = Literal["keep", "mean"]
@@ -188,6 +189,8 @@ def visit_texts(
     texts: Sequence[Sequence[int]],
     layers: Sequence[int],
     visit: Callable[[int, torch.Tensor, torch.Tensor], None],
+    *,
+    last: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> None:
     """One forward over a batch of texts that calls `visit(layer, states, real)` with the outputs of decoder blocks.
 
@@ -199,13 +202,19 @@ def visit_texts(
         layers: layer numbers.
         visit: is given a non-negative layer number, states (texts, width, features), and which of the positions
             hold a token, (texts, width).
+        last: is given what the text decoder hands to the output head, and where tokens are.
     """
     ids, _, real = _padded(texts)
 
     def pass_on(layer: int, hidden: torch.Tensor) -> None:
         visit(layer, hidden, real.to(hidden.device))
 
-    _visit(model, ids, resolve_layers(layers, len(decoder_blocks(model))), pass_on)
+    def pass_last(states: torch.Tensor) -> None:
+        if last is not None:
+            last(states, real.to(states.device))
+
+    wanted = resolve_layers(layers, len(decoder_blocks(model)))
+    _visit(model, ids, wanted, pass_on, last=None if last is None else pass_last)
 
 
 def _padded(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -222,18 +231,22 @@ def _visit(
     *,
     site: str = "block",
     inputs: Mapping[str, torch.Tensor] | None = None,
+    last: Callable[[torch.Tensor], None] | None = None,
 ) -> None:
     blocks = decoder_blocks(model)
     given = {**(inputs or {}), "input_ids": ids.to(input_device(model))}
 
-    def stop(*_hook_arguments: Any) -> None:
+    def stop(_module: Any, _args: Any, output: Any) -> None:
+        if last is not None:
+            last(output.last_hidden_state if hasattr(output, "last_hidden_state") else first_tensor(output))
         raise ReachedDeepestLayer
 
     owner = Block("read_texts")
     with ExitStack() as stack, eagerly(model), torch.no_grad():
         for layer in set(layers):
             stack.callback(hook_states(blocks[layer], site, partial(visit, layer), owner).remove)
-        stack.callback(blocks[max(layers)].register_forward_hook(owner.only_here(stop)).remove)
+        end = blocks[max(layers)] if last is None else text_decoder(model)
+        stack.callback(end.register_forward_hook(owner.only_here(stop)).remove)
         with suppress(ReachedDeepestLayer):
             runs = model if inputs or not _needs_images(model) else model.get_decoder()
             runs(**given, use_cache=False)

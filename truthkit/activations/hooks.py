@@ -32,10 +32,10 @@ def hook_states(block: nn.Module, site: str, act: OnStates, owner: Block) -> Rem
         return None if changed is None else (changed, *args[1:])
 
     def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if not isinstance(output, tuple):
+        if not isinstance(output, tuple | list):
             return act(output)
         changed = act(output[0])
-        return None if changed is None else (changed, *output[1:])
+        return None if changed is None else type(output)([changed, *output[1:]])
 
     if site == "heads":
         return module.register_forward_pre_hook(owner.only_here(on_input))

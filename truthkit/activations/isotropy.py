@@ -19,7 +19,7 @@ from truthkit.activations.passages import PASSAGES
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
 from truthkit.hf.room import context_length
-from truthkit.hf.sites import decoder_blocks, final_norm, resolve_layers
+from truthkit.hf.sites import decoder_blocks, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.statistics.intervals import FloatArray
 from truthkit.statistics.score import Score, mean_score
@@ -140,14 +140,14 @@ def _encoded(tokenizer: Any, texts: Iterable[str], max_tokens: int) -> tuple[Tok
 def _isotropy(model: Any, texts: list[list[int]], layers: list[int], names: list[str]) -> FloatArray:
     """Of every text at every layer, and after the final norm if it is named; (texts, names)."""
     found = torch.empty(len(texts), len(names), dtype=torch.float64)
-    last_norm = final_norm(model)
 
     def visit(layer: int, states: torch.Tensor, real: torch.Tensor) -> None:
         found[:, layers.index(layer)] = text_isotropy(states, real)
-        if layer == layers[-1] and names[-1] == FINAL:
-            found[:, -1] = text_isotropy(last_norm(states), real)
 
-    visit_texts(model, texts, layers, visit)
+    def last(states: torch.Tensor, real: torch.Tensor) -> None:
+        found[:, -1] = text_isotropy(states, real)
+
+    visit_texts(model, texts, layers, visit, last=last if names[-1] == FINAL else None)
     return found.numpy()
 
 

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from truthkit.evaluation.report.compare import compare, read_run
+    from truthkit.evaluation.report.flips import said
     from truthkit.evaluation.tasks import benchmark_of
     from truthkit.output import Output
     from truthkit.printable import printable
@@ -64,5 +65,5 @@ def run(args: argparse.Namespace) -> int:
     for title, pairs in (("right only in B", found.gained), ("right only in A", found.lost)):
         for one, other in pairs[: args.show]:
             console.print(Text(f"\n{title}: {printable(str(one.get('question', one['prompt'])))}", style="bold"))
-            console.print(Text(f"  A: {printable(str(one['output']))}\n  B: {printable(str(other['output']))}"))
+            console.print(Text(f"  A: {printable(said(one))}\n  B: {printable(said(other))}"))
     return 0

@@ -208,7 +208,7 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
                 steerings=active,
             )
             limit, first = args.limit or args.first, args.first is not None
-            summary = run_task(task, asking, folder, model_name=name, limit=limit, first=first)
+            summary = run_task(task, asking, folder, model_name=name, limit=limit, first=first, units=benchmark.units)
             if "metrics" in summary:
                 console.print(_table(f"{args.task}, {run_name(summary['config'])}: {folder}", benchmark, summary))
                 for text in not_counted(summary["config"]):

@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     parts = benchmark.parts(score) if benchmark.parts else {}
     if args.json:
         config = {**score.config, "answers": str(args.answers), "data": args.data and str(args.data)}
-        found = {**_figures(score, args.seed), "config": config | {"seed": args.seed}}
+        found = {**_figures(score, args.seed), "units": benchmark.units(score.metrics)}
+        found["config"] = config | {"seed": args.seed}
         if parts:
             found["categories"] = {name: _figures(part, args.seed) for name, part in parts.items()}
         print(json_text(found))

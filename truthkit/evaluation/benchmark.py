@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +44,8 @@ class Metric:
         unit: of what is no share, as "words"; a number without one has none.
         digits: decimals that a report shows, of a share those of the percentage.
         field: of an item's line, whose mean the metric is, where that has another name.
+        otherwise: the metric that it equals in runs which don't state it: without a contrast, raw scores are the
+            log-probabilities themselves.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Metric:
     unit: str = ""
     digits: int = 1
     field: str = ""
+    otherwise: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", self.title or spaced(self.name))
@@ -70,9 +73,14 @@ class Metric:
         return {1: "↑", -1: "↓", 0: ""}[self.better]
 
     @property
+    def measured_in(self) -> str:
+        """What its plain value is of: "share" for one from 0 to 1, "words", "%"; nothing for a bare number."""
+        return "share" if self.share else self.unit
+
+    @property
     def reading(self) -> str:
         """How its plain value is read: "share ↑", "words", "points ↑"."""
-        return " ".join(filter(None, ("share" if self.share else self.unit, self.arrow)))
+        return " ".join(filter(None, (self.measured_in, self.arrow)))
 
     def plain(self, value: float, *, sign: str = "") -> str:
         """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report; – for NaN."""
@@ -147,6 +155,10 @@ class Benchmark:
         """What is declared of a metric; of one that isn't, no unit and no direction, three decimals."""
         found = (declared.member(name) for declared in self.metrics)
         return next(filter(None, found), Metric(name, better=0, share=False, digits=3))
+
+    def units(self, names: Iterable[str]) -> dict[str, str]:
+        """What each of these metrics is measured in, for files."""
+        return {name: self.metric(name).measured_in for name in names}
 
 
 def spaced(name: str) -> str:

@@ -24,6 +24,10 @@ STRENGTHS = (-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0)
 """Both directions; the vectors' own length is the unit [ours]."""
 
 
+UNIT = "probability of the gold label"
+"""What gains are of, in records and vectors' headers."""
+
+
 @dataclass(frozen=True)
 class Gains:
     """The trials of one vector.
@@ -82,6 +86,7 @@ class Gains:
             "strength": strength / layers,
             "gain": round(float(self.mean[row, column]), 6),
             "standard_error": round(float(self.error[row, column]), 6),
+            "unit": UNIT,
             "penalty": penalty,
             "examples": len(self.unsteered),
             "trials": self.as_dict()["trials"],
@@ -100,6 +105,7 @@ class Gains:
         return {
             "positions": describe_positions(self.guide.positions),
             "mode": self.guide.mode,
+            "unit": UNIT,
             "examples": len(self.unsteered),
             "unsteered": round(float(self.unsteered @ self.weights), 6),
             "trials": trials,

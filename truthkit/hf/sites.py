@@ -1,4 +1,4 @@
-"""Where things are inside a Hugging Face model: decoder blocks, attention heads, MLPs, final norm, output head.
+"""Where things are inside a Hugging Face model: decoder blocks, attention heads, MLPs, output head.
 
 A *layer number* is the 0-based index of a decoder block, negative from the end, and means that block's output.
 """
@@ -7,25 +7,13 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
-
-_FINAL_NORMS = (
-    "norm",
-    "ln_f",
-    "final_layernorm",
-    "final_layer_norm",
-    "norm_f",
-    "final_norm",
-    "layer_norm",
-    "layernorm",
-)
-
 
 SITES = ("block", "heads", "mlp")
 """What can be read and changed in a decoder block: its output, the attention heads' outputs side by side (the input of
@@ -188,26 +176,6 @@ def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
                 f"expected integers from {-count} to {count - 1}."
             )
     return tuple(layer % count for layer in layers)
-
-
-def final_norm(model: Any, *, norm: bool = True) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What the model does between its last block and its output head, as a function of hidden states (..., hidden).
-
-    This is the decoder's final norm, followed by the output projection that some OPT models have. Models without a
-    final norm (post-norm architectures) give the identity. With `norm=False` the projection alone.
-    """
-    decoder = model.get_decoder()
-    norms = [getattr(decoder, name, None) for name in _FINAL_NORMS if norm]
-    steps = [module for module in norms if module is not None][:1]
-    if (projection := getattr(decoder, "project_out", None)) is not None:
-        steps.append(projection)
-
-    def apply(hidden_states: torch.Tensor) -> torch.Tensor:
-        for step in steps:
-            hidden_states = step(hidden_states)
-        return hidden_states
-
-    return apply
 
 
 def output_head(model: Any) -> nn.Module:

@@ -74,14 +74,46 @@ def log_probabilities(
     """
     if not rows:
         return []
-    check_room(model, max(map(len, rows)), "a text, its prompt included,", "shorten it")
-    plain, lengths = plain_model(model), starts if prompt_lengths is None else prompt_lengths
+    lengths = starts if prompt_lengths is None else prompt_lengths
+    reader = _Reader(model, rows, starts, session, token_budget, on_rows, (), lengths)
+    _read(reader, steerings, share_prefix=share_prefix)
+    return reader.scores[0]
+
+
+def log_probabilities_and_scores(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    session: Session,
+    *,
+    token_budget: int = 512,
+    share_prefix: bool = True,
+    steerings: Sequence[Hooked] = (),
+) -> tuple[list[float], list[float]]:
+    """`log_probabilities` under a decoder, and beside them the sums of its own scores, not normalised at each token.
+
+    The second are what the released code of DoLa and ICD sums (`post_softmax=False`). The formula is taken of
+    log-probabilities, also where its paper writes it with logits. Arguments and errors are as there.
+    """
+    if not rows:
+        return [], []
+    reader = _Reader(model, rows, starts, session, token_budget, lambda _count: None, (), starts)
+    reader.raw = [0.0] * len(rows)
+    with session.of_log_probabilities():
+        _read(reader, steerings, share_prefix=share_prefix)
+    return reader.scores[0], reader.raw
+
+
+def _read(reader: _Reader, steerings: Sequence[Hooked], *, share_prefix: bool) -> None:
+    """All rows, with what can be shared under decoder and steerings shared."""
+    model, session = reader.model, reader.session
+    check_room(model, max(map(len, reader.rows)), "a text, its prompt included,", "shorten it")
+    plain = plain_model(model)
     choosy = [steering for steering in steerings if steering.positions != "all"]
     by_part = session is None and all(map(acts_by_part, choosy)) and takes_branches(plain) and takes_trees(plain)
     parted = choosy if by_part and share_prefix else []
     choosy = [] if parted else choosy
-    reader = _Reader(model, rows, starts, session, token_budget, on_rows, choosy, lengths)
-    reader.parted, reader.by_part = parted, bool(parted)
+    reader.steerings, reader.parted, reader.by_part = choosy, parted, bool(parted)
     try:
         if session is not None:
             reader.read(share_prefix and not choosy and session.takes_branches, session.takes_trees)
@@ -91,7 +123,6 @@ def log_probabilities(
     finally:
         for steering in choosy:
             steering.prompt_lengths = None
-    return reader.scores[0]
 
 
 def log_probabilities_under(
@@ -154,6 +185,7 @@ class _Reader:
         parted: steerings at work that are told which of the two is read.
         sets: steerings, not at work, under each of which the answers are read.
         scores: of every row, under each set.
+        raw: sums of the logits themselves of every row, where they are asked for.
     """
 
     def __init__(
@@ -174,6 +206,7 @@ class _Reader:
         self.by_part, self.parted = False, list[Hooked]()
         self.sets: list[Sequence[Hooked]] = [()]
         self.scores = [[0.0] * len(rows)]
+        self.raw: list[float] | None = None
         self._accepted = inspect.signature(plain_model(model).forward).parameters
 
     def read(self, sharing: bool, trees: bool) -> None:
@@ -274,21 +307,22 @@ class _Reader:
                 with entered(steerings), reading([*self.parted, *steerings], "answer"):
                     logits.append(read(asked, len(ids)))
                 cache.crop(asked - len(ids))
-            self._note(scores, list(tree.paths), torch.cat(logits), places, targets)
+            found = torch.cat(logits)
+            some_rows = max(_LOGITS_AT_A_TIME // found.shape[1], 1)
+            norms = torch.cat([some.logsumexp(dim=1) for some in found.split(some_rows)])
+            places, targets = places.to(found.device), targets.to(found.device)
+            self._note(scores, list(tree.paths), found[places, targets], norms[places])
         if asked:
             cache.crop(-asked)
 
-    def _note(
-        self, scores: list[float], which: list[int], logits: torch.Tensor, places: torch.Tensor, targets: torch.Tensor
-    ) -> None:
-        """Note the scores of these rows: their `targets`, one after another, by the logits at `places`."""
-        some_rows = max(_LOGITS_AT_A_TIME // logits.shape[1], 1)
-        norms = torch.cat([some.logsumexp(dim=1) for some in logits.split(some_rows)])
-        places, targets = places.to(logits.device), targets.to(logits.device)
-        each = (logits[places, targets] - norms[places]).double()
+    def _note(self, scores: list[float], which: list[int], own: torch.Tensor, norms: torch.Tensor) -> None:
+        """Note the scores of these rows from their tokens' logits, one row after another, and what normalises each."""
         counts = [len(self.rows[i]) - self.starts[i] for i in which]
-        for i, row in zip(which, each.split(counts), strict=True):
-            scores[i] = float(row.sum())
+        sums = [[float(row.double().sum()) for row in some.split(counts)] for some in (own - norms, own)]
+        for i, score, raw in zip(which, *sums, strict=True):
+            scores[i] = score
+            if self.raw is not None:
+                self.raw[i] = raw
         self.on_rows(len(which))
 
     def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
@@ -322,10 +356,9 @@ class _Reader:
             steering.prompt_lengths = [self.prompt_lengths[i] for i in which]
         logits = self._forward(ids, mask, past, max(counts) + 1, cache)[:, :-1].float()
         targets = ids[:, -logits.shape[1] :, None].to(logits.device)
-        each = logits.gather(-1, targets)[..., 0] - logits.logsumexp(dim=-1)
-        for row, (i, count) in enumerate(zip(which, counts, strict=True)):
-            self.scores[0][i] = float(each[row, each.shape[1] - count :].double().sum())
-        self.on_rows(len(which))
+        own, norms = logits.gather(-1, targets)[..., 0], logits.logsumexp(dim=-1)
+        behind = torch.arange(own.shape[1], 0, -1)[None] <= torch.tensor(counts)[:, None]
+        self._note(self.scores[0], which, own[behind], norms[behind])
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, past: int, keep: int, cache: Any) -> torch.Tensor:
         """Logits at the last `keep` positions of `ids`, which follow `past` tokens that `cache` holds."""

@@ -58,13 +58,13 @@ class ScoringModel:
         import torch
 
         from truthkit.hf.sites import input_device
-        from truthkit.text.tokens import text_tokenizer
+        from truthkit.text.tokens import text_ids, text_tokenizer
 
         model, processor = self._loaded
         tokenizer = text_tokenizer(processor, "features")
         rows = []
         for text in texts:
-            ids = torch.tensor([tokenizer(text).input_ids[:max_tokens]], device=input_device(model))
+            ids = torch.tensor([text_ids(tokenizer, text)[:max_tokens]], device=input_device(model))
             with torch.no_grad():
                 states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
             rows.append(states[0, -1].float().cpu().numpy())

@@ -123,6 +123,7 @@ def paired_bootstrap(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    measure_after: Measure | None = None,
 ) -> dict[str, Difference]:
     """Every metric's difference between two runs over the same items in the same order.
 
@@ -134,20 +135,22 @@ def paired_bootstrap(
         level: as in `bootstrap`.
         resamples: as in `bootstrap`.
         seed: as in `bootstrap`.
+        measure_after: of the other run, where its columns are others; metrics that both have are compared.
 
     The p-value is twice the smaller share of resamples on one side of zero, ties counted on both, plus one over all.
     Of one cluster, and of a metric with nothing to rest on, the interval is NaN and the p-value 1.
     """
     _check_level(level)
+    measures = measure, measure_after or measure
     tables = cluster_totals(before, clusters), cluster_totals(after, clusters)
-    if tables[0].shape != tables[1].shape:
+    if len(tables[0]) != len(tables[1]) or (measure_after is None and tables[0].shape != tables[1].shape):
         raise ArgumentError(f"before has shape {np.shape(before)}, after {np.shape(after)}; expected the same items.")
     found: dict[str, list[FloatArray]] = {}
     for weights in _weights(len(tables[0]), resamples, seed):
-        olds, news = (measure(weights @ table) for table in tables)
-        for name in olds:
+        olds, news = (of(weights @ table) for of, table in zip(measures, tables, strict=True))
+        for name in (name for name in olds if name in news):
             found.setdefault(name, []).append(news[name] - olds[name])
-    first, second = (measure(table.sum(axis=0)) for table in tables)
+    first, second = (of(table.sum(axis=0)) for of, table in zip(measures, tables, strict=True))
     result = {}
     for name, chunks in found.items():
         value, differences = float(second[name] - first[name]), np.concatenate(chunks)

@@ -51,8 +51,15 @@ def text_tokenizer(processor: Any, needed_for: str) -> Any:
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """The token ids of a text with the special tokens around it, but no second one where it begins with that itself."""
-    return list(tokenizer(text, add_special_tokens=not begins_itself(tokenizer, text)).input_ids)
+    """The token ids of a text with the special token in front, but no second one where it begins with that itself.
+
+    What some tokenizers put behind a text, an end token, is left out: the text goes on, or is read up to its own end.
+    """
+    ids = list(tokenizer(text, add_special_tokens=not begins_itself(tokenizer, text)).input_ids)
+    end = getattr(tokenizer, "eos_token", None)
+    if ids and end is not None and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(end)):
+        del ids[-1]
+    return ids
 
 
 def begins_itself(tokenizer: Any, text: str) -> bool:

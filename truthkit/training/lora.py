@@ -11,6 +11,7 @@ import inspect
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -25,12 +26,11 @@ from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.files.writing import writing
 from truthkit.hf.room import context_length
-from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.adapter import with_adapter
 from truthkit.models.quiet import no_peft_rename
 from truthkit.parallel import Shards
-from truthkit.text.tokens import text_tokenizer
+from truthkit.text.tokens import batches, text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
 from truthkit.training.chat import Encoded, Example, encode_all, stops_of
@@ -40,6 +40,9 @@ from truthkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+_TOKENS_ON_A_CPU = 256
+"""Read at a time where there is no GPU; a matrix multiplication there is as fast with these as with more."""
 
 
 def train(
@@ -234,7 +237,7 @@ class _Trainer:
         total = torch.zeros(2, dtype=torch.float64, device=device)
         for piece in range(self._place.index, pieces, self._place.count):
             torch.manual_seed((self._settings.seed * 1_000_003 + number) * 1_009 + piece)  # dropout
-            if part := rows[piece::pieces]:
+            for part in _at_a_time(rows[piece::pieces], device):
                 cross_entropy, contrast = self._losses(part, device)
                 terms = torch.stack([cross_entropy / answer_tokens, contrast / max(pairs, 1)])
                 terms.sum().backward()
@@ -267,7 +270,7 @@ class _Trainer:
         inputs = {name: value.to(device) for name, value in inputs.items() if name in self._takes}
         options = {"logits_to_keep": keep} if "logits_to_keep" in self._takes else {}
         margin, states = self._settings.contrastive_margin, list[torch.Tensor]()
-        with _last_hidden_states(self._peft, states) if margin is not None else nullcontext():
+        with simctg.last_hidden_states(self._peft, states) if margin is not None else nullcontext():
             logits = self._peft(**inputs, use_cache=False, **options).logits[:, -keep:-1].float()
         wanted = labels[:, labels.shape[1] - keep + 1 :].to(logits.device)
         cross_entropy = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum").to(device)
@@ -283,15 +286,11 @@ class _Trainer:
         return (number + 1) / warm if number < warm else (steps - number) / max(1, steps - warm)
 
 
-@contextmanager
-def _last_hidden_states(peft: PeftModel, into: list[torch.Tensor]) -> Iterator[None]:
-    """Inside this block `into` gets what the text decoder hands to the output head."""
-    decoder = text_decoder(plain_model(peft))
-    handle = decoder.register_forward_hook(lambda _module, _args, output: into.append(output.last_hidden_state))
-    try:
-        yield
-    finally:
-        handle.remove()
+def _at_a_time(rows: Sequence[Encoded], device: torch.device) -> Iterator[list[Encoded]]:
+    """The rows whose activations are held at once: on a CPU few, which costs no time there; their losses add up."""
+    budget = _TOKENS_ON_A_CPU if device.type == "cpu" else sys.maxsize
+    for some in batches([len(row.ids) for row in rows], budget, range(len(rows))):
+        yield [rows[i] for i in some]
 
 
 def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> None:

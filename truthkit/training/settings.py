@@ -23,7 +23,8 @@ class TrainingSettings:
         epochs: passes over the data; parts count.
         steps: so many steps instead.
         token_budget: tokens of a step, padding included.
-        accumulate: pieces in which a process runs its part of a step, to save memory.
+        accumulate: pieces in which a process runs its part of a step, to save memory. On a CPU they are cut up
+            further, to about 256 tokens; the loss is the same.
         max_length: tokens of an example; longer prompts are cut, longer answers an error. None is the model's
             context, at most 1024.
         skip_long: leave out examples whose answer does not fit, instead.

@@ -6,10 +6,14 @@ Source: Y. Su and others, *A Contrastive Framework for Neural Text Generation*, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from truthkit.hf.sites import text_decoder
+from truthkit.hf.wrapping import plain_model
 from truthkit.training.chat import Encoded
 
 
@@ -31,6 +35,17 @@ def margin_loss(states: torch.Tensor, real: torch.Tensor, learned: torch.Tensor,
     pairs = real[:, :, None] & real[:, None, :] & (learned[:, :, None] | learned[:, None, :])
     pairs &= ~torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)
     return torch.where(pairs, (margin - own + cosines).relu(), 0.0).sum()
+
+
+@contextmanager
+def last_hidden_states(model: Any, into: list[torch.Tensor]) -> Iterator[None]:
+    """Inside this block `into` gets what the text decoder hands to the output head."""
+    decoder = text_decoder(plain_model(model))
+    handle = decoder.register_forward_hook(lambda _module, _args, output: into.append(output.last_hidden_state))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def pair_count(rows: Sequence[Encoded]) -> int:

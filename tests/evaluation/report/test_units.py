@@ -136,3 +136,17 @@ def test_every_metric_of_a_run_is_declared(tmp_path: Path) -> None:
             declared = benchmarks()[entry.run.summary["config"]["task"]].metrics
             for name in entry.metrics:
                 assert any(metric.member(name) for metric in declared), name
+
+
+def test_files_say_what_numbers_are_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed for programs; summaries take it from the same place."""
+    task = pope_task(tmp_path)
+    answers = tmp_path / "a.jsonl"
+    answers.write_text("".join(json.dumps({"answer": one}) + "\n" for one in RIGHT))
+    assert cli.main(["score", "pope", str(answers), "--data", str(task.data[0]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["units"] == dict.fromkeys(found["metrics"], "share")
+    names = ("bleu_max", "rougeL_acc", "raw_mc2", "explanation_words", "coherence", "existence")
+    tasks = ("truthfulqa", "truthfulqa", "truthfulqa", "factcheck", "open-ended", "mme")
+    units = [builtin()[task].units([name])[name] for task, name in zip(tasks, names, strict=True)]
+    assert units == ["%", "share", "share", "words", "nats per token", "points"]

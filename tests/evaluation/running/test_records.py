@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import truthkit as tk
+from truthkit.evaluation.running import progress
+from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.files.writing import content_key, file_sha256, write_atomically
 
@@ -117,7 +119,9 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from truthkit.evaluation.running.records import Records
+        from truthkit.evaluation.running import progress
+from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.records import Records
         records = Records(Path(sys.argv[1]), {})
         for i in range(10**6):
             records.append([{"key": str(i), "output": "x" * 5000}])
@@ -142,3 +146,21 @@ def test_keys_and_checksums(tmp_path: Path) -> None:
     before = file_sha256(tmp_path)
     (tmp_path / "b.json").write_text("{}")
     assert file_sha256(tmp_path) != before
+
+
+def test_who_is_waited_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Process 1 has stopped with two of its items to do; it comes back with one, and then with the other."""
+    monkeypatch.setattr(progress, "_FIRST_WORD", 0.0)
+    monkeypatch.setattr(progress, "_WORDS", 0.0)
+    mine, other = Records(tmp_path, CONFIG), Records(tmp_path, CONFIG, rank=1)
+    shares = [[Item("0", "a")], [Item("1", "b"), Item("2", "c")]]
+    mine.append([{"key": shares[0][0].key, "output": ""}])
+    late = iter(shares[1])
+    monkeypatch.setattr(progress.time, "sleep", lambda _s: other.append([{"key": next(late).key, "output": ""}]))
+    with progress.Progress("pope", shares, mine, 0, str) as bar:
+        bar.wait()
+    said = [line for line in capsys.readouterr().err.splitlines() if "still" in line]
+    assert [line.split(" of process 1 ")[0][-7:] for line in said] == ["2 items", " 1 item"]
+    assert all("which is not running: start it again" in line for line in said)

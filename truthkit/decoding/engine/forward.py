@@ -161,6 +161,9 @@ class ForwardPair:
         own = iter(main.split(outputs.logits, call["positions"], step))
         others = iter(self._companion_logits(call))
         views = [next(own) if view.model is None else next(others) for view in loop.method.views]
+        if loop.normalising:
+            for view in views:
+                view.normalise()
         combined = plausible(loop.method.combine(*views), views[0].logits, loop.beta)
         loop.nan.look(combined)
         outputs.logits = combined

@@ -53,6 +53,7 @@ class Loop:
         main: the rows of the model's own batch.
         companions: the views in other models.
         beta: plausibility cut-off of the forwards to come.
+        normalising: whether the method is to combine log-probabilities instead of logits.
         inert: whether the model is to run as it is.
         generating: whether a call of `generate` is on its way; else forwards come from outside.
         length: of that call's prompts.
@@ -71,7 +72,7 @@ class Loop:
         self.companions = [Companion(group) for group in others]
         self.groups: Sequence[RowGroup] = (self.main, *others)
         self.beta = method.beta
-        self.inert = self.generating = False
+        self.inert = self.generating = self.normalising = False
         self.cache_is_wanted = True
         self.length: int | None = None
         self.ids: torch.Tensor | None = None

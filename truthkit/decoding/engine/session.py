@@ -90,6 +90,11 @@ class Session:
         return notes[name]
 
     @property
+    def contrasts(self) -> bool:
+        """Whether the method compares the model's logits with others, so that its scores are no probabilities."""
+        return len(self.decoder.views) > 1 or bool(self.decoder.layers)
+
+    @property
     def takes_trees(self) -> bool:
         """Whether forwards that go on from a cache may be trees (`truthkit.hf.trees`)."""
         return all(group.takes_trees for group in self.decoder.groups)
@@ -126,3 +131,16 @@ class Session:
             yield
         finally:
             self._loop.beta = before
+
+    @contextmanager
+    def of_log_probabilities(self) -> Iterator[None]:
+        """Let the formula combine log-probabilities in this block; for forwards without gradients.
+
+        The method is the same: logits differ from them by a constant per position. What it makes of them is then no
+        longer up to such a constant, and can be added up over positions.
+        """
+        self._loop.normalising = True
+        try:
+            yield
+        finally:
+            self._loop.normalising = False

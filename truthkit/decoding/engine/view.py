@@ -45,3 +45,8 @@ class ViewLogits:
     logits: torch.Tensor
     exits: torch.Tensor | None = None
     step: int = 0
+
+    def normalise(self) -> None:
+        """Make log-probabilities of logits and exits, in place."""
+        for logits in (self.logits, *(() if self.exits is None else self.exits)):
+            logits.sub_(logits.logsumexp(dim=-1, keepdim=True))

@@ -111,10 +111,12 @@ def compare(before: Run, after: Run, *, seed: int = 0) -> Comparison:
         raise ArgumentError(
             f"{before.folder} and {after.folder} have no items in common: other data, or other prompts."
         )
+    names = {*before.summary["metrics"], *after.summary["metrics"]}
     old, new = (
-        rescore([pair[side] for pair in pairs], run.summary["config"]) for side, run in enumerate((before, after))
+        rescore([pair[side] for pair in pairs], run.summary["config"], others=sorted(names))
+        for side, run in enumerate((before, after))
     )
-    changes = paired_bootstrap(old.counts, new.counts, old.measure, old.clusters, seed=seed)
+    changes = paired_bootstrap(old.counts, new.counts, old.measure, old.clusters, seed=seed, measure_after=new.measure)
     judged = all(isinstance(item.get("correct"), bool) for pair in pairs for item in pair)
     right = [[item["correct"] for item in side] for side in zip(*pairs, strict=True)] if judged else []
     return Comparison(

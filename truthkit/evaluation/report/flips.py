@@ -11,6 +11,7 @@ from truthkit.evaluation.report.compare import Pair
 
 Item = Mapping[str, Any]
 _LONGEST = 1200  # characters of an answer
+_NONE_CHOSEN = "no choice is above the others"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _flip(items: Mapping[str, Item], images: Path | None) -> Flip:
     first = next(iter(items.values()))
     alike: dict[tuple[str, bool, str], list[str]] = {}
     for label, item in items.items():
-        alike.setdefault((_text(item), bool(item.get("correct")), _note(item)), []).append(label)
+        alike.setdefault((said(item), bool(item.get("correct")), _note(item)), []).append(label)
     return Flip(
         str(first.get("question", first["prompt"])),
         _truth(first),
@@ -100,13 +101,16 @@ def _moved(path: Path, folder: Path | None) -> Path:
     return path
 
 
-def _text(item: Item) -> str:
+def said(item: Item) -> str:
+    """What an item was answered; of given choices, the one that was chosen."""
     output = item["output"]
     if isinstance(output, str):
         text = output
     elif found := [item[name] for name in ("prediction", "answer", "text") if isinstance(item.get(name), str)]:
         text = found[0]
-    elif isinstance(output, list) and output:
+    elif "prediction" in item:
+        text = _NONE_CHOSEN
+    elif isinstance(output, list) and output and all(isinstance(one, int | float) for one in output):
         text = f"choice {output.index(max(output)) + 1} of {len(output)}"
     else:
         text = str(output)
@@ -122,6 +126,6 @@ def _truth(item: Item) -> str:
 def _note(item: Item) -> str:
     if item.get("hallucinated"):
         return f"not in the image: {', '.join(dict.fromkeys(map(str, item['hallucinated'])))}"
-    if "prediction" in item and item["prediction"] is None:
+    if "prediction" in item and item["prediction"] is None and isinstance(item["output"], str):
         return "read as neither yes nor no"
     return ""

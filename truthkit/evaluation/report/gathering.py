@@ -103,12 +103,14 @@ def _section(
         i: Test(labels[other], comparison.changes[headline], p, comparison)
         for (i, (other, comparison)), p in zip(tested.items(), adjusted, strict=True)
     }
+    entries = [_entry(runs[i], labels[i], headline, tests.get(i)) for i in order]
+    _fill(entries, benchmark)
     changed = {labels[i]: (comparison.gained, comparison.lost) for i, (_, comparison) in tested.items()}
     return Section(
         benchmark.title + suffix,
         headline,
         benchmark,
-        [_entry(runs[i], labels[i], headline, tests.get(i)) for i in order],
+        entries,
         _yes(runs[order[0]], "label"),
         found,
         choose_flips(changed, {labels[i]: runs[i].items for i in order}, limit, images),
@@ -131,6 +133,15 @@ def _entry(run: Run, label: str, headline: str, test: Test | None) -> Entry:
         _categories(run, headline, metrics),
         test,
     )
+
+
+def _fill(entries: Sequence[Entry], benchmark: Benchmark) -> None:
+    """Give entries the metrics of others that they have under another name; see `Metric.otherwise`."""
+    for name in dict.fromkeys(name for entry in entries for name in entry.metrics):
+        same = benchmark.metric(name).otherwise
+        for entry in entries:
+            if name not in entry.metrics and same in entry.metrics:
+                entry.metrics[name] = entry.metrics[same]
 
 
 def _categories(run: Run, headline: str, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:

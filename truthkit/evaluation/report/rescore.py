@@ -5,6 +5,8 @@ A summary has a run's metrics; categories, shared items and paired tests need th
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from truthkit.errors import ArgumentError, TruthkitError
@@ -13,7 +15,7 @@ from truthkit.evaluation.tasks import benchmark_of
 from truthkit.statistics.score import Score, mean_score
 
 
-def rescore(items: Lines, config: Config) -> Score:
+def rescore(items: Lines, config: Config, *, others: Collection[str] = ()) -> Score:
     """The score of these items of a run, as its benchmark says.
 
     Without a word of it, the means of the metrics that it declares; of one that isn't installed here, of all numbers
@@ -22,6 +24,7 @@ def rescore(items: Lines, config: Config) -> Score:
     Args:
         items: lines of `items.jsonl`.
         config: of the run's summary; it names the task.
+        others: metrics of runs that this one is held against; see `Metric.otherwise`.
 
     Raises:
         ArgumentError: no items, or too little in them: images of MME without both questions, no numbers.
@@ -30,7 +33,9 @@ def rescore(items: Lines, config: Config) -> Score:
         raise ArgumentError("there are no items to score.")
     benchmark = benchmark_of(config["task"])
     try:
-        return benchmark.rescore(items, config) if benchmark.rescore else _means(items, benchmark, config["task"])
+        if benchmark.rescore:
+            return benchmark.rescore(items, config)
+        return _means(items, benchmark, config["task"], others)
     except TruthkitError:
         raise
     except KeyError as missing:
@@ -39,11 +44,14 @@ def rescore(items: Lines, config: Config) -> Score:
         raise ArgumentError(f"an item of {config['task']} has a field of another type ({error!s:.200}).") from error
 
 
-def _means(items: Lines, benchmark: Benchmark, task: str) -> Score:
+def _means(items: Lines, benchmark: Benchmark, task: str, others: Collection[str]) -> Score:
     fields = [name for name in items[0] if all(isinstance(item.get(name), bool | int | float) for item in items)]
     if benchmark.metrics:
         own = {metric.name: metric.field for metric in benchmark.metrics if metric.field in fields}
         named = own | {name: name for name in fields if any(metric.member(name) for metric in benchmark.metrics)}
+        for name in others:
+            if name not in named and (same := benchmark.metric(name).otherwise) in named:
+                named[name] = named[same]
     else:
         named = {name: name for name in fields}
     if not named:

@@ -23,7 +23,7 @@ from truthkit.files.writing import content_key
 from truthkit.hf.sites import input_device
 from truthkit.images.reading import read_image
 from truthkit.likelihood.continuation import continued
-from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.likelihood.log_probabilities import log_probabilities, log_probabilities_and_scores
 from truthkit.likelihood.shared_images import can_share, generate_behind_images
 from truthkit.text.encode import encode_prompts
 from truthkit.text.tokens import text_tokenizer
@@ -173,26 +173,36 @@ class Asking:
             ArgumentError: items with images; a choice without a token of its own.
             ModelError: a score is NaN.
         """
+        return [output["log_probs"] for output in self._choose(batch, fixed, raw=False)]
+
+    def choose_both(self, batch: Sequence[Item], fixed: Any = None) -> list[dict[str, list[float]]]:
+        """`choose`, as `log_probs`; and under a contrast the sums of its own scores, not normalised, as `raw`.
+
+        These are what the released code of DoLa and ICD sums: see `log_probabilities_and_scores`.
+        """
+        return self._choose(batch, fixed, raw=True)
+
+    def _choose(self, batch: Sequence[Item], fixed: Any, *, raw: bool) -> list[dict[str, list[float]]]:
         if any(item.images for item in batch):
             raise ArgumentError("choices are scored for text only; ask for a written answer where there are images.")
         tokenizer = text_tokenizer(self.processor, "a choice")
         pairs = [continued(tokenizer, item.prompt, choice) for item in batch for choice in item.choices]
         rows, starts = [row for row, _ in pairs], [start for _, start in pairs]
         decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
-        with decoder as session:
-            scores = log_probabilities(
-                self.model,
-                rows,
-                starts,
-                session if isinstance(session, Session) else None,
-                token_budget=_TOKENS_PER_ITEM * self.size,
-                share_prefix=self.share_prefix,
-                steerings=self.steerings,
-            )
-        if any(map(math.isnan, scores)):
-            raise ModelError("the log-probability of a choice is NaN; load the model in another dtype, as float32.")
-        ends = iter(scores)
-        return [[next(ends) for _ in item.choices] for item in batch]
+        options: dict[str, Any] = {"token_budget": _TOKENS_PER_ITEM * self.size, "share_prefix": self.share_prefix}
+        options["steerings"] = self.steerings
+        found: dict[str, list[float]] = {}
+        with decoder as entered:
+            session = entered if isinstance(entered, Session) else None
+            if raw and session is not None and session.contrasts:
+                both = log_probabilities_and_scores(self.model, rows, starts, session, **options)
+                found |= dict(zip(("log_probs", "raw"), both, strict=True))
+            else:
+                found["log_probs"] = log_probabilities(self.model, rows, starts, session, **options)
+        if any(math.isnan(score) for scores in found.values() for score in scores):
+            raise ModelError("the score of a choice is NaN; load the model in another dtype, as float32.")
+        ends = {name: iter(scores) for name, scores in found.items()}
+        return [{name: [next(end) for _ in item.choices] for name, end in ends.items()} for item in batch]
 
 
 def _order(item: Item) -> tuple[Any, ...]:

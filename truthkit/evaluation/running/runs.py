@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -26,11 +26,21 @@ from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.parallel import place
 from truthkit.statistics.score import Score
 
+Units: TypeAlias = "Callable[[Iterable[str]], dict[str, str]]"
+"""What metrics of these names are measured in."""
+
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pillow")
 
 
 def run(
-    task: Task, asking: Asking, out: Path, *, model_name: str, limit: int | None = None, first: bool = False
+    task: Task,
+    asking: Asking,
+    out: Path,
+    *,
+    model_name: str,
+    limit: int | None = None,
+    first: bool = False,
+    units: Units | None = None,
 ) -> dict[str, Any]:
     """Ask what has no answer yet, and write `summary.json`; returns it.
 
@@ -44,6 +54,7 @@ def run(
         model_name: for the record.
         limit: only so many items, drawn by the seed.
         first: only the first so many instead.
+        units: of the task's metrics, as its `Benchmark.units`, for the summary.
 
     Raises:
         NotAvailableError: another process writes to `out`; or it cannot be written.
@@ -53,11 +64,18 @@ def run(
     with only_writer(out, rank, world):
         items, config = task.some(limit, seed=asking.seed, first=first), _config(task, asking, model_name)
         config |= {"limit": limit} | ({} if limit is None else {"first": first})
-        return _run(task, asking, out, config, items, rank, world)
+        return _run(task, asking, out, config, items, rank, world, units)
 
 
 def _run(
-    task: Task, asking: Asking, out: Path, config: dict[str, Any], items: list[Item], rank: int, world: int
+    task: Task,
+    asking: Asking,
+    out: Path,
+    config: dict[str, Any],
+    items: list[Item],
+    rank: int,
+    world: int,
+    units: Units | None,
 ) -> dict[str, Any]:
     records, start = Records(out, config, rank), time.perf_counter()
     shares = [share(items, number, world) for number in range(world)]
@@ -76,6 +94,7 @@ def _run(
     score = _so_far(task, items, records)
     score = task.finish(score, _numbers(task, items)) if task.finish else score
     summary = sum_up(task, items, score, config, records, time.perf_counter() - start)
+    summary |= {"units": units(score.metrics)} if units else {}
     write_atomically(out / ITEMS, _item_lines(items, score, records), lines=True)
     write_atomically(out / SUMMARY, summary)
     return summary

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from truthkit.errors import ArgumentError
 from truthkit.files.reading import read_records
+from truthkit.statistics.intervals import FloatArray
 from truthkit.statistics.numbers import numbers
 from truthkit.statistics.score import Score, mean_score
 
@@ -52,7 +54,12 @@ def read_questions(path: Path, *, form: str = "official") -> list[Question]:
 
 
 def score(
-    questions: Sequence[Question], log_probs: ArrayLike, token_counts: ArrayLike, *, form: str = "official"
+    questions: Sequence[Question],
+    log_probs: ArrayLike,
+    token_counts: ArrayLike,
+    *,
+    form: str = "official",
+    raw: Sequence[Sequence[float | None]] | None = None,
 ) -> Score:
     """Accuracy: the true completion is likelier than each of the others; a tie is wrong, where the scripts take it.
 
@@ -64,6 +71,7 @@ def score(
         log_probs: summed log-probability of every completion's tokens, None for -inf; (questions, completions).
         token_counts: how many tokens they are; (questions, completions).
         form: `official` compares means per token, `dola` sums.
+        raw: a contrast's own scores of the same, not normalised, for `raw_accuracy`.
     """
     _check(form)
     sums, counts = numbers(log_probs), np.asarray(token_counts, float)
@@ -71,17 +79,36 @@ def score(
         raise ArgumentError(
             f"log_probs has shape {sums.shape}, token_counts {counts.shape}; expected ({len(questions)}, completions)."
         )
-    values = sums / counts if form == "official" else sums
-    right = np.all(values[:, :1] > values[:, 1:], axis=1)
+    values, right = _right(sums, counts, form)
     unscored = np.all(np.equal(values, values[:, :1]), axis=1)
     items = [
         {"prefix": question.prefix, "log_probs": row.tolist(), "correct": bool(hit), "unscored": bool(none)}
-        for question, row, hit, none in zip(questions, sums, right, unscored, strict=True)
+        | {"prediction": _first_of(question.completions, compared), "label": question.completions[0]}
+        for question, row, compared, hit, none in zip(questions, sums, values, right, unscored, strict=True)
     ]
     config = {"task": "factor", "form": form, "questions": len(items), "unscored": int(unscored.sum())}
-    rows = np.stack([np.ones(len(right)), right.astype(float)], axis=1)
+    columns = {"accuracy": right}
+    if raw is not None:
+        if numbers(raw).shape != sums.shape:
+            raise ArgumentError(f"raw has shape {numbers(raw).shape}; expected that of log_probs, {sums.shape}.")
+        columns["raw_accuracy"], config["raw_scores"] = _right(numbers(raw), counts, form)[1], True
+        for item, scores, hit in zip(items, raw, columns["raw_accuracy"], strict=True):
+            item |= {"raw_scores": list(scores), "raw_correct": bool(hit)}
+    rows = np.stack([np.ones(len(right)), *(column.astype(float) for column in columns.values())], axis=1)
     clusters = [question.prefix for question in questions]
-    return mean_score(rows, ["accuracy"], clusters, items, config)
+    return mean_score(rows, list(columns), clusters, items, config)
+
+
+def _first_of(completions: Sequence[str], values: FloatArray) -> str | None:
+    """The completion with the highest value; None for a tie."""
+    best = np.flatnonzero(values == values.max())
+    return completions[best[0]] if len(best) == 1 else None
+
+
+def _right(sums: FloatArray, counts: FloatArray, form: str) -> tuple[FloatArray, Any]:
+    """What is compared, and where the first of a row is above all others."""
+    values = sums / counts if form == "official" else sums
+    return values, np.all(values[:, :1] > values[:, 1:], axis=1)
 
 
 def _check(form: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from truthkit.evaluation.benchmark import Benchmark, Metric
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.raw_scores import explained, raw_of
 
 if TYPE_CHECKING:
     from truthkit.evaluation.running.asking import Asking
@@ -34,13 +35,13 @@ def task(data: Path, *, form: Form = "official") -> Task:
 
     def score(which: Sequence[int], outputs: Sequence[dict[str, Any]]) -> Score:
         log_probs, tokens = ([output[name] for output in outputs] for name in ("log_probs", "tokens"))
-        return scorer.score([questions[i] for i in which], log_probs, tokens, form=form)
+        return scorer.score([questions[i] for i in which], log_probs, tokens, form=form, raw=raw_of(outputs))
 
     return Task("factor", items, score, "accuracy", config={"form": form}, data=(data,), ask=_ask)
 
 
 def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[str, Any]]:
-    """The log-probability of every completion, and of how many tokens it is."""
+    """The log-probability of every completion, a contrast's raw score of it, and of how many tokens it is."""
     from truthkit.likelihood.continuation import continued
     from truthkit.text.tokens import text_tokenizer
 
@@ -50,15 +51,19 @@ def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[
         pairs = (continued(tokenizer, item.prompt, choice) for choice in item.choices)
         return [len(row) - start for row, start in pairs]
 
-    scores = asking.choose(batch, fixed)
-    return [{"log_probs": row, "tokens": tokens(item)} for item, row in zip(batch, scores, strict=True)]
+    scores = asking.choose_both(batch, fixed)
+    return [{**found, "tokens": tokens(item)} for item, found in zip(batch, scores, strict=True)]
 
 
 FACTOR = Benchmark(
     "factor",
     "FACTOR",
     task,
-    metrics=(Metric("accuracy", field="correct"),),
+    metrics=(
+        Metric("accuracy", field="correct"),
+        Metric("raw_accuracy", "accuracy, raw scores", field="raw_correct", otherwise="accuracy"),
+    ),
     examples=("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",),
-    outcomes=("questions", "unscored"),
+    outcomes=("questions", "unscored", "raw_scores"),
+    remarks=explained,
 )

@@ -15,6 +15,7 @@ import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.tasks.answers import answer_of
+from truthkit.evaluation.tasks.raw_scores import RAW
 from truthkit.files.json_text import shown
 from truthkit.files.reading import Record, read_records
 from truthkit.files.tables import ENDINGS
@@ -160,17 +161,26 @@ def choice_metrics(
 
 
 def score(
-    questions: Sequence[Question], log_probs: Sequence[Sequence[float | None]], *, protocol: str = "lm-eval"
+    questions: Sequence[Question],
+    log_probs: Sequence[Sequence[float | None]],
+    *,
+    protocol: str = "lm-eval",
+    raw: Sequence[Sequence[float | None]] | None = None,
 ) -> Score:
     """Score every question's choices; intervals resample questions.
 
     A question whose choices all score the same counts as wrong, and as `unscored` in the config and its item.
+
+    Args:
+        questions: whose choices were scored.
+        log_probs: a number per choice of every question.
+        protocol: a key of `PROTOCOLS`.
+        raw: a contrast's own scores of the same, not normalised, for `raw_mc1` and so on.
     """
     _check(protocol)
-    if len(questions) != len(log_probs):
-        raise ArgumentError(
-            f"log_probs has {len(log_probs)} rows for {len(questions)} questions; expected one for each."
-        )
+    for name, given in (("log_probs", log_probs), ("raw", raw)):
+        if given is not None and len(questions) != len(given):
+            raise ArgumentError(f"{name} has {len(given)} rows for {len(questions)} questions; expected one for each.")
     results = [choice_metrics(q, values, protocol=protocol) for q, values in zip(questions, log_probs, strict=True)]
     names = [name for name in METRICS if protocol != "lm-eval" or name != "mc3"]
     items = [
@@ -178,9 +188,14 @@ def score(
         | {"correct": result["mc1"] == 1, "unscored": _unscored(numbers(values))}
         for question, values, result in zip(questions, log_probs, results, strict=True)
     ]
-    rows = np.asarray([[1.0, *(result[name] for name in names)] for result in results]).reshape(-1, len(names) + 1)
     config = {"task": "truthfulqa", "protocol": protocol, "questions": len(items)}
     config["unscored"] = sum(item["unscored"] is True for item in items)
+    if raw is not None:
+        for item, question, values in zip(items, questions, raw, strict=True):
+            own = choice_metrics(question, values, protocol=protocol)
+            item |= {"raw_scores": list(values), **{f"{RAW}{name}": own[name] for name in names}}
+        names, config["raw_scores"] = [*names, *(f"{RAW}{name}" for name in names)], True
+    rows = np.asarray([[1.0, *(item[name] for name in names)] for item in items]).reshape(-1, len(names) + 1)
     return mean_score(rows, names, [question.text for question in questions], items, config)
 
 

@@ -11,8 +11,10 @@ from truthkit.evaluation.benchmark import Benchmark, Lines, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.raw_scores import RAW, explained, raw_of
 
 if TYPE_CHECKING:
+    from truthkit.evaluation.running.asking import Asking
     from truthkit.statistics.score import Score
 
 HUB = HubData(
@@ -57,9 +59,15 @@ def task(data: Path, *, protocol: Protocol = "lm-eval") -> Task:
     ]
 
     def score(which: Sequence[int], outputs: Sequence[Any]) -> Score:
-        return scorer.score([questions[i] for i in which], outputs, protocol=protocol)
+        log_probs = [output["log_probs"] if isinstance(output, dict) else output for output in outputs]
+        return scorer.score([questions[i] for i in which], log_probs, protocol=protocol, raw=raw_of(outputs))
 
-    return Task("truthfulqa", items, score, "mc2", config={"protocol": protocol}, data=(data,))
+    return Task("truthfulqa", items, score, "mc2", config={"protocol": protocol}, data=(data,), ask=_ask)
+
+
+def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[dict[str, Any]]:
+    """The log-probability of every choice, and a contrast's raw score of it."""
+    return list(asking.choose_both(batch, fixed))
 
 
 def score_files(answers: Path, data: Path, *, protocol: Protocol = "lm-eval", answer_field: str = "") -> Score:
@@ -99,7 +107,8 @@ def _score_run(lines: Lines, data: Path | None, *, protocol: Protocol) -> Score:
     if data is None:
         raise ArgumentError("--data is missing; name the file or folder of the questions.")
     known = {question.text: question for question in scorer.read_questions(data, protocol=protocol)}
-    questions, log_probs = [], []
+    questions, found = [], dict[str, list[list[float | None]]]()
+    both = [name for name in ("log_probs", "raw_scores") if all(name in line for line in lines)]
     for line in lines:
         if (question := known.get(line["question"])) is None:
             raise ArgumentError(f"{line['question']!r} is not among the {len(known)} questions of {data}.")
@@ -107,17 +116,23 @@ def _score_run(lines: Lines, data: Path | None, *, protocol: Protocol) -> Score:
             raise ArgumentError(
                 f"the run does not say which choices {line['question']!r} had: its records are missing."
             )
-        own = {text.removeprefix(" "): value for text, value in zip(line["choices"], line["log_probs"], strict=True)}
+        own = [text.removeprefix(" ") for text in line["choices"]]
         if missing := [choice for choice in question.choices if choice not in own]:
             raise ArgumentError(
                 f"the run has no log-probability of {missing[0]!r}, a choice of {question.text!r} under protocol "
                 f"{protocol!r}, only of {', '.join(map(repr, own))}; run it under that protocol."
             )
         questions.append(question)
-        log_probs.append([own[choice] for choice in question.choices])
-    return scorer.score(questions, log_probs, protocol=protocol)
+        for name in both:
+            values = dict(zip(own, line[name], strict=True))
+            found.setdefault(name, []).append([values[choice] for choice in question.choices])
+    return scorer.score(questions, found["log_probs"], protocol=protocol, raw=found.get("raw_scores"))
 
 
+_CHOICES = (
+    *(Metric(name, name.upper()) for name in ("mc1", "mc2", "mc3")),
+    *(Metric(f"{RAW}{name}", f"{name.upper()}, raw scores", otherwise=name) for name in ("mc1", "mc2", "mc3")),
+)
 WRITTEN = (
     Metric("truth", "true answers, by the judge"),
     Metric("info", "informative answers, by the judge"),
@@ -138,7 +153,7 @@ TRUTHFULQA = Benchmark(
     "truthfulqa",
     "TruthfulQA",
     task,
-    metrics=(Metric("mc1", "MC1"), Metric("mc2", "MC2"), Metric("mc3", "MC3"), *WRITTEN),
+    metrics=(*_CHOICES, *WRITTEN),
     hub=HUB,
     examples=(
         "truthkit eval truthfulqa --data mc_task.json --decoder dola:beta=0 --limit 100 --out runs/dola",
@@ -146,5 +161,6 @@ TRUTHFULQA = Benchmark(
     ),
     score_files=score_files,
     score_run=_score_run,
-    outcomes=("questions", "unscored"),
+    outcomes=("questions", "unscored", "raw_scores"),
+    remarks=explained,
 )
