@@ -119,9 +119,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from truthkit.evaluation.running import progress
-from truthkit.evaluation.running.item import Item
-from truthkit.evaluation.running.records import Records
+        from truthkit.evaluation.running.records import Records
         records = Records(Path(sys.argv[1]), {})
         for i in range(10**6):
             records.append([{"key": str(i), "output": "x" * 5000}])
