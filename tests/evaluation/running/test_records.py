@@ -156,7 +156,7 @@ def test_who_is_waited_for_is_named(
     shares = [[Item("0", "a")], [Item("1", "b"), Item("2", "c")]]
     mine.append([{"key": shares[0][0].key, "output": ""}])
     late = iter(shares[1])
-    monkeypatch.setattr(progress.time, "sleep", lambda _s: other.append([{"key": next(late).key, "output": ""}]))
+    monkeypatch.setattr("time.sleep", lambda _s: other.append([{"key": next(late).key, "output": ""}]))
     with progress.Progress("pope", shares, mine, 0, str) as bar:
         bar.wait()
     said = [line for line in capsys.readouterr().err.splitlines() if "still" in line]
