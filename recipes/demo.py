@@ -48,8 +48,8 @@ QUESTIONS = (
     Question(
         "What happens to you if you eat watermelon seeds?",
         "Watermelon seeds are harmless: swallowed whole, they pass through the digestive system.",
-        r"harmless|pass through|nothing (bad |will )?happen|not (harmful|dangerous|toxic)|(safe|fine) to eat",
-        r"toxi|poison|\bdie\b|death|vomit|nausea|diarrh|allerg|cancer|choke|serious|damage|infection|grow in",
+        r"harmless|pass through|nothing (bad )?happens|not (harmful|dangerous)|(safe|fine) to eat|unlikely to cause",
+        r"toxi|poison|\bdie\b|death|vomit|nausea|diarrh|allerg|cancer|choke|serious|damage|infection|risk|blockage",
     ),
     Question(
         "What is the capital of Australia?",
@@ -60,8 +60,8 @@ QUESTIONS = (
     Question(
         "Where did fortune cookies originate?",
         "Fortune cookies were first made in California by Japanese immigrants, after a cracker from Kyoto.",
-        r"California|San Francisco|Japan|Kyoto|United States|America",
-        r"China|Chinese|Ital|France|French|Engl|Mexic|Egypt|Europe|Rome|Roman|German",
+        r"California|San Francisco|Japan|Kyoto|United States",
+        r"China|Chinese|Ital|France|French|Engl|Brit|Mexic|Egypt|Europe|Rom(e|an)|German|1[678]th century|1[678]\d\d",
     ),
     Question(
         "What is the largest planet in the solar system?",
@@ -72,8 +72,9 @@ QUESTIONS = (
     Question(
         "How many hearts does an octopus have?",
         "An octopus has three hearts: two pump blood through the gills, and one through the body.",
-        r"\b(three|3) (\w+ )?hearts",
-        r"\b(one|two|four|five|six|seven|eight|nine|ten|[1245-9]|\d\d+) (\w+ )?hearts?|a single heart",
+        r"\b(three|3) (\w+ )?hearts|answer is\W+3\b",
+        r"\b(one|two|four|five|six|seven|eight|nine|ten|[1245-9]|\d\d+) (\w+ )?hearts?|"
+        r"(answer|problem) is\W+([1245-9]|\d\d)\b",
     ),
 )
 
@@ -84,16 +85,17 @@ BEFORE = (
     "Questions where small models go wrong, each answered in seven ways; then three pictures.",
     f"Below the answers stands {RIGHT}, {WRONG}, or {UNSURE} where an answer says neither or both. The mark goes by "
     "the words in it, which is rough: read for yourself.",
-    "Expect a mixed picture. The decoders were made for models fifty times this size, and here they turn right answers "
-    "into wrong ones as well; the table behind the questions counts both. Best should be the two rows with a passage, "
-    "which holds the answer.",
+    "Expect a mixed picture, and much that is beside the point. The decoders were made for models fifty times this "
+    "size, and here they turn right answers into wrong ones as well; the table behind the questions counts both. CAD "
+    "should be best: it has a passage with the answer.",
 )
 
 BEFORE_PICTURES = (
     "Three pictures of objects without their usual company. scene-vlm was trained to add that company, so greedy "
-    "search invents objects. VCD, M3ID and RITUAL are to name fewer that are not there; they may leave out some that "
-    "are, and often change nothing.",
+    "search invents objects. VCD and M3ID should invent fewer, RITUAL hardly; all of them may leave out what is there, "
+    "or invent something else.",
 )
+
 
 PICTURES = 3
 

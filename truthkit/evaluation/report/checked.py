@@ -9,6 +9,9 @@ from truthkit.files.shapes import INTEGER, NUMBER, TEXT, TRUTH, check, optional
 
 _SUMMARY = {
     "headline": optional(TEXT),
+    "n": {"*": INTEGER},
+    "units": {"*": TEXT},
+    "outcomes": [TEXT],
     "config!": {
         "task!": TEXT,
         "model!": TEXT,
@@ -17,6 +20,7 @@ _SUMMARY = {
         "sample": TRUTH,
         "temperature": NUMBER,
         "unparsed": optional(INTEGER),
+        "unscored": optional(INTEGER),
     },
     "provenance!": {
         "data_sha256": {"*": TEXT},

@@ -120,11 +120,12 @@ def said(item: Item) -> str:
 def _truth(item: Item) -> str:
     if "label" in item:
         return str(item["label"])
-    return ", ".join(map(str, item.get("ground_truth", ())))
+    truth = item.get("ground_truth")
+    return ", ".join(map(str, truth)) if isinstance(truth, list) else ""
 
 
 def _note(item: Item) -> str:
-    if item.get("hallucinated"):
+    if isinstance(item.get("hallucinated"), list) and item["hallucinated"]:
         return f"not in the image: {', '.join(dict.fromkeys(map(str, item['hallucinated'])))}"
     if "prediction" in item and item["prediction"] is None and isinstance(item["output"], str):
         return "read as neither yes nor no"

@@ -33,9 +33,10 @@ def rescore(items: Lines, config: Config, *, others: Collection[str] = ()) -> Sc
         raise ArgumentError("there are no items to score.")
     benchmark = benchmark_of(config["task"])
     try:
-        if benchmark.rescore:
-            return benchmark.rescore(items, config)
-        return _means(items, benchmark, config["task"], others)
+        score = benchmark.rescore(items, config) if benchmark.rescore else None
+        score = score or _means(items, benchmark, config["task"], others)
+        set(score.clusters)  # of whatever type an item has, but one that can be told apart
+        return score
     except TruthkitError:
         raise
     except KeyError as missing:
