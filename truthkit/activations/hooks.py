@@ -17,6 +17,7 @@ from truthkit.errors import AttachError
 from truthkit.hf.compiled import guarded_compilation, refuse_compiled
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_module
+from truthkit.hf.spread import split_of
 from truthkit.hf.wrapping import plain_model
 
 OnStates: TypeAlias = Callable[[torch.Tensor], torch.Tensor | None]
@@ -27,8 +28,8 @@ def hook_states(block: nn.Module, site: str, act: OnStates, owner: Block) -> Rem
     """Call `act` with the states at a site of a decoder block whenever they are computed, in the threads of `owner`."""
     module = site_module(block, site)
 
-    def on_input(_module: nn.Module, args: tuple[Any, ...]) -> Any:
-        changed = act(args[0])
+    def on_input(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        changed = act_on_whole(act, module, args[0])
         return None if changed is None else (changed, *args[1:])
 
     def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -40,6 +41,15 @@ def hook_states(block: nn.Module, site: str, act: OnStates, owner: Block) -> Rem
     if site == "heads":
         return module.register_forward_pre_hook(owner.only_here(on_input))
     return module.register_forward_hook(owner.only_here(on_output))
+
+
+def act_on_whole(act: OnStates, module: nn.Module, states: torch.Tensor) -> torch.Tensor | None:
+    """`act` on a layer's inputs, also where each process has a part of them only; what takes its place is a part too."""
+    split = split_of(module)
+    if split is None or states.shape[-1] == module.in_features:
+        return act(states)
+    changed = act(split.gathered(states, module.in_features))
+    return None if changed is None else split.part(changed)
 
 
 class Hooked(ABC):

@@ -61,7 +61,7 @@ class Moments:
     def merged(self, shards: Shards) -> Moments:
         """All processes' moments, the same in every process: merged in the order of the processes."""
         counts, means = shards.gathered(torch.tensor(self.count)), shards.gathered(self.mean)
-        scatters = [None] * shards.count if self.scatter is None else shards.gathered(self.scatter)
+        scatters = [None] * len(counts) if self.scatter is None else shards.gathered(self.scatter)
         total = Moments(*self.mean.shape, scatter=self.scatter is not None)
         for count, mean, scatter in zip(counts, means, scatters, strict=True):
             part = Moments(0, 0)

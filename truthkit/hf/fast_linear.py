@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from truthkit.errors import AttachError
+from truthkit.hf.spread import is_spread
 from truthkit.hf.wrapping import NO_COPY
 
 Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -122,12 +123,12 @@ def _eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
 @contextmanager
 def fast_linear(model: nn.Module) -> Iterator[None]:
     """Run the linear layers of `model` in their fastest layout for few rows; nothing happens off the CPU or off
-    float32.
+    float32. Nor where processes hold the model together: each would choose by its own clock, and their logits part.
 
     Forwards with gradients, or with more than `MAX_ROWS` rows times positions, take the ordinary path. On exit every
     layer is as it was.
     """
-    linears = [module for module in model.modules() if _eligible(module)]
+    linears = [] if is_spread(model) else [module for module in model.modules() if _eligible(module)]
     samples: dict[torch.Size, list[torch.Tensor]] = {}
     for module in linears:
         weights = samples.setdefault(module.weight.shape, [])

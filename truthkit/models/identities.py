@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from truthkit.hf.spread import whole
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.checkpoint import adapter_source
 
@@ -114,6 +115,7 @@ def _in_memory(plain: Any, name: str, tensor: torch.Tensor) -> torch.Tensor:
 def _settings(config: Any) -> dict[str, Any]:
     """A configuration without what changes with the place, the dtype in use or the library."""
     apart = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation_autoset")
+    apart += ("distributed_config",)
     return {name: value for name, value in config.to_dict().items() if name not in apart}
 
 
@@ -130,7 +132,7 @@ def _sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     for name, tensor in tensors:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         if tensor.device.type != "meta":
-            digest.update(_bits(tensor.detach()))
+            digest.update(_bits(whole(tensor.detach())))
     return digest.hexdigest()
 
 

@@ -10,17 +10,19 @@ from truthkit.errors import ArgumentError, ModelError
 from truthkit.models.adapter import adapters_processor, with_adapter
 from truthkit.models.bundled import BUNDLED, DEFAULT
 from truthkit.models.checkpoint import Source, adapter_source, model_source
+from truthkit.models.distribution import check_divides, check_has_plan, tensor_parallel
 from truthkit.models.explaining import explained
 from truthkit.models.gguf import read_gguf
 from truthkit.models.hub import said
 from truthkit.models.quantization import quantization_config
 from truthkit.models.quiet import no_progress_bars, only_errors
 from truthkit.models.store import bundled_folder
-from truthkit.models.types import DeviceMap, Dtype, Quantization, no_dtype
+from truthkit.models.types import DeviceMap, Dtype, Quantization, TensorParallel, no_dtype
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers.distributed import DistributedConfig
 
 
 def load(
@@ -28,6 +30,8 @@ def load(
     *,
     dtype: Dtype | None = None,
     device_map: DeviceMap | None = None,
+    tp_plan: TensorParallel | None = None,
+    tp_size: int | None = None,
     quantization: Quantization | None = None,
     adapter: str | PathLike[str] | None = None,
     trust_remote_code: bool = False,
@@ -41,6 +45,10 @@ def load(
             SmolLM2-135M-Instruct in float32.
         dtype: Of the weights; a torch dtype or its name. None keeps what the checkpoint holds (float32 for GGUF).
         device_map: As in `from_pretrained`: "auto" spreads the model over what the machine has.
+        tp_plan: As in `from_pretrained`, under torchrun: "auto" has the processes hold the model together, each a part of
+            every layer (tensor parallelism). All of them must then do the same, with the same seeds.
+        tp_size: How many processes hold one copy; None is all. With more processes there are several copies, and
+            `extract` and `truthkit eval` share their work among these.
         quantization: "4bit" (NF4) or "8bit" (LLM.int8), by bitsandbytes.
         adapter: Folder or hub id of a PEFT adapter (also as "org/name@revision"). The model is then a `PeftModel` with
             it active. Tokens that it added are added; a tokenizer or template in its folder replaces the model's.
@@ -58,7 +66,9 @@ def load(
         ModelError: what was found is not a generating text or image-text model, or the adapter does not fit it.
         MissingExtraError: a package is needed that is not installed.
     """
-    weights_dtype = _torch_dtype(dtype)
+    weights_dtype, distribution = _torch_dtype(dtype), tensor_parallel(tp_plan, tp_size)
+    if distribution is not None:
+        _check_goes_with_parts(device_map, quantization, adapter)
     source = _find(name, revision, code=trust_remote_code)
     model: Any
     processor: Any
@@ -68,10 +78,14 @@ def load(
                 f"quantization={quantization!r} cannot be combined with the GGUF file {source.path}: its weights are "
                 "quantised already and get expanded. Leave quantization out, or load the original checkpoint."
             )
+        if distribution is not None:
+            raise ArgumentError(f"tp_plan was given, but {source.path} is a GGUF file; load the original checkpoint.")
         with explained(source, "the file"):
             model, processor = read_gguf(source.path, dtype=weights_dtype, device_map=device_map)
     else:
-        model, processor = _from_pretrained(source, weights_dtype, device_map, quantization, trust_remote_code)
+        model, processor = _from_pretrained(
+            source, weights_dtype, device_map, quantization, trust_remote_code, distribution
+        )
     _name(model, processor, source)
     plain = model
     if adapter is not None:
@@ -108,6 +122,7 @@ def _from_pretrained(
     device_map: DeviceMap | None,
     quantization: Quantization | None,
     trust_remote_code: bool,
+    distribution: DistributedConfig | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | ProcessorMixin]:
     """Model and processor of a Hugging Face folder, of the kind that its config says."""
     import torch
@@ -118,6 +133,9 @@ def _from_pretrained(
         config = AutoConfig.from_pretrained(source.path, **where)
     _check_generates(source, config)
     options: dict[str, Any] = {"dtype": dtype or "auto", "device_map": device_map}
+    if distribution is not None:
+        check_divides(source.name, config, distribution)
+        options["distributed_config"] = distribution
     if quantization is not None:
         compute_dtype = dtype or getattr(config, "dtype", None) or torch.float32
         options["quantization_config"] = quantization_config(quantization, compute_dtype)
@@ -136,7 +154,19 @@ def _from_pretrained(
             f"{source.name!r} has no weights for {missing[0]}{more}, which {type(model).__name__} needs: they would be "
             "random. Use a checkpoint of a model that generates text."
         )
+    if distribution is not None:
+        check_has_plan(source.name, model)
     return model, processor
+
+
+def _check_goes_with_parts(device_map: Any, quantization: Any, adapter: Any) -> None:
+    """Raise an `ArgumentError` for what cannot be had of a model that several processes hold together."""
+    given = {"device_map": device_map, "quantization": quantization, "adapter": adapter}
+    if found := [f"{name}={value!r}" for name, value in given.items() if value is not None]:
+        raise ArgumentError(
+            f"tp_plan cannot be combined with {found[0]}: a process holds a part of every layer. Leave one of the two "
+            "out; an adapter can be merged into a checkpoint first (peft's merge_and_unload)."
+        )
 
 
 def _check_generates(source: Source, config: PreTrainedConfig) -> None:

@@ -18,6 +18,10 @@ DeviceMap: TypeAlias = "str | int | torch.device | dict[str, Any]"
 """What accelerate takes: "auto", a device, or a dict from module name to device."""
 
 
+TensorParallel: TypeAlias = "Literal['auto'] | dict[str, str]"
+"""The model's own plan, or rules that come before it: from a module's name to a style of transformers."""
+
+
 def no_dtype(dtype: Any) -> ArgumentError:
     """The error for what is no dtype of weights."""
     return ArgumentError(

@@ -15,6 +15,7 @@ from torch import nn
 
 from truthkit.errors import ModelError
 from truthkit.hf.sites import decoder_blocks, input_device, resolve_layers, site_module
+from truthkit.hf.spread import like, refuse_fully_sharded, whole
 from truthkit.hf.wrapping import plain_model
 from truthkit.steering.steer import Steering
 
@@ -37,10 +38,10 @@ class Baked:
         weight = projection.weight
         dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
         if bias is None:
-            projection.bias = nn.Parameter(shift.to(weight.device, dtype), requires_grad=False)
+            projection.bias = nn.Parameter(like(weight, shift.to(weight.device, dtype)), requires_grad=False)
         else:
             with torch.no_grad():
-                bias += shift.to(bias.device, bias.dtype)
+                bias += like(weight, shift.to(bias.device, bias.dtype))
 
     def set_flag(self, config: Any, name: str) -> None:
         """Set a switch of the config, so that checkpoints are loaded with the biases."""
@@ -90,6 +91,7 @@ def bake(
     layers = resolve_layers(list(vectors), len(blocks))
     if any(parameter.is_meta for parameter in blocks.parameters()):
         raise ModelError("weights of this model are offloaded, so no bias can be changed; steer the model instead.")
+    refuse_fully_sharded(model, "no bias can be changed; steer the model instead.")
     baked = Baked(model)
     try:
         projections = [_projection(block, site) for block in blocks]
@@ -127,7 +129,7 @@ def _through(projection: Any, vector: torch.Tensor, site: str) -> torch.Tensor:
     weight = projection.weight
     if not weight.dtype.is_floating_point:
         raise ModelError("the output projection is quantised, so heads cannot be baked; steer them instead.")
-    weight = weight if isinstance(projection, nn.Linear) else weight.T  # GPT-2 keeps its weights transposed
+    weight = whole(weight) if isinstance(projection, nn.Linear) else weight.T  # GPT-2 keeps its weights transposed
     return (weight.detach().double() @ vector.to(weight.device, torch.float64)).to(torch.float32)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from truthkit.errors import ModelError
 from truthkit.hf.sites import decoder_blocks, site_width
+from truthkit.hf.spread import here
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
 
@@ -72,7 +73,8 @@ def _is_other(made: dict[str, Any], plain: Any) -> bool:
 
 def _identity(plain: Any) -> dict[str, Any]:
     """The model's identity, found anew only where a weight was changed or exchanged since."""
-    state = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in plain.parameters()]
+    weights = [here(weight) for weight in plain.parameters()]
+    state = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
     if (known := _IDENTITIES.get(plain)) is None or known[0] != state:
         known = _IDENTITIES[plain] = (state, identity(plain))
     return known[1]

@@ -12,6 +12,7 @@ from torch import nn
 
 from truthkit.errors import ModelError, NotAvailableError
 from truthkit.hf.sites import execution_device
+from truthkit.hf.spread import here, split_of
 from truthkit.models.adapter import adapter_settings, adapter_tensors
 from truthkit.models.checkpoint import adapter_source
 
@@ -28,14 +29,25 @@ class LowRank(NamedTuple):
     up: torch.Tensor
     scaling: float
     offloaded: tuple[nn.Module, nn.Module] | None = None
-    """The layers that hold `down` and `up`, where accelerate brings those only while the layers run."""
+    """The layers that hold `down` and `up`, where those are brought, or parts of them, only while the layers run."""
 
-    def of(self, x: torch.Tensor) -> torch.Tensor:
-        """The update of inputs (..., in) before scaling, (..., out)."""
+    def of(self, x: torch.Tensor, features: int) -> torch.Tensor:
+        """The update of inputs (..., in) before scaling, (..., out).
+
+        Of a layer that several processes hold, `x` may be a part of the inputs, and `features` those of the outputs
+        that are here.
+        """
+        x = x.to(self.down.dtype)
         if self.offloaded is not None:
             down, up = self.offloaded
-            return up(down(x.to(self.down.dtype)))
-        return nn.functional.linear(nn.functional.linear(x.to(self.down.dtype), self.down), self.up)
+            return up(down(x))
+        if (split := split_of(self.module)) is None:
+            return nn.functional.linear(nn.functional.linear(x, self.down), self.up)
+        if x.shape[-1] < self.down.shape[1]:
+            low = split.summed(nn.functional.linear(x, split.part(self.down)))
+        else:
+            low = nn.functional.linear(x, self.down)
+        return nn.functional.linear(low, split.part(self.up, 0) if features < len(self.up) else self.up)
 
 
 class Adapter:
@@ -134,7 +146,8 @@ def _updates_in_model(layers: Sequence[Any], name: str) -> list[LowRank]:
         if name not in layer.lora_A or _features(layer.get_base_layer()) is None:
             raise ModelError(f"adapter {name!r} adapts a layer that is not linear: {layer.get_base_layer()}. {WAY_OUT}")
         down, up = layer.lora_A[name], layer.lora_B[name]
-        offloaded = (down, up) if down.weight.is_meta or up.weight.is_meta else None
+        elsewhere = any(one.weight.is_meta or one.weight is not here(one.weight) for one in (down, up))
+        offloaded = (down, up) if elsewhere else None
         updates.append(LowRank(layer, down.weight, up.weight, layer.scaling[name], offloaded))
     return updates
 

@@ -63,7 +63,7 @@ class AdapterRows:
             if self._rows.start == self._rows.stop:
                 return output
             x = self._by_row(args[0], update)[self._rows]
-            low = update.of(x)
+            low = update.of(x, output.shape[-1])
             self._by_row(output, update)[self._rows].add_(low.to(output.dtype), alpha=update.scaling)
             return output
 

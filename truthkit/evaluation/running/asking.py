@@ -21,6 +21,7 @@ from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.files.writing import content_key
 from truthkit.hf.sites import input_device
+from truthkit.hf.spread import is_spread
 from truthkit.images.reading import read_image
 from truthkit.likelihood.continuation import continued
 from truthkit.likelihood.log_probabilities import log_probabilities, log_probabilities_and_scores
@@ -59,6 +60,7 @@ class Asking:
         seed: another one gives other draws.
         batch_size: written answers at a time, or 16 times as many tokens of choices; halved whenever the memory does
             not suffice. None: 16, and on a GPU twice as many after every batch, until the memory does not suffice.
+            Where several processes hold the model together, the size stays.
         share_prefix: read what the prompts of choices begin with once, and an image once for all questions about it.
         steerings: those at work on the model: what is shared depends on where they act.
     """
@@ -97,7 +99,8 @@ class Asking:
         fixed = (
             None if self.decoder.takes("images") else self.decoder.build(self.model, self.processor, **self.supplied)
         )
-        size, growing = self.size, self.batch_size is None and self.model.device.type == "cuda"
+        together = is_spread(self.model)  # what one process alone finds out must not decide
+        size, growing = self.size, self.batch_size is None and self.model.device.type == "cuda" and not together
         while todo:
             batch = todo[: _ITEMS_OF_CHOICES if todo[0].choices else self._whole_images(todo, size)]
             start = time.perf_counter()
@@ -105,7 +108,7 @@ class Asking:
                 asking = replace(self, batch_size=size)
                 outputs = (ask or (Asking.choose if batch[0].choices else Asking.write))(asking, batch, fixed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or size == 1:
+                if not _is_out_of_memory(error) or size == 1 or together:
                     raise
                 size, growing = max(size // 2, 1), False
                 continue

@@ -29,14 +29,22 @@ class Progress:
         records: of this process.
         rank: of this process.
         said: what to say of the results so far; "" for nothing.
+        shown: whether this process has the bar.
     """
 
     def __init__(
-        self, name: str, shares: Sequence[Sequence[Item]], records: Records, rank: int, said: Callable[[], str]
+        self,
+        name: str,
+        shares: Sequence[Sequence[Item]],
+        records: Records,
+        rank: int,
+        said: Callable[[], str],
+        *,
+        shown: bool,
     ):
         self._shares, self._records, self._rank, self._said = shares, records, rank, said
         self._total = sum(map(len, shares))
-        silent = None if rank == 0 else True
+        silent = None if shown else True
         self._bar = tqdm(total=self._total, initial=self._done(), desc=name, unit="item", disable=silent)
         self._looked = time.monotonic()
 

@@ -31,6 +31,7 @@ class Records:
         folder: made where it is missing.
         config: what decides the results; JSON values.
         rank: of this process; 0 also writes `config.json`.
+        writes: whether finished items go to the disk, and not only into `done`.
 
     Attributes:
         done: the finished items.
@@ -40,14 +41,15 @@ class Records:
         ArgumentError: the folder holds a run with other settings; the message names them.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], rank: int = 0):
-        self.folder = folder
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        _agree(folder / CONFIG, config, write=rank == 0)
+    def __init__(self, folder: Path, config: Mapping[str, Any], rank: int = 0, *, writes: bool = True):
+        self.folder, self.writes = folder, writes
         name = "records.jsonl" if rank == 0 else f"records-{rank}.jsonl"
         self._path = folder / name
-        _drop_torn_line(self._path)
+        if writes:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            _agree(folder / CONFIG, config, write=rank == 0)
+            _drop_torn_line(self._path)
         self.done: dict[str, dict[str, Any]] = {}
         self._known: dict[Path, int] = {}
         self.reread()
@@ -74,11 +76,12 @@ class Records:
             NotAvailableError: they can't be written, the disk is full for one; those written before are not lost.
         """
         records = [strict(record) for record in records]
-        lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        if self.writes:
+            lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
         self.done |= {record["key"]: record for record in records}
 
 

@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from truthkit.evaluation.running.task import Task
 from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.files.writing import file_sha256, write_atomically
+from truthkit.hf.spread import is_spread, shards as shards_of
 from truthkit.parallel import place
 from truthkit.statistics.score import Score
 
@@ -45,7 +46,8 @@ def run(
     """Ask what has no answer yet, and write `summary.json`; returns it.
 
     Under `accelerate launch` or `torchrun` every process asks its share of the items and writes a file of its own;
-    process 0 waits for the others and sums up.
+    process 0 waits for the others and sums up. Processes that hold the model together ask the same items, and the first
+    of them writes.
 
     Args:
         task: what is asked.
@@ -60,24 +62,29 @@ def run(
         NotAvailableError: another process writes to `out`; or it cannot be written.
         ArgumentError: `out` holds a run with other settings; or what the task and the decoder say.
     """
-    rank, world = place()
-    with only_writer(out, rank, world):
+    shards = shards_of(asking.model) if is_spread(asking.model) else None
+    rank, world = (shards.index, shards.count) if shards else place()
+    writes = shards is None or shards.speaks
+    with only_writer(out, rank, world) if writes else nullcontext():
         items, config = task.some(limit, seed=asking.seed, first=first), _config(task, asking, model_name)
         config |= {"limit": limit} | ({} if limit is None else {"first": first})
-        return _run(task, asking, out, config, items, rank, world, units)
+        records = Records(out, config, rank, writes=writes)
+        if shards is not None:
+            shards.meet()  # those that hold the model together go on from the same records
+        return _run(task, asking, records, config, items, rank, world, units)
 
 
 def _run(
     task: Task,
     asking: Asking,
-    out: Path,
+    records: Records,
     config: dict[str, Any],
     items: list[Item],
     rank: int,
     world: int,
     units: Units | None,
 ) -> dict[str, Any]:
-    records, start = Records(out, config, rank), time.perf_counter()
+    start, out, leads = time.perf_counter(), records.folder, rank == 0 and records.writes
     shares = [share(items, number, world) for number in range(world)]
 
     def said() -> str:
@@ -85,11 +92,11 @@ def _run(
             return f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}"
         return ""
 
-    with Progress(task.name, shares, records, rank, said) as progress:
+    with Progress(task.name, shares, records, rank, said, shown=leads) as progress:
         asking.run(shares[rank], records, progress.done, task.ask)
-        if rank == 0:
+        if leads:
             progress.wait()
-    if rank > 0:
+    if not leads:
         return {"config": config}
     score = _so_far(task, items, records)
     score = task.finish(score, _numbers(task, items)) if task.finish else score

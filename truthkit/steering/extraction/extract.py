@@ -29,9 +29,9 @@ from truthkit.files.tensors import plan_sha256
 from truthkit.files.versions import versions
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
+from truthkit.hf.spread import shards as shards_of
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
-from truthkit.parallel import Shards
 from truthkit.steering.extraction.copies import near_copies
 from truthkit.steering.extraction.encoding import EncodedPairs, encode_pairs
 from truthkit.steering.extraction.held_out import held_out_scores, split_groups
@@ -182,7 +182,7 @@ class _Reading:
         site: str,
         against: Other,
     ):
-        self.encoded, self._model, self._plain = encoded, model, plain
+        self.encoded, self.plain, self._model = encoded, plain, model
         self._options: dict[str, Any] = {"layers": layers, "positions": positions, "site": site, "processor": processor}
         self._against = against
         if isinstance(against, str) and not hasattr(model, "peft_config"):
@@ -202,8 +202,8 @@ class _Reading:
     def read(self, texts: list[int]) -> torch.Tensor:
         """(layers, texts, features)."""
         if self._against is None:
-            return self._read(self._plain, texts)
-        first = self._read(self._plain, [text for text in texts if text % 2 == 0])
+            return self._read(self.plain, texts)
+        first = self._read(self.plain, [text for text in texts if text % 2 == 0])
         second = self._read_against([text for text in texts if text % 2])
         order = [text for text in texts if text % 2 == 0] + [text for text in texts if text % 2]
         back = torch.tensor([order.index(text) for text in texts])
@@ -234,13 +234,13 @@ class _Reading:
             return self._read(plain_model(self._against), texts)
         if self._against == "base":
             with self._model.disable_adapter():
-                return self._read(self._plain, texts)
+                return self._read(self.plain, texts)
         active = (
             self._model.active_adapters if hasattr(self._model, "active_adapters") else [self._model.active_adapter]
         )
         self._model.set_adapter(self._against)
         try:
-            return self._read(self._plain, texts)
+            return self._read(self.plain, texts)
         finally:
             self._model.base_model.set_adapter(list(active))
 
@@ -333,27 +333,30 @@ def _run(
     progress: bool,
 ) -> None:
     """One pass over all texts, from where an earlier run of the same plan stopped."""
-    shards, length = Shards(), reading.encoded.ids.length
+    shards, length = shards_of(reading.plain), reading.encoded.ids.length
     every = reading.batches(range(len(reading.encoded.ids)), token_budget, whole_pairs=states.method.differences)
     mine = every[shards.index :: shards.count]
-    if checkpoint is None:
+    kept = checkpoint is not None and shards.speaks
+    if checkpoint is None or not kept:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="truthkit-")))
     else:
         folder = Path(checkpoint) / (f"shard-{shards.index}" if shards.count > 1 else "")
         stack.enter_context(only_writer(folder))
     record = Progress(
-        folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=checkpoint is not None
+        folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=kept
     )
-    done = record.resume(states.moments)
+    done = shards.agreed(record.resume(states.moments))
     states.open(folder, afresh=not done)
     stack.callback(states.spool.close)
     total = sum(length(text) for batch in mine for text in batch)
     before = sum(length(text) for batch in mine[:done] for text in batch)
-    with tqdm(total=total, initial=before, unit="tok", disable=not progress or shards.index > 0) as bar:
+    with tqdm(total=total, initial=before, unit="tok", disable=not progress or shards.index > 0 or not shards.speaks) as bar:
         for number, batch in enumerate(mine[done:], start=done + 1):
-            states.take(batch, reading.read(batch))
+            values = reading.read(batch)
+            if shards.speaks:
+                states.take(batch, values)
             bar.update(sum(length(text) for text in batch))
             record.note(number, states.moments, states.spool, last=number == len(mine))
-    if shards.count > 1:
+    if shards.processes > 1:
         states.moments = {name: moments.merged(shards) for name, moments in states.moments.items()}
         states.spool = stack.enter_context(states.spool.summed(shards))

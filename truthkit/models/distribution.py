@@ -1,0 +1,79 @@
+"""Tensor parallelism: a model of which every process of a launch holds a part, as transformers' `DistributedConfig`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from truthkit.errors import ArgumentError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.distributed import DistributedConfig
+
+    from truthkit.models.types import TensorParallel
+
+
+def tensor_parallel(plan: TensorParallel | None, size: int | None) -> DistributedConfig | None:
+    """What `from_pretrained` takes as its `distributed_config`; None where neither is given.
+
+    With more processes than `size`, so many at a time hold a copy, those with neighbouring numbers.
+
+    Raises:
+        ArgumentError: this is the only process, or there are too few, or they cannot be shared out.
+    """
+    if plan is None and size is None:
+        return None
+    if plan not in (None, "auto") and not isinstance(plan, dict):
+        raise ArgumentError(f"tp_plan is {plan!r}; expected 'auto', or a dict from module name to style.")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 2):
+        raise ArgumentError(f"tp_size is {size!r}; expected at least 2 processes for a model.")
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world < 2 or "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
+        raise ArgumentError(
+            f"tensor parallelism takes several processes, which hold the model together, and this is one alone; start "
+            f"it as `torchrun --nproc_per_node {size or 2} SCRIPT`, or `torchrun ... -m truthkit.cli ... --tp {size or 2}`."
+        )
+    if size is not None and world % size:
+        raise ArgumentError(f"tp_size is {size}, but {world} processes run, which it does not divide.")
+    return _copies(plan, size or world, world)
+
+
+def _copies(plan: TensorParallel | None, size: int, world: int) -> DistributedConfig:
+    """`size` processes for each copy of the model. transformers has FSDP keep copies alike, which do not train here."""
+    from transformers.distributed import DistributedConfig
+
+    class Copies(DistributedConfig):
+        """`dp_replicate_size` copies that know nothing of each other."""
+
+        @property
+        def dp_size(self) -> int:
+            return 1
+
+    return Copies(tp_plan=plan or "auto", tp_size=size, dp_replicate_size=world // size)
+
+
+def check_divides(name: str, config: PreTrainedConfig, distribution: DistributedConfig) -> None:
+    """Raises:
+    ModelError: attention heads of this model cannot be shared out among the processes.
+    """
+    text, size = config.get_text_config(decoder=True), distribution.tp_size
+    for which in ("num_attention_heads", "num_key_value_heads"):
+        if (heads := getattr(text, which, None)) is not None and heads % (size or 1):
+            raise ModelError(
+                f"{name!r} has {which}={heads}, which {size} processes cannot share out evenly; use a number that "
+                "divides it."
+            )
+
+
+def check_has_plan(name: str, model: Any) -> None:
+    """Raises:
+    ModelError: none of the weights are spread, whatever was asked for.
+    """
+    from truthkit.hf.spread import is_spread
+
+    if not is_spread(model):
+        raise ModelError(
+            f"{name!r} is a {type(model).__name__}, whose tensor-parallel plan spreads none of its weights; load it "
+            "without tp_plan."
+        )
