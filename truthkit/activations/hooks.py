@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -44,11 +44,11 @@ def hook_states(block: nn.Module, site: str, act: OnStates, owner: Block) -> Rem
 
 
 def act_on_whole(act: OnStates, module: nn.Module, states: torch.Tensor) -> torch.Tensor | None:
-    """`act` on a layer's inputs, also where each process has a part of them only; what takes its place is a part too."""
+    """`act` on a layer's inputs; where each process has a part of them, on all of them, and a part takes its place."""
     split = split_of(module)
-    if split is None or states.shape[-1] == module.in_features:
+    if split is None or states.shape[-1] == (width := cast("int", module.in_features)):
         return act(states)
-    changed = act(split.gathered(states, module.in_features))
+    changed = act(split.gathered(states, width))
     return None if changed is None else split.part(changed)
 
 

@@ -11,7 +11,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.formatwarning = _warning
     try:
         args = build_parser().parse_args(argv)
-        with termination_raises():
+        with termination_raises(), _one_speaks(args):
             code = args.run(args)
         sys.stdout.flush()
         return int(code)
@@ -128,6 +129,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OUR_FAULT
     finally:
         warnings.formatwarning = usual
+
+
+@contextmanager
+def _one_speaks(args: argparse.Namespace) -> Iterator[None]:
+    """Of processes that hold a model together the first one prints, for all come to the same."""
+    if getattr(args, "tp", None) is None or os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _resumable(argv: Sequence[str] | None) -> str:

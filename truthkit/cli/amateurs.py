@@ -20,8 +20,10 @@ def check_amateur(name: str) -> None:
         )
 
 
-def amateur(name: str, model: Any, dtype: str | None) -> Any:
+def amateur(name: str, model: Any, dtype: str | None, tp: int | None = None) -> Any:
     """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model.
+
+    `tp` processes hold another model together, as they do `model`.
 
     A hub id is resolved here, once: what is returned of it, or loaded, is of that commit.
     """
@@ -34,8 +36,12 @@ def amateur(name: str, model: Any, dtype: str | None) -> Any:
     path = Path(name).expanduser()
     try:
         if name in BUNDLED or path.exists() or name.startswith((".", "/", "~")) or path.suffix == ".gguf":
-            return name if (path / "adapter_config.json").is_file() else load(name, dtype=dtype)
+            return name if (path / "adapter_config.json").is_file() else load(name, dtype=dtype, tp_size=tp)
         repository = resolve(name)
-        return repository.pinned if repository.has("adapter_config.json") else load(repository.pinned, dtype=dtype)
+        return (
+            repository.pinned
+            if repository.has("adapter_config.json")
+            else load(repository.pinned, dtype=dtype, tp_size=tp)
+        )
     except NotAvailableError as error:
         raise NotAvailableError(f"the amateur {name!r} is no adapter within reach, and no model: {error}") from error

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
     )
     models = parser.add_argument_group("models")
-    add_model_options(models)
+    add_model_options(models, tp=False)
     models.add_argument(
         "--amateur",
         action="append",

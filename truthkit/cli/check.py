@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
     vectors = {name: _guide(spec) for name, spec in specs.items()}
     with rendering.working("loading the model"):
-        model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, tp_size=args.tp
+        )
     checker = FactChecker(
         model,
         processor,

@@ -38,7 +38,8 @@ interruption, and it goes on. DIR/summary.json has the metrics with 95 % interva
 data and the versions. With --controls the folder has a folder per run: the decoder's, and those that an honest table
 puts beside it: greedy, and, where answers are written, sampling, sampling at the lower temperature that the decoder's
 formula comes near, and its plausibility constraint alone. They explain much of what contrastive decoders gain. With
-several processes, `accelerate launch -m truthkit.cli eval ...` shares the items out.
+several processes, `accelerate launch -m truthkit.cli eval ...` shares the items out. With --tp N so many processes hold
+the model together, and count as one.
 
 examples:
 {examples}
@@ -183,9 +184,14 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
 
     with working("loading the model"):
         model, processor = load(
-            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
+            args.model,
+            revision=args.revision,
+            dtype=args.dtype,
+            adapter=args.adapter,
+            device_map=args.device_map,
+            tp_size=args.tp,
         )
-        supplied = {"amateur": amateur(args.amateur, model, args.dtype)} if args.amateur else {}
+        supplied = {"amateur": amateur(args.amateur, model, args.dtype, args.tp)} if args.amateur else {}
 
     console, name = Output(), args.model or "bundled model"
     name += f" + {args.adapter}" if args.adapter else ""

@@ -35,7 +35,8 @@ methods:   mean, pca, logistic, lda, contrastive_pca; with an option as in logis
 
 An extraction that was interrupted goes on where it stopped when the same command is given again. Several processes
 share the work: torchrun --nproc_per_node 2 -m truthkit.cli extract ... or accelerate launch --multi_gpu -m ...; both
-work without a GPU too, but `accelerate launch --cpu` starts one process unless it is given --mpirun_hostfile.
+work without a GPU too, but `accelerate launch --cpu` starts one process unless it is given --mpirun_hostfile. With
+--tp N so many processes hold the model together, and count as one.
 
 example:
   truthkit extract pairs.jsonl --layers 8-20 --positions answer --out v.safetensors
@@ -95,14 +96,14 @@ def run(args: argparse.Namespace) -> int:
     if not file.pairs:
         raise ArgumentError(f"{source} holds no usable pair.")
 
+    from truthkit.hf.spread import shards
     from truthkit.models import load
-    from truthkit.parallel import Shards
     from truthkit.steering import extract
 
-    model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
+    model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, tp_size=args.tp)
     against = args.against
     if against is not None and against != "base":
-        against, _ = load(against, dtype=args.dtype)
+        against, _ = load(against, dtype=args.dtype, tp_size=args.tp)
     pairs, chosen_on = _split(file.pairs, processor, args) if args.select else (file.pairs, [])
     work = out.with_name(f"{out.name}.partial")
     vector = extract(
@@ -121,10 +122,13 @@ def run(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
         **options,
     )
-    if Shards().index > 0:
+    place = shards(model)
+    if place.index > 0:
         return 0
     if args.select:
         vector = _select(model, processor, vector, chosen_on, strengths, positions)
+    if not place.speaks:
+        return 0
     vector.save(work / out.name)  # if this process is killed here, the next run clears away the half-written file
     os.replace(work / out.name, out)
     shutil.rmtree(work, ignore_errors=True)

@@ -130,7 +130,9 @@ def run(args: argparse.Namespace) -> int:
 
     passage = passage_in_front(args.context) if args.context else ""
     with rendering.working("loading the model"):
-        model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, tp_size=args.tp
+        )
         if images and not hasattr(processor, "image_processor"):
             raise ArgumentError("--image needs an image-text model, and this is a text model; name one with --model.")
         decoders = [_build(spec, args, model, processor, passage, images) for spec in specs]
@@ -217,7 +219,7 @@ def _build(
 ) -> Any:
     """The decoder, with the amateur, the passage or the images that it needs."""
     name = spec.options.get("amateur") or args.amateur if spec.takes("amateur") else None
-    opponent = amateur(name, model, args.dtype) if name else None
+    opponent = amateur(name, model, args.dtype, args.tp) if name else None
     return spec.build(model, processor, context=passage, images=[images], amateur=opponent)
 
 

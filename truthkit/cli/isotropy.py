@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from truthkit.activations.passages import PASSAGES
 from truthkit.cli.files import writable
-from truthkit.cli.model_options import check_model_options
+from truthkit.cli.model_options import add_tp_option, check_model_options
 from truthkit.cli.parser import at_least
 from truthkit.figures import ENDINGS, check_matplotlib
 from truthkit.files.reading import read_texts
@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
+    add_tp_option(parser)
     parser.add_argument("--texts", type=Path, metavar="FILE", help="what is read, see below")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N texts")
     parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
@@ -71,10 +72,16 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.cli.rendering import working
     from truthkit.models import load
     from truthkit.output import Output
+    from truthkit.parallel import place
 
     with working("loading the model"):
         model, processor = load(
-            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, device_map=args.device_map
+            args.model,
+            revision=args.revision,
+            dtype=args.dtype,
+            adapter=args.adapter,
+            device_map=args.device_map,
+            tp_size=args.tp,
         )
     score = isotropy(
         model,
@@ -86,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     name = (args.model or "bundled model") + (f" + {args.adapter}" if args.adapter else "")
-    if args.plot is not None:
+    if args.plot is not None and (args.tp is None or place()[0] == 0):
         plot_isotropy({name: score}, args.plot)
     if args.json:
         intervals = {metric: list(interval) for metric, interval in score.intervals().items()}

@@ -12,12 +12,15 @@ from truthkit.errors import NotAvailableError
 from truthkit.steering.spec import SteerSpec, parse_steer
 
 
-def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model") -> None:
-    """Add `--model`, `--revision`, `--adapter` and `--dtype`.
+def add_model_options(
+    parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model", tp: bool = True
+) -> None:
+    """Add `--model`, `--revision`, `--adapter`, `--dtype` and `--tp`.
 
     Args:
         parser: a parser, or a group of one.
         adapter: what the help says of `--adapter`.
+        tp: whether the command runs in several processes.
     """
     parser.add_argument(
         "--model", metavar="M", help="hub id, folder, .gguf file or bundled name (default: the bundled model)"
@@ -25,6 +28,15 @@ def add_model_options(parser: Any, *, adapter: str = "a PEFT adapter, switched o
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help=f"{adapter}: folder or hub id, as org/name@revision too")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
+    if tp:
+        add_tp_option(parser)
+
+
+def add_tp_option(parser: Any) -> None:
+    """Add `--tp`."""
+    parser.add_argument(
+        "--tp", type=int, metavar="N", help="under torchrun: N processes hold the model together (tensor parallelism)"
+    )
 
 
 def add_steering_option(parser: Any, text: str) -> None:
@@ -48,17 +60,20 @@ def steering_option(args: argparse.Namespace) -> list[SteerSpec]:
 
 
 def check_model_options(args: argparse.Namespace) -> None:
-    """Look for what `--model` and `--adapter` name where that is on this machine, and at `--dtype`.
+    """Look for what `--model` and `--adapter` name where that is on this machine, at `--dtype` and at `--tp`.
 
     Raises:
         ArgumentError, NotAvailableError: as `tk.load` would.
     """
     from truthkit.models.bundled import BUNDLED
     from truthkit.models.checkpoint import local_model
+    from truthkit.models.distribution import check_processes
     from truthkit.models.types import no_dtype
 
     if args.model is not None and args.model not in BUNDLED:
         local_model(args.model, args.revision)
+    if (processes := getattr(args, "tp", None)) is not None:
+        check_processes(None, processes, device_map=getattr(args, "device_map", None))
     dtype = getattr(args, "dtype", None)
     if dtype is not None and not re.fullmatch(r"auto|bfloat16|float(8_\w+|16|32|64)?|half|double", dtype):
         raise no_dtype(dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from truthkit.parallel import Shards
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
 
 
 def is_spread(model: nn.Module) -> bool:
@@ -89,7 +90,7 @@ class Split(NamedTuple):
     mesh: DeviceMesh
 
     def part(self, states: torch.Tensor, dim: int = -1) -> torch.Tensor:
-        """This process's part of `states` along one dimension."""
+        """The part of `states` along one dimension that is this process's."""
         width = states.shape[dim]
         size = -(-width // self.mesh.size())
         start = min(self.mesh.get_local_rank() * size, width)
@@ -120,7 +121,7 @@ def split_of(module: nn.Module) -> Split | None:
         ModelError: it is split otherwise than by its inputs or its outputs.
     """
     weight = getattr(getattr(module, "base_layer", module), "weight", None)
-    if not isinstance(weight, torch.Tensor) or not _is_dtensor(weight):
+    if not _is_dtensor(weight):
         return None
     dims = [dim for dim, place in enumerate(weight.placements) if not place.is_replicate()]
     if not dims:
@@ -133,11 +134,11 @@ def split_of(module: nn.Module) -> Split | None:
             f"{type(module).__name__} is spread over processes by {tuple(weight.placements)}, and only layers split by "
             "their inputs or by their outputs can be worked on; load the model without tp_plan."
         )
-    axis = mesh if mesh.ndim == 1 else mesh[mesh.mesh_dim_names[dims[0]]]
+    axis = mesh if mesh.ndim == 1 else mesh[(mesh.mesh_dim_names or ())[dims[0]]]
     return Split("out" if place.dim % 2 == 0 else "in", axis)
 
 
-def _is_dtensor(tensor: torch.Tensor) -> bool:
+def _is_dtensor(tensor: object) -> TypeGuard[DTensor]:
     if type(tensor) in (torch.Tensor, nn.Parameter) or "torch.distributed.tensor" not in sys.modules:
         return False
     from torch.distributed.tensor import DTensor
@@ -149,10 +150,10 @@ def _shardings(model: nn.Module) -> Iterator[tuple[DeviceMesh, int]]:
     """The mesh, and its dimension, of every weight of which processes hold parts."""
     for parameter in model.parameters():
         if _is_dtensor(parameter):
-            weight: Any = parameter
-            for dim, place in enumerate(weight.placements):
-                if not place.is_replicate() and weight.device_mesh.size(dim) > 1:
-                    yield weight.device_mesh, dim
+            mesh = parameter.device_mesh
+            for dim, place in enumerate(parameter.placements):
+                if not place.is_replicate() and mesh.size(dim) > 1:
+                    yield mesh, dim
 
 
 def _group(model: nn.Module) -> ProcessGroup:

@@ -9,7 +9,7 @@ from truthkit.errors import ArgumentError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     from truthkit.models.types import TensorParallel
 
@@ -20,10 +20,27 @@ def tensor_parallel(plan: TensorParallel | None, size: int | None) -> Distribute
     With more processes than `size`, so many at a time hold a copy, those with neighbouring numbers.
 
     Raises:
-        ArgumentError: this is the only process, or there are too few, or they cannot be shared out.
+        ArgumentError: as `check_processes`.
     """
-    if plan is None and size is None:
-        return None
+    return None if plan is None and size is None else _copies(plan, *check_processes(plan, size))
+
+
+def check_processes(plan: TensorParallel | None, size: int | None, **others: Any) -> tuple[int, int]:
+    """How many processes are to hold a copy, and how many there are.
+
+    Args:
+        plan: `tp_plan` of `tk.load`.
+        size: its `tp_size`.
+        others: its arguments that do not go with these.
+
+    Raises:
+        ArgumentError: this is the only process, or they cannot be shared out; or one of `others` is given.
+    """
+    if found := [f"{name}={value!r}" for name, value in others.items() if value is not None]:
+        raise ArgumentError(
+            f"tensor parallelism cannot be combined with {found[0]}: each process holds a part of every layer. Leave "
+            "one of the two out."
+        )
     if plan not in (None, "auto") and not isinstance(plan, dict):
         raise ArgumentError(f"tp_plan is {plan!r}; expected 'auto', or a dict from module name to style.")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 2):
@@ -32,16 +49,16 @@ def tensor_parallel(plan: TensorParallel | None, size: int | None) -> Distribute
     if world < 2 or "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         raise ArgumentError(
             f"tensor parallelism takes several processes, which hold the model together, and this is one alone; start "
-            f"it as `torchrun --nproc_per_node {size or 2} SCRIPT`, or `torchrun ... -m truthkit.cli ... --tp {size or 2}`."
+            f"it with `torchrun --nproc_per_node {size or 2} SCRIPT`, or `-m truthkit.cli COMMAND --tp {size or 2}`."
         )
     if size is not None and world % size:
         raise ArgumentError(f"tp_size is {size}, but {world} processes run, which it does not divide.")
-    return _copies(plan, size or world, world)
+    return size or world, world
 
 
 def _copies(plan: TensorParallel | None, size: int, world: int) -> DistributedConfig:
     """`size` processes for each copy of the model. transformers has FSDP keep copies alike, which do not train here."""
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     class Copies(DistributedConfig):
         """`dp_replicate_size` copies that know nothing of each other."""

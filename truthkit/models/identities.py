@@ -113,10 +113,9 @@ def _in_memory(plain: Any, name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """A configuration without what changes with the place, the dtype in use or the library."""
-    apart = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation_autoset")
-    apart += ("distributed_config",)
-    return {name: value for name, value in config.to_dict().items() if name not in apart}
+    """A configuration without what changes with the place, the processes, the dtype in use or the library."""
+    apart = ("transformers_version", "dtype", "torch_dtype", "_attn_implementation_autoset", "distributed_config")
+    return {name: value for name, value in config.to_dict().items() if name not in ("_name_or_path", *apart)}
 
 
 def _vocabulary(tokenizer: Any) -> Any:

@@ -10,7 +10,7 @@ from truthkit.errors import ArgumentError, ModelError
 from truthkit.models.adapter import adapters_processor, with_adapter
 from truthkit.models.bundled import BUNDLED, DEFAULT
 from truthkit.models.checkpoint import Source, adapter_source, model_source
-from truthkit.models.distribution import check_divides, check_has_plan, tensor_parallel
+from truthkit.models.distribution import check_divides, check_has_plan, check_processes, tensor_parallel
 from truthkit.models.explaining import explained
 from truthkit.models.gguf import read_gguf
 from truthkit.models.hub import said
@@ -22,7 +22,7 @@ from truthkit.models.types import DeviceMap, Dtype, Quantization, TensorParallel
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
 
 def load(
@@ -45,8 +45,8 @@ def load(
             SmolLM2-135M-Instruct in float32.
         dtype: Of the weights; a torch dtype or its name. None keeps what the checkpoint holds (float32 for GGUF).
         device_map: As in `from_pretrained`: "auto" spreads the model over what the machine has.
-        tp_plan: As in `from_pretrained`, under torchrun: "auto" has the processes hold the model together, each a part of
-            every layer (tensor parallelism). All of them must then do the same, with the same seeds.
+        tp_plan: As in `from_pretrained`, under torchrun: "auto" has the processes hold the model together, each a part
+            of every layer (tensor parallelism). All of them must then do the same, with the same seeds.
         tp_size: How many processes hold one copy; None is all. With more processes there are several copies, and
             `extract` and `truthkit eval` share their work among these.
         quantization: "4bit" (NF4) or "8bit" (LLM.int8), by bitsandbytes.
@@ -68,7 +68,7 @@ def load(
     """
     weights_dtype, distribution = _torch_dtype(dtype), tensor_parallel(tp_plan, tp_size)
     if distribution is not None:
-        _check_goes_with_parts(device_map, quantization, adapter)
+        check_processes(tp_plan, tp_size, device_map=device_map, quantization=quantization)
     source = _find(name, revision, code=trust_remote_code)
     model: Any
     processor: Any
@@ -157,16 +157,6 @@ def _from_pretrained(
     if distribution is not None:
         check_has_plan(source.name, model)
     return model, processor
-
-
-def _check_goes_with_parts(device_map: Any, quantization: Any, adapter: Any) -> None:
-    """Raise an `ArgumentError` for what cannot be had of a model that several processes hold together."""
-    given = {"device_map": device_map, "quantization": quantization, "adapter": adapter}
-    if found := [f"{name}={value!r}" for name, value in given.items() if value is not None]:
-        raise ArgumentError(
-            f"tp_plan cannot be combined with {found[0]}: a process holds a part of every layer. Leave one of the two "
-            "out; an adapter can be merged into a checkpoint first (peft's merge_and_unload)."
-        )
 
 
 def _check_generates(source: Source, config: PreTrainedConfig) -> None:

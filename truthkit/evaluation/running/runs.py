@@ -23,7 +23,8 @@ from truthkit.evaluation.running.task import Task
 from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.files.writing import file_sha256, write_atomically
-from truthkit.hf.spread import is_spread, shards as shards_of
+from truthkit.hf.spread import is_spread
+from truthkit.hf.spread import shards as shards_of
 from truthkit.parallel import place
 from truthkit.statistics.score import Score
 

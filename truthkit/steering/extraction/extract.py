@@ -342,15 +342,15 @@ def _run(
     else:
         folder = Path(checkpoint) / (f"shard-{shards.index}" if shards.count > 1 else "")
         stack.enter_context(only_writer(folder))
-    record = Progress(
-        folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=kept
-    )
+    record = Progress(folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=kept)
     done = shards.agreed(record.resume(states.moments))
     states.open(folder, afresh=not done)
     stack.callback(states.spool.close)
     total = sum(length(text) for batch in mine for text in batch)
     before = sum(length(text) for batch in mine[:done] for text in batch)
-    with tqdm(total=total, initial=before, unit="tok", disable=not progress or shards.index > 0 or not shards.speaks) as bar:
+    with tqdm(
+        total=total, initial=before, unit="tok", disable=not progress or shards.index > 0 or not shards.speaks
+    ) as bar:
         for number, batch in enumerate(mine[done:], start=done + 1):
             values = reading.read(batch)
             if shards.speaks:
