@@ -17,6 +17,7 @@ from truthkit.errors import ArgumentError
 from truthkit.hf.compiled import eagerly
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers, text_decoder
+from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.tails import first_tensor
 from truthkit.text.tokens import padded
 
@@ -239,9 +240,10 @@ def _visit(
     def stop(_module: Any, _args: Any, output: Any) -> None:
         if last is not None:
             last(output.last_hidden_state if hasattr(output, "last_hidden_state") else first_tensor(output))
-        raise ReachedDeepestLayer
+        if not runs_out:
+            raise ReachedDeepestLayer
 
-    owner = Block("read_texts")
+    owner, runs_out = Block("read_texts"), is_fully_sharded(model)  # FSDP2 takes its weights apart at the end
     with ExitStack() as stack, eagerly(model), torch.no_grad():
         for layer in set(layers):
             stack.callback(hook_states(blocks[layer], site, partial(visit, layer), owner).remove)

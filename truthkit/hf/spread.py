@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
+WAITING = (
+    "a processor's forwards end with its own rows, and the other processes would wait for more; use the context manager "
+    "{}(model, ...) instead."
+)
+"""Why no processor that runs the model goes with FSDP2."""
+
+
 def is_spread(model: nn.Module) -> bool:
     """Whether several processes hold `model` together, so that all of them must run it alike."""
     return is_fully_sharded(model) or any(True for _ in _shardings(model))

@@ -14,6 +14,7 @@ from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, che
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.sites import text_decoder
+from truthkit.hf.spread import WAITING, refuse_fully_sharded
 from truthkit.hf.wrapping import plain_model
 
 _MEDIA_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "audio_token_id")
@@ -64,6 +65,7 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         pad_token_id: int | None = None,
     ):
         self.model = plain_model(model)
+        refuse_fully_sharded(self.model, WAITING.format("ContrastiveSearch"))
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
         self.attention_mask = attention_mask
         self.pad_token_id = self.model.generation_config.pad_token_id if pad_token_id is None else pad_token_id

@@ -28,6 +28,7 @@ from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.ownership import Block
 from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
+from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner, uncompiled
 
 __all__ = ["ContrastiveSearch", "ContrastiveSearchLogitsProcessor", "contrastive_search"]
@@ -55,8 +56,9 @@ def contrastive_search(
     `ContrastiveRanking`) is the softmax of the logits after the logits processors. `penalty_alpha=0` and `top_k=1`
     are greedy decoding, and run as such.
 
-    transformers hands a callable neither `streamer` nor `stop_strings`. Pass a streamer as `token_streamer` instead;
-    for both under their own names use `ContrastiveSearch`.
+    transformers hands a callable neither `streamer` nor `stop_strings`, nor `synced_gpus`. Pass a streamer as
+    `token_streamer` instead; for all under their own names use `ContrastiveSearch`. With weights sharded by FSDP2
+    (`fully_shard`) every process runs on until all have ended, as under `synced_gpus=True`.
 
     It always uses a cache, also with `use_cache=False`. Models whose positions cannot be alternatives of each other
     (ALiBi, recurrent state, chunked or flash attention) repeat that cache k times at every step, as transformers 4 did
@@ -147,7 +149,8 @@ class ContrastiveSearch(DecodingMethod):
             for name in ("custom_generate", "assistant_model"):
                 if call.pop(name, None) is not None:
                     raise ArgumentError(f"{name} was passed inside a ContrastiveSearch block; use one of the two.")
-            search = _Search(self.penalty_alpha, self.top_k, call.pop("streamer", None))
+            synced = call.pop("synced_gpus", None)
+            search = _Search(self.penalty_alpha, self.top_k, call.pop("streamer", None), synced)
             self._resolve_stop_strings(call, options)
             with block.calling():
                 return original(**call, **options, custom_generate=search)
@@ -179,6 +182,8 @@ class _Search:
     alpha: float
     k: int
     streamer: Any
+    synced: bool | None = None
+    """Whether to run on until every process has ended; None: where it must, because FSDP2 shards the weights."""
 
     def __call__(
         self,
@@ -193,9 +198,16 @@ class _Search:
         streamer = self.streamer
         if streamer is not None:
             streamer.put(input_ids.cpu())
+        synced = is_fully_sharded(model) if self.synced is None else self.synced
         if self.alpha == 0 or self.k == 1:
             return model._sample(
-                input_ids, logits_processor, stopping_criteria, generation_config, streamer=streamer, **model_kwargs
+                input_ids,
+                logits_processor,
+                stopping_criteria,
+                generation_config,
+                synced_gpus=synced,
+                streamer=streamer,
+                **model_kwargs,
             )
         layout = prepare_cache(model, model_kwargs)
         ranking = ContrastiveRanking(self.alpha)
@@ -210,7 +222,10 @@ class _Search:
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
             check_filled(model, model_kwargs["cache"])
             layout.start(model_kwargs["cache"])
-            while unfinished.any():
+            while model._has_unfinished_sequences(not unfinished.any(), synced, device=input_ids.device):
+                if synced and not unfinished.any():
+                    model(input_ids=input_ids[:1, -1:], use_cache=False)
+                    continue
                 model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
                 logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
                 scores = logits_processor(input_ids, logits)

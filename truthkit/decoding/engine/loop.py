@@ -18,6 +18,7 @@ from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.branches import BranchedCache
 from truthkit.hf.growing_cache import grow
+from truthkit.hf.spread import refuse_fully_sharded
 
 if TYPE_CHECKING:
     from transformers.cache_utils import Cache
@@ -117,6 +118,9 @@ class Loop:
                 f"{self.name} compares images, but no pixel_values were given; pass the processor's outputs whole: "
                 'model.generate(**processor(images=..., text=..., return_tensors="pt")).'
             )
+        refuse_fully_sharded(
+            self.front, "under a decoder images are encoded before the model runs; use tensor parallelism."
+        )
         if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
             raise ArgumentError(f"{self.name} needs input_ids beside the images, to see where they belong.")
         self.forget()

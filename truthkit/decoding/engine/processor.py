@@ -24,6 +24,7 @@ from truthkit.decoding.engine.source import Notes
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import AttachError, ModelError
+from truthkit.hf.spread import WAITING, refuse_fully_sharded
 from truthkit.hf.wrapping import owner_of
 
 
@@ -63,6 +64,7 @@ class DecoderLogitsProcessor(LogitsProcessor):
     def follow(self, decoder: Decoder, attention_mask: torch.Tensor | None, pictures: Pictures | None) -> None:
         """Set up the forwards of `decoder`'s views."""
         self.decoder = decoder
+        refuse_fully_sharded(decoder.front, WAITING.format(type(decoder).__name__))
         own = [view for view in decoder.views[0 if decoder.layers else 1 :] if view.model is None]
         group = ViewGroup(decoder.model, own, decoder.layers, norm=decoder.norm, vision=decoder.front) if own else None
         self._own_rows = len(own)

@@ -22,6 +22,7 @@ from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast import fast_decoding
 from truthkit.hf.ownership import Block
 from truthkit.hf.room import context_length
+from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.trees import behind_prompts
 
 _NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
@@ -29,7 +30,11 @@ _TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 
 
 class RowGroup:
-    """The views of a group as rows of a batch, while prompts are decoded."""
+    """The views of a group as rows of a batch, while prompts are decoded.
+
+    Attributes:
+        in_step: whether other processes must run as many forwards of the model as this one.
+    """
 
     def __init__(self, group: ViewGroup):
         self.group, self.model, self.vision = group, group.model, group.vision
@@ -37,6 +42,7 @@ class RowGroup:
         self.same_prompt = group.same_prompt
         self.images, self.exits = group.image_rows(), group.exits()
         self._adapters = [(view, AdapterRows(adapter.now())) for view, adapter in group.adapters]
+        self.in_step = is_fully_sharded(self.model)
         self._prompt: Prompt | None = None
         self._width = 0
 

@@ -64,7 +64,9 @@ def read_short(
     """
     keep, mask = wide.get("logits_to_keep"), wide.get("attention_mask")
     plain = cache is not None and all(type(layer) is GrowingLayer for layer in cache.layers) and cache.layers
-    if not plain or mask is None or keep != 1 or group.same_prompt or group.group.adapters or group.exits:
+    if group.in_step or not plain or mask is None or keep != 1 or group.same_prompt:
+        return wide, None
+    if group.group.adapters or group.exits:
         return wide, None
     batch, length = group.prompt.batch, mask.shape[1]
     lengths = mask.view(group.rows, batch, length).sum(dim=2).amax(dim=1).tolist()
