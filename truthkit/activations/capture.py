@@ -179,7 +179,9 @@ def read_texts(
         states = mean_of_selected(hidden.view(*chosen.shape, -1), chosen.to(hidden.device))
         if not read:
             read.append(states.new_empty(len(wanted), *states.shape, device=device))
-        read[0][[at for at, one in enumerate(wanted) if one == layer]] = states.to(device)
+        for at, one in enumerate(wanted):
+            if one == layer:
+                read[0][at] = states.to(device)
 
     _visit(model, ids, wanted, take, site=site, inputs=inputs)
     return read[0]

@@ -134,6 +134,13 @@ def input_device(model: Any) -> torch.device:
     return execution_device(model.get_input_embeddings())
 
 
+def takes_positions_to_keep(model: Any) -> bool:
+    """Whether `logits_to_keep` may list positions: of a model over several devices, accelerate moves the list to the
+    first one, where the last hidden states are not.
+    """
+    return len(set(getattr(model, "hf_device_map", {}).values())) < 2
+
+
 def execution_device(module: nn.Module) -> torch.device:
     """Where a layer with weights runs; of one that accelerate offloads, where its weights are brought."""
     hook = getattr(module, "_hf_hook", None)

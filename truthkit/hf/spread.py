@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 WAITING = (
-    "a processor's forwards end with its own rows, and the other processes would wait for more; use the context manager "
-    "{}(model, ...) instead."
+    "a processor's forwards end with its own rows, and the other processes would wait for more; use `with "
+    "{}(model, ...):` instead."
 )
 """Why no processor that runs the model goes with FSDP2."""
 

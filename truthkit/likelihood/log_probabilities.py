@@ -26,7 +26,7 @@ from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.hf.packed_attention import packed_attention
 from truthkit.hf.room import check_room
-from truthkit.hf.sites import input_device, text_decoder
+from truthkit.hf.sites import input_device, takes_positions_to_keep, text_decoder
 from truthkit.hf.trees import additive, takes_trees
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.parts import acts_by_part, acts_on_answers, entered, reading
@@ -374,14 +374,16 @@ class _Reader:
             name: value.to(input_device(self.model)) for name, value in inputs.items() if name in self._accepted
         }
         call |= {"use_cache": False} if cache is None else {"cache": cache}
-        keep = keep.to(input_device(self.model)) if isinstance(keep, torch.Tensor) else keep
         cuts = "logits_to_keep" in self._accepted
+        if isinstance(keep, torch.Tensor):
+            keep = keep.to(input_device(self.model))
+            cuts = cuts and takes_positions_to_keep(plain_model(self.model))
         call |= {"logits_to_keep": keep} if cuts else {}
         with torch.no_grad():
             logits = self.model(**call).logits
         if isinstance(keep, int):
             return logits[:, -keep:]
-        return logits if cuts else logits[:, keep]
+        return logits if cuts else logits[:, keep.to(logits.device)]
 
     @contextmanager
     def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:

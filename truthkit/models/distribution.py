@@ -44,15 +44,16 @@ def check_processes(plan: TensorParallel | None, size: int | None, **others: Any
     if plan not in (None, "auto") and not isinstance(plan, dict):
         raise ArgumentError(f"tp_plan is {plan!r}; expected 'auto', or a dict from module name to style.")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 2):
-        raise ArgumentError(f"tp_size is {size!r}; expected at least 2 processes for a model.")
+        raise ArgumentError(f"tp_size (--tp) is {size!r}; expected at least 2 processes for a model.")
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world < 2 or "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         raise ArgumentError(
-            f"tensor parallelism takes several processes, which hold the model together, and this is one alone; start "
-            f"it with `torchrun --nproc_per_node {size or 2} SCRIPT`, or `-m truthkit.cli COMMAND --tp {size or 2}`."
+            f"tensor parallelism takes several processes, and nothing says that this is one of them: WORLD_SIZE is {world} "
+            "here, and RANK and LOCAL_RANK are expected beside it. torchrun sets them: `torchrun --nproc_per_node 2 SCRIPT`, or "
+            "`torchrun --nproc_per_node 2 -m truthkit.cli COMMAND --tp 2`."
         )
     if size is not None and world % size:
-        raise ArgumentError(f"tp_size is {size}, but {world} processes run, which it does not divide.")
+        raise ArgumentError(f"tp_size (--tp) is {size}, but {world} processes run, which it does not divide.")
     return size or world, world
 
 

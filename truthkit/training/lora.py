@@ -26,6 +26,7 @@ from truthkit.files.lock import only_writer
 from truthkit.files.versions import versions
 from truthkit.files.writing import writing
 from truthkit.hf.room import context_length
+from truthkit.hf.spread import is_spread
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.adapter import with_adapter
 from truthkit.models.quiet import no_peft_rename
@@ -85,6 +86,11 @@ def train(
         ModelError: the loss is not a number.
         KeyboardInterrupt: it was interrupted; the state is on disk.
     """
+    if is_spread(model):
+        raise ModelError(
+            f"{type(plain_model(model)).__name__} is held by several processes together, and training takes a copy in "
+            "each; load it without tp_plan and fully_shard."
+        )
     settings, out, about = settings or TrainingSettings(), Path(out), dict(about or {})
     tokenizer = text_tokenizer(processor, "training")
     limit = _max_length(model, settings.max_length)

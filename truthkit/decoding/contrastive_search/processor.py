@@ -157,7 +157,7 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         decoder = text_decoder(self.model)
         with self._layout.running(decoder), fast_linear(decoder):
             hidden = decoder(**inputs, return_dict=True).last_hidden_state
-        winner = self._ranking.choose(hidden.reshape(*candidates.shape, -1), probabilities, mask)
+        winner = self._ranking.choose(hidden.reshape(*candidates.shape, -1), probabilities, mask).to(candidates.device)
         self._layout.keep(self._cache, winner, candidates.shape[1])
         winners = candidates.gather(1, winner[:, None])
         self._tokens, self._mask = torch.cat([input_ids, winners], dim=1), wider

@@ -56,13 +56,15 @@ class ContrastiveRanking:
             attention_mask: 0 for padding, shape (batch, tokens of the context or more), or None for no padding.
 
         Returns:
-            Indices of the winners, shape (batch,), int64.
+            Indices of the winners, shape (batch,), int64, where `hidden` is.
         """
         assert self.context is not None
         candidates, context = _directions(hidden), self.context.view
         similarity = candidates @ context.transpose(1, 2)
         if attention_mask is not None:
-            similarity.masked_fill_(attention_mask[:, None, : self.length] == 0, -math.inf)
+            padding = attention_mask[:, None, : self.length].to(similarity.device) == 0
+            similarity.masked_fill_(padding, -math.inf)
+        probabilities = probabilities.to(similarity.device)
         scores = (1.0 - self.alpha) * probabilities - self.alpha * similarity.amax(dim=-1)
         winner = scores.masked_fill_(probabilities == 0, -math.inf).argmax(dim=-1)
         self.context.append(candidates[torch.arange(len(winner), device=winner.device), winner][:, None])

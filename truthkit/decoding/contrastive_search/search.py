@@ -288,7 +288,7 @@ def _look_ahead(
     def choose(hidden: torch.Tensor) -> torch.Tensor:
         nonlocal winner
         hidden = hidden.reshape(*candidates.shape, -1)
-        winner = ranking.choose(hidden, probabilities.to(hidden.device), model_kwargs.get("attention_mask"))
+        winner = ranking.choose(hidden, probabilities, model_kwargs.get("attention_mask"))
         return hidden[torch.arange(len(winner), device=winner.device), winner][:, None]
 
     inputs = layout.inputs(model, candidates, model_kwargs)

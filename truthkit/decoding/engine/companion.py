@@ -15,6 +15,7 @@ from truthkit.errors import ModelError
 from truthkit.hf.branches import BranchedCache
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.hf.ownership import Block
+from truthkit.hf.sites import input_device, takes_positions_to_keep
 
 _MOST_PAST = 256
 """For how many tokens a sliding window keeps what it has left behind, in case they are taken back."""
@@ -48,6 +49,11 @@ class Companion:
             return past >= self._cropped_to
         return bool(self.cache.is_croppable)
 
+    def begin(self, ids: torch.Tensor, mask: torch.Tensor | None, *, gaps: bool) -> None:
+        """Lay out the prompts where the model takes them; see `RowGroup.begin`."""
+        device = input_device(self.group.model)
+        self.group.begin(ids.to(device), None if mask is None else mask.to(device), gaps=gaps)
+
     @contextmanager
     def branched(self, index: torch.Tensor, *, keep: bool) -> Iterator[None]:
         """Let rows go on from the main view's rows `index`, and come back."""
@@ -73,8 +79,9 @@ class Companion:
         past: int,
         keep: int | torch.Tensor,
         use_cache: bool = True,
+        device: torch.device,
     ) -> list[ViewLogits]:
-        """Each view's logits after the tokens that `keep` names.
+        """Each view's logits after the tokens that `keep` names, on `device`.
 
         Args:
             ids: the tokens after the first `past`, shape (batch, new).
@@ -84,6 +91,7 @@ class Companion:
             past: how many tokens of the loop's rows stay in the cache; 0 starts it anew.
             keep: for how many last tokens logits are wanted, or their indices in `ids`.
             use_cache: False runs all tokens again each time.
+            device: of the logits that these are compared with.
         """
         group = self.group
         if past == 0:
@@ -100,21 +108,24 @@ class Companion:
             self.cache.crop(past - self.length)
             self._cropped_to = past
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
-        given = {name: value for name, value in inputs.items() if value is not None}
+        here = input_device(group.model)
+        given = {name: value.to(here) for name, value in inputs.items() if value is not None}
         if past == 0:
-            given |= token_types(group.vision, ids, group.prompt.length)
+            given |= token_types(group.vision, given["input_ids"], group.prompt.length)
         wide = group.widen(given, past)
-        if isinstance(keep, torch.Tensor) and past == 0:
-            keep = keep + group.prompt.extra
-        if group.group.takes_logits_to_keep:
+        if isinstance(keep, torch.Tensor):
+            keep = keep.to(here) + (0 if past else group.prompt.extra)
+        cuts = group.group.takes_logits_to_keep and (isinstance(keep, int) or takes_positions_to_keep(group.model))
+        if cuts:
             wide["logits_to_keep"] = keep
         with ExitStack() as stack, torch.no_grad():
             group.attach(stack, Block(type(group.model).__name__))
-            group.aim(ids.shape[0], keep if group.group.takes_logits_to_keep else 0)
+            group.aim(ids.shape[0], keep if cuts else 0)
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]
         kept = keep if isinstance(keep, int) else len(keep)
         step = self.length - kept + 1 - group.prompt.answer_start
-        cut = isinstance(keep, int) or group.group.takes_logits_to_keep
-        return group.split(outputs.logits if cut else outputs.logits[:, keep], kept, step)
+        logits = outputs.logits if cuts or isinstance(keep, int) else outputs.logits[:, keep.to(outputs.logits.device)]
+        views = group.split(logits, kept, step)
+        return [view.to(device) for view in views]

@@ -139,7 +139,7 @@ class ForwardPair:
         for companion in loop.companions:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")
-            companion.group.begin(ids, mask, gaps=loop.generating)
+            companion.begin(ids, mask, gaps=loop.generating)
         loop.prompts = ids
         if cache is not None:
             loop.adopt(cache, empty=main.rows > 1 and not held)
@@ -159,7 +159,7 @@ class ForwardPair:
             self._short = None
         step = call["past"] + call["width"] - call["positions"] + 1 - main.prompt.answer_start
         own = iter(main.split(outputs.logits, call["positions"], step))
-        others = iter(self._companion_logits(call))
+        others = iter(self._companion_logits(call, outputs.logits.device))
         views = [next(own) if view.model is None else next(others) for view in loop.method.views]
         if loop.normalising:
             for view in views:
@@ -172,7 +172,7 @@ class ForwardPair:
             observer(views, combined)
         return outputs.to_tuple() if call["as_tuple"] else outputs
 
-    def _companion_logits(self, call: dict[str, Any]) -> list[ViewLogits]:
+    def _companion_logits(self, call: dict[str, Any], device: torch.device) -> list[ViewLogits]:
         if not self._loop.companions:
             return []
         positions, mask = call["position_ids"], call["attention_mask"]
@@ -190,6 +190,7 @@ class ForwardPair:
                     past=call["past"],
                     keep=call["keep"],
                     use_cache=call["use_cache"],
+                    device=device,
                 )
         return logits
 

@@ -17,6 +17,7 @@ import torch
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels, image_encoder, placeholders
 from truthkit.decoding.engine.source import Asked, ImageRewrite, Notes, Plainly, Source, no_images
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.sites import input_device
 
 _NO_IMAGES = (
     "this decoder compares images, but there are none; give generate the processor's outputs whole, or, to a logits "
@@ -130,8 +131,11 @@ class ImageRows:
                 f"{type(self.model).__name__} reads its images in the light of the question, which a logits processor "
                 "does not see; use the decoder as a context manager around generate."
             )
+        given = {name: inputs[name] for name in self._names & inputs.keys()}
+        device = input_device(self.model)
+        given = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
         with torch.no_grad():
-            self._like = self._encode(**{name: inputs[name] for name in self._names & inputs.keys()}, return_dict=True)
+            self._like = self._encode(**given, return_dict=True)
         return self._like
 
     def output(self, batch: int, views: Sequence[int] | None = None) -> Any:

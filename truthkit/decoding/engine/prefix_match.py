@@ -52,7 +52,7 @@ class PrefixMatch:
             for companion in self._companions:
                 companion.reset()
                 self._show_images(companion.group, ids, mask)
-                companion.group.begin(ids, mask, gaps=True)
+                companion.begin(ids, mask, gaps=True)
         else:
             mask = self._mask(ids)
             if not torch.equal(parents, torch.arange(len(parents), device=parents.device)):
@@ -60,7 +60,8 @@ class PrefixMatch:
                     companion.reorder(parents)
         self._ids = ids.clone()
         positions = (mask.cumsum(dim=1) - 1).clamp_min_(0)[:, past:] if mask is not None else None
-        return [c.forward(ids[:, past:], mask, positions, past=past, keep=1) for c in self._companions]
+        new = ids[:, past:]
+        return [c.forward(new, mask, positions, past=past, keep=1, device=ids.device) for c in self._companions]
 
     def _known(self, ids: torch.Tensor) -> tuple[int, torch.Tensor]:
         """How many tokens of every row are cached, and in which cached row; fewer than the prompt's start anew."""

@@ -50,3 +50,7 @@ class ViewLogits:
         """Make log-probabilities of logits and exits, in place."""
         for logits in (self.logits, *(() if self.exits is None else self.exits)):
             logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
+
+    def to(self, device: torch.device) -> ViewLogits:
+        """The same on `device`."""
+        return ViewLogits(self.logits.to(device), None if self.exits is None else self.exits.to(device), self.step)
