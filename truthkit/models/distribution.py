@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError, ModelError
@@ -22,7 +24,12 @@ def tensor_parallel(plan: TensorParallel | None, size: int | None) -> Distribute
     Raises:
         ArgumentError: as `check_processes`.
     """
-    return None if plan is None and size is None else _copies(plan, *check_processes(plan, size))
+    if plan is None and size is None:
+        return None
+    size, world = check_processes(plan, size)
+    from truthkit.hf.copies import Copies
+
+    return Copies(tp_plan=plan or "auto", tp_size=size, dp_replicate_size=world // size)
 
 
 def check_processes(plan: TensorParallel | None, size: int | None, **others: Any) -> tuple[int, int]:
@@ -48,27 +55,13 @@ def check_processes(plan: TensorParallel | None, size: int | None, **others: Any
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world < 2 or "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         raise ArgumentError(
-            f"tensor parallelism takes several processes, and nothing says that this is one of them: WORLD_SIZE is {world} "
-            "here, and RANK and LOCAL_RANK are expected beside it. torchrun sets them: `torchrun --nproc_per_node 2 SCRIPT`, or "
+            f"tensor parallelism takes several processes, and this is none of several (WORLD_SIZE is {world}; "
+            "expected 2 or more, and RANK and LOCAL_RANK); start it with `torchrun --nproc_per_node 2 SCRIPT`, or "
             "`torchrun --nproc_per_node 2 -m truthkit.cli COMMAND --tp 2`."
         )
     if size is not None and world % size:
         raise ArgumentError(f"tp_size (--tp) is {size}, but {world} processes run, which it does not divide.")
     return size or world, world
-
-
-def _copies(plan: TensorParallel | None, size: int, world: int) -> DistributedConfig:
-    """`size` processes for each copy of the model. transformers has FSDP keep copies alike, which do not train here."""
-    from transformers.distributed.configuration_utils import DistributedConfig
-
-    class Copies(DistributedConfig):
-        """`dp_replicate_size` copies that know nothing of each other."""
-
-        @property
-        def dp_size(self) -> int:
-            return 1
-
-    return Copies(tp_plan=plan or "auto", tp_size=size, dp_replicate_size=world // size)
 
 
 def check_divides(name: str, config: PreTrainedConfig, distribution: DistributedConfig) -> None:
@@ -84,14 +77,16 @@ def check_divides(name: str, config: PreTrainedConfig, distribution: Distributed
             )
 
 
-def check_has_plan(name: str, model: Any) -> None:
-    """Raises:
-    ModelError: none of the weights are spread, whatever was asked for.
-    """
-    from truthkit.hf.spread import is_spread
+@contextmanager
+def having_a_plan(name: str) -> Iterator[None]:
+    """A block in which transformers loads the model.
 
-    if not is_spread(model):
-        raise ModelError(
-            f"{name!r} is a {type(model).__name__}, whose tensor-parallel plan spreads none of its weights; load it "
-            "without tp_plan."
-        )
+    Raises:
+        ModelError: it knows no way to spread this model's weights.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "tp_plan" not in str(error):
+            raise
+        raise ModelError(f"transformers has no tensor-parallel plan for {name!r}; load it without tp_plan.") from error

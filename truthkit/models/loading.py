@@ -10,7 +10,7 @@ from truthkit.errors import ArgumentError, ModelError
 from truthkit.models.adapter import adapters_processor, with_adapter
 from truthkit.models.bundled import BUNDLED, DEFAULT
 from truthkit.models.checkpoint import Source, adapter_source, model_source
-from truthkit.models.distribution import check_divides, check_has_plan, check_processes, tensor_parallel
+from truthkit.models.distribution import check_divides, check_processes, having_a_plan, tensor_parallel
 from truthkit.models.explaining import explained
 from truthkit.models.gguf import read_gguf
 from truthkit.models.hub import said
@@ -143,7 +143,7 @@ def _from_pretrained(
         with explained(source, "the tokenizer"):
             model_class, processor_class = _auto_classes(config)
             processor = processor_class.from_pretrained(source.path, **where)
-        with explained(source, "the weights"):
+        with explained(source, "the weights"), having_a_plan(source.name):
             generation = _generation_config(source, config)
             model, found = model_class.from_pretrained(
                 source.path, config=config, **generation, **where, **options, output_loading_info=True
@@ -154,8 +154,6 @@ def _from_pretrained(
             f"{source.name!r} has no weights for {missing[0]}{more}, which {type(model).__name__} needs: they would be "
             "random. Use a checkpoint of a model that generates text."
         )
-    if distribution is not None:
-        check_has_plan(source.name, model)
     return model, processor
 
 
