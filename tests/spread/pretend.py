@@ -137,6 +137,11 @@ def moved(tensor: torch.Tensor, number: int) -> torch.Tensor:
     return There(tensor.detach(), torch.device("pretend", number))
 
 
+def refuse(name: str) -> Any:
+    """In the place of what is not spread."""
+    raise NotImplementedError(name)
+
+
 def back(tensor: torch.Tensor) -> torch.Tensor:
     """Its numbers."""
     return tensor.inner if isinstance(tensor, There) else tensor
