@@ -223,7 +223,8 @@ def evaluated(bench: Bench) -> str:
     printed(bench, *arguments)
     if not bench.writes:
         return ""
-    answers = {record["key"]: record["output"] for record in map(json.loads, records.read_text().splitlines())}
+    lines = [line for file in records.parent.glob("records*.jsonl") for line in file.read_text().splitlines()]
+    answers = {record["key"]: record["output"] for record in map(json.loads, lines)}
     settings = json.loads((bench.out / "run" / "summary.json").read_text())["config"]
     return str([sorted(answers.items()), settings])
 
@@ -280,7 +281,6 @@ PROCESSORS: dict[str, Case] = {
 TENSOR_PARALLEL: dict[str, Case] = {
     **COMMON,
     **PROCESSORS,
-    "icd, adapter in the model": adapter_in_model,
     "beams": lambda b: b.under(tk.DoLa(b.model), num_beams=2),
     "sampling": sampled,
     "static cache": lambda b: b.generate(cache_implementation="static"),
@@ -292,7 +292,17 @@ TENSOR_PARALLEL: dict[str, Case] = {
     "vcd": image_decoder(lambda model, processor, _images: tk.VCD(model, processor)),
 }
 
-COMMANDS: dict[str, Case] = {"generate": generate, "eval": evaluated, "extract": chosen}
+COMMANDS: dict[str, Case] = {"eval": evaluated}
+
+TWO_COPIES: dict[str, Case] = {
+    "dola": COMMON["dola"],
+    "icd, adapter in the model": adapter_in_model,
+    "extract": COMMON["extract"],
+    "generate": generate,
+    "eval": evaluated,
+    "extract, chosen": chosen,
+}
+"""For four processes, two of which hold a copy."""
 
 FULLY_SHARDED: dict[str, Case] = {
     **COMMON,
@@ -307,10 +317,17 @@ REFUSED = frozenset({*PROCESSORS, "baked blocks", "ritual"})
 """By models that FSDP2 shards."""
 
 SEVERAL_DEVICES: dict[str, Case] = {
-    **COMMON,
     **PROCESSORS,
+    "dola": COMMON["dola"],
+    "icd, model": COMMON["icd, model"],
     "icd, model, processor": lambda b: processor("ICDLogitsProcessor", amateur=b.amateur)(b),
+    "lol": lol,
+    "cad": cad,
+    "contrastive search": COMMON["contrastive search"],
+    "steering heads": COMMON["steering heads"],
     "steering per prompt": lambda b: b.under(tk.Steering(b.model, VECTORS, strength=[1.0, 2.0])),
     "vectors elsewhere": lambda b: b.under(tk.Steering(b.model, {i: b.place(v) for i, v in VECTORS.items()})),
-    "extract, logistic": extracted(method="logistic", held_out=0),
+    "capture": COMMON["capture"],
+    "extract": COMMON["extract"],
+    "choices": COMMON["choices"],
 }
