@@ -20,10 +20,10 @@ def check_amateur(name: str) -> None:
         )
 
 
-def amateur(name: str, model: Any, dtype: str | None, tp: int | None = None) -> Any:
+def amateur(name: str, model: Any, dtype: str | None, where: dict[str, Any]) -> Any:
     """What `name` stands for: an adapter loaded in `model`, an adapter's folder or hub id, or another model.
 
-    `tp` processes hold another model together, as they do `model`.
+    `where` are the arguments of `tk.load` that say where another model goes.
 
     A hub id is resolved here, once: what is returned of it, or loaded, is of that commit.
     """
@@ -36,12 +36,12 @@ def amateur(name: str, model: Any, dtype: str | None, tp: int | None = None) -> 
     path = Path(name).expanduser()
     try:
         if name in BUNDLED or path.exists() or name.startswith((".", "/", "~")) or path.suffix == ".gguf":
-            return name if (path / "adapter_config.json").is_file() else load(name, dtype=dtype, tp_size=tp)
+            return name if (path / "adapter_config.json").is_file() else load(name, dtype=dtype, **where)
         repository = resolve(name)
         return (
             repository.pinned
             if repository.has("adapter_config.json")
-            else load(repository.pinned, dtype=dtype, tp_size=tp)
+            else load(repository.pinned, dtype=dtype, **where)
         )
     except NotAvailableError as error:
         raise NotAvailableError(f"the amateur {name!r} is no adapter within reach, and no model: {error}") from error

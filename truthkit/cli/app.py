@@ -7,7 +7,13 @@ import sys
 from typing import Any
 
 from truthkit.cli.amateurs import amateur, check_amateur
-from truthkit.cli.model_options import add_model_options, add_steering_option, check_model_options, steering_option
+from truthkit.cli.model_options import (
+    add_model_options,
+    add_steering_option,
+    check_model_options,
+    placing,
+    steering_option,
+)
 
 _EPILOG = """\
 The page is for this machine: it listens on 127.0.0.1, and its address holds a token of this start. On a server, forward
@@ -73,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
 
     server = Server(args.host, args.port)  # a port in use is no news to wait for
     with rendering.working("loading the model"):
-        model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter)
-        amateurs = {name: amateur(name, model, args.dtype) for name in args.amateur or ()}
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args)
+        )
+        amateurs = {name: amateur(name, model, args.dtype, placing(args)) for name in args.amateur or ()}
         engine = Engine(model, processor, args.model or DEFAULT, amateurs=amateurs, steers=steers)
     print(f"truthkit app: {server.url}", flush=True)
     if not _is_loopback(args.host):

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.files import readable
-from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.cli.model_options import add_model_options, check_model_options, placing
 from truthkit.cli.parser import at_least
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.errors import ArgumentError
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     vectors = {name: _guide(spec) for name, spec in specs.items()}
     with rendering.working("loading the model"):
         model, processor = load(
-            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, tp_size=args.tp
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args)
         )
     checker = FactChecker(
         model,

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truthkit.cli.amateurs import check_amateur
 from truthkit.cli.files import existing, writable_folder
-from truthkit.cli.model_options import add_model_options, add_steering_option, check_model_options, steering_option
+from truthkit.cli.model_options import (
+    add_model_options,
+    add_steering_option,
+    check_model_options,
+    placing,
+    steering_option,
+)
 from truthkit.cli.task_options import add_task_options, described_tasks, examples, given_options
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Grid
@@ -61,7 +67,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     add_model_options(parser)
     parser.add_argument("--amateur", metavar="NAME|PATH", help="adapter or model that icd and lol contrast with")
-    parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
     parser.add_argument("--decoder", default="greedy", metavar="NAME[:OPTIONS]", help="as in `truthkit generate`")
     add_steering_option(parser, "as in `truthkit generate`")
     parser.add_argument("--controls", action="store_true", help="run the controls too, each in a folder of DIR")
@@ -184,14 +189,9 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
 
     with working("loading the model"):
         model, processor = load(
-            args.model,
-            revision=args.revision,
-            dtype=args.dtype,
-            adapter=args.adapter,
-            device_map=args.device_map,
-            tp_size=args.tp,
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args)
         )
-        supplied = {"amateur": amateur(args.amateur, model, args.dtype, args.tp)} if args.amateur else {}
+        supplied = {"amateur": amateur(args.amateur, model, args.dtype, placing(args))} if args.amateur else {}
 
     console, name = Output(), args.model or "bundled model"
     name += f" + {args.adapter}" if args.adapter else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.files import writable
-from truthkit.cli.model_options import add_model_options, check_model_options
+from truthkit.cli.model_options import add_model_options, check_model_options, placing
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
 from truthkit.files.writing import json_text
@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.models import load
     from truthkit.steering import extract
 
-    model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, tp_size=args.tp)
+    model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args))
     against = args.against
     if against is not None and against != "base":
-        against, _ = load(against, dtype=args.dtype, tp_size=args.tp)
+        against, _ = load(against, dtype=args.dtype, **placing(args))
     pairs, chosen_on = _split(file.pairs, processor, args) if args.select else (file.pairs, [])
     work = out.with_name(f"{out.name}.partial")
     vector = extract(

@@ -12,7 +12,13 @@ from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.amateurs import amateur, check_amateur
-from truthkit.cli.model_options import add_model_options, add_steering_option, check_model_options, steering_option
+from truthkit.cli.model_options import (
+    add_model_options,
+    add_steering_option,
+    check_model_options,
+    placing,
+    steering_option,
+)
 from truthkit.cli.prompt_lines import read_prompts
 from truthkit.decoding.spec import DecoderSpec, parse_spec
 from truthkit.errors import ArgumentError
@@ -131,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     passage = passage_in_front(args.context) if args.context else ""
     with rendering.working("loading the model"):
         model, processor = load(
-            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, tp_size=args.tp
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args)
         )
         if images and not hasattr(processor, "image_processor"):
             raise ArgumentError("--image needs an image-text model, and this is a text model; name one with --model.")
@@ -219,7 +225,7 @@ def _build(
 ) -> Any:
     """The decoder, with the amateur, the passage or the images that it needs."""
     name = spec.options.get("amateur") or args.amateur if spec.takes("amateur") else None
-    opponent = amateur(name, model, args.dtype, args.tp) if name else None
+    opponent = amateur(name, model, args.dtype, placing(args)) if name else None
     return spec.build(model, processor, context=passage, images=[images], amateur=opponent)
 
 

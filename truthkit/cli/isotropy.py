@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from truthkit.activations.passages import PASSAGES
 from truthkit.cli.files import writable
-from truthkit.cli.model_options import add_tp_option, check_model_options
+from truthkit.cli.model_options import add_place_options, check_model_options, placing
 from truthkit.cli.parser import at_least
 from truthkit.figures import ENDINGS, check_matplotlib
 from truthkit.files.reading import read_texts
@@ -47,8 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help="a PEFT adapter, switched on in the model")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
-    parser.add_argument("--device-map", metavar="MAP", help="auto: spread a large model over all devices")
-    add_tp_option(parser)
+    add_place_options(parser)
     parser.add_argument("--texts", type=Path, metavar="FILE", help="what is read, see below")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N texts")
     parser.add_argument("--layers", metavar="L", help="as 10, 10+12+-1 or 8-20 (default: all)")
@@ -76,12 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     with working("loading the model"):
         model, processor = load(
-            args.model,
-            revision=args.revision,
-            dtype=args.dtype,
-            adapter=args.adapter,
-            device_map=args.device_map,
-            tp_size=args.tp,
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args)
         )
     score = isotropy(
         model,

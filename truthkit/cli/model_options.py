@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from truthkit.steering.spec import SteerSpec, parse_steer
 def add_model_options(
     parser: Any, *, adapter: str = "a PEFT adapter, switched on in the model", tp: bool = True
 ) -> None:
-    """Add `--model`, `--revision`, `--adapter`, `--dtype` and `--tp`.
+    """Add `--model`, `--revision`, `--adapter`, `--dtype`, `--device-map` and `--tp`.
 
     Args:
         parser: a parser, or a group of one.
@@ -28,15 +29,31 @@ def add_model_options(
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a model on the hub (default: main)")
     parser.add_argument("--adapter", metavar="PATH", help=f"{adapter}: folder or hub id, as org/name@revision too")
     parser.add_argument("--dtype", metavar="DTYPE", help="float32, bfloat16, float16 (default: as in the checkpoint)")
-    if tp:
-        add_tp_option(parser)
+    add_place_options(parser, tp=tp)
 
 
-def add_tp_option(parser: Any) -> None:
-    """Add `--tp`."""
+def add_place_options(parser: Any, *, tp: bool = True) -> None:
+    """Add `--device-map` and, for commands that run in several processes, `--tp`."""
     parser.add_argument(
-        "--tp", type=int, metavar="N", help="under torchrun: N processes hold the model together (tensor parallelism)"
+        "--device-map",
+        metavar="MAP",
+        help="cpu, cuda:1, or auto: spread it over all devices (default: a GPU for each process where there are any)",
     )
+    if tp:
+        parser.add_argument(
+            "--tp", type=int, metavar="N", help="under torchrun: N processes hold the model (tensor parallelism)"
+        )
+
+
+def placing(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `tk.load` that say where a model goes: as typed, else to the GPU of this process."""
+    tp = getattr(args, "tp", None)
+    if tp is None and args.device_map is None:
+        import torch
+
+        own = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+        return {"device_map": own if torch.cuda.is_available() else None}
+    return {"device_map": args.device_map, "tp_size": tp}
 
 
 def add_steering_option(parser: Any, text: str) -> None:

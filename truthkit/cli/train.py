@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truthkit.cli.files import existing, readable, writable
-from truthkit.cli.model_options import check_model_options
+from truthkit.cli.model_options import check_model_options, placing
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
 from truthkit.files.writing import json_text
@@ -226,7 +226,7 @@ def _train(
         revision=args.revision,
         dtype=args.dtype,
         quantization=args.quantization,
-        device_map=args.device_map or _own_gpu(),
+        **placing(args),
     )
     report = train(
         model,
@@ -249,13 +249,6 @@ def _train(
     if int(os.environ.get("RANK", "0")) == 0:
         _print(report, out, as_json=args.json)
     return 0
-
-
-def _own_gpu() -> dict[str, int] | None:
-    """Everything on this process's GPU, where there are GPUs."""
-    import torch
-
-    return {"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None
 
 
 def _print(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
