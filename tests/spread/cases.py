@@ -26,6 +26,8 @@ from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.models.adapter import with_adapter
 from truthkit.models.identities import identity
 from truthkit.text.encode import encode_prompts
+from truthkit.training.chat import Example
+from truthkit.training.lora import train
 
 TOKENIZER = ToyTokenizer()
 VECTORS = dict(enumerate(3 * torch.randn(4, 48, generator=torch.Generator().manual_seed(0))))
@@ -304,6 +306,12 @@ TWO_COPIES: dict[str, Case] = {
 }
 """For four processes, two of which hold a copy."""
 
+
+def trained(bench: Bench) -> str:
+    examples = [Example("Hi", "Ho")]
+    return str(train(bench.model, byte_tokenizer(eos_token="</s>", pad_token="<pad>"), examples, bench.out / "trained"))
+
+
 FULLY_SHARDED: dict[str, Case] = {
     **COMMON,
     **PROCESSORS,
@@ -311,9 +319,10 @@ FULLY_SHARDED: dict[str, Case] = {
     "contrastive search, greedy": lambda b: b.under(tk.ContrastiveSearch(b.model, penalty_alpha=0.0)),
     "baked blocks": baked("block"),
     "ritual": TENSOR_PARALLEL["ritual"],
+    "training": trained,
 }
 
-REFUSED = frozenset({*PROCESSORS, "baked blocks", "ritual"})
+REFUSED = frozenset({*PROCESSORS, "baked blocks", "ritual", "training"})
 """By models that FSDP2 shards."""
 
 SEVERAL_DEVICES: dict[str, Case] = {
