@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.distributed.configuration_utils import DistributedConfig
 
 import truthkit as tk
 from tests.each import each
 from tests.models.folders import text_folder
+from tests.tiny import tiny
 from truthkit.cli.model_options import placing
+from truthkit.hf.spread import shards
 
 
 @each(
@@ -36,6 +39,15 @@ def test_tensor_parallelism_that_cannot_be(
         monkeypatch.setenv(name, str(value))
     with pytest.raises(tk.TruthkitError, match=message):
         tk.load(tmp_path, **options)
+
+
+def test_pipelines() -> None:
+    """Of which each process has some layers alone: they would be steered and read there only."""
+    model = tiny("llama")
+    model.config.distributed_config = DistributedConfig(pp_size=2)
+    for use in (tk.Capture, tk.DoLa, shards):
+        with pytest.raises(tk.ModelError, match="pp_size=2"):
+            use(model)
 
 
 def test_a_command_takes_the_gpu_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.spread import refuse_pipelines
 
 SITES = ("block", "heads", "mlp")
 """What can be read and changed in a decoder block: its output, the attention heads' outputs side by side (the input of
@@ -54,8 +55,9 @@ def decoder_blocks(model: Any) -> nn.ModuleList:
 
     Raises:
         ModelError: the decoder holds no list of that many blocks, or several at one depth; the message lists the lists
-            found.
+            found. Or they lie in several processes.
     """
+    refuse_pipelines(model)
     if (named := _NAMED_BLOCKS.get(model)) is not None:
         return named
     decoder, config = text_decoder(model), model.config.get_text_config(decoder=True)

@@ -8,8 +8,9 @@ must run as many forwards as the others.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
@@ -30,8 +31,16 @@ WAITING = (
 """Why no processor that runs the model goes with FSDP2."""
 
 
+_PLACES: weakref.WeakKeyDictionary[nn.Module, Shards] = weakref.WeakKeyDictionary()
+
+
 def is_spread(model: nn.Module) -> bool:
-    """Whether several processes hold `model` together, so that all of them must run it alike."""
+    """Whether several processes hold `model` together, so that all of them must run it alike.
+
+    Raises:
+        ModelError: each has some of its layers alone.
+    """
+    refuse_pipelines(model)
     return is_fully_sharded(model) or any(True for _ in _shardings(model))
 
 
@@ -42,6 +51,18 @@ def is_fully_sharded(model: nn.Module) -> bool:
     from torch.distributed.fsdp import FSDPModule
 
     return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def refuse_pipelines(model: Any) -> None:
+    """Raises:
+    ModelError: each process has some of the layers of `model` alone (transformers' pipeline parallelism).
+    """
+    distribution: Any = getattr(getattr(model, "config", None), "distributed_config", None)
+    if (size := getattr(distribution, "pp_size", None)) is not None and size > 1:
+        raise ModelError(
+            f"{type(model).__name__} was loaded with pp_size={size}, so no process has all of its layers to act on; "
+            'load it with tp_plan="auto".'
+        )
 
 
 def refuse_fully_sharded(model: nn.Module, what: str) -> None:
@@ -62,7 +83,9 @@ def shards(model: nn.Module) -> Shards:
     """The place of this process among those that share work; the ones that together hold `model` count as one."""
     if not is_spread(model):
         return Shards()
-    return Shards(None if is_fully_sharded(model) else _group(model), together=True)
+    if (known := _PLACES.get(model)) is None:  # to find it all processes must ask
+        known = _PLACES[model] = Shards(None if is_fully_sharded(model) else _group(model), together=True)
+    return known
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
