@@ -34,7 +34,9 @@ class Shards:
         self.index, self.count, self.processes, self.speaks = 0, 1, 1, True
         self._group = group
         self._device = torch.device("cpu")
-        if any(int(os.environ.get(name, "1")) > 1 for name in _WORLD_SIZES):
+        if together:
+            self._join()
+        elif any(int(os.environ.get(name, "1")) > 1 for name in _WORLD_SIZES):
             from accelerate import PartialState
 
             # Without cpu=True it would take a machine without GPU for a single process.
@@ -42,8 +44,6 @@ class Shards:
             self.index, self.count = state.process_index, state.num_processes
             self.processes = self.count
             self._device = state.device if torch.distributed.get_backend() == "nccl" else self._device
-            if together:
-                self._share()
         elif {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
             warnings.warn(
                 "`accelerate launch --cpu` has started one process only: it starts several by --mpirun_hostfile. "
@@ -51,8 +51,11 @@ class Shards:
                 stacklevel=1,
             )
 
-    def _share(self) -> None:
-        """Count the processes of each group as one."""
+    def _join(self) -> None:
+        """Take a place among processes that have met already, and count those of each group as one."""
+        self.index, self.processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if "nccl" in torch.distributed.get_backend():
+            self._device = torch.device("cuda", torch.cuda.current_device())
         first = torch.distributed.get_global_rank(self._group, 0) if self._group is not None else 0
         firsts = sorted({int(one) for one in self.gathered(torch.tensor(first))})
         self.speaks = self.index == first

@@ -157,7 +157,7 @@ def test_who_is_waited_for_is_named(
     mine.append([{"key": shares[0][0].key, "output": ""}])
     late = iter(shares[1])
     monkeypatch.setattr("time.sleep", lambda _s: other.append([{"key": next(late).key, "output": ""}]))
-    with progress.Progress("pope", shares, mine, 0, str) as bar:
+    with progress.Progress("pope", shares, mine, 0, str, shown=True) as bar:
         bar.wait()
     said = [line for line in capsys.readouterr().err.splitlines() if "still" in line]
     assert [line.split(" of process 1 ")[0][-7:] for line in said] == ["2 items", " 1 item"]
