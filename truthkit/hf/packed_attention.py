@@ -57,7 +57,7 @@ def packed_attention_forward(
         query.reshape(batch, key_heads, group * queries, -1),
         key,
         value,
-        attn_mask=None if attention_mask is None else attention_mask.repeat(1, 1, group, 1),
+        attn_mask=attention_mask if queries == 1 else attention_mask.repeat(1, 1, group, 1),
         dropout_p=kwargs.get("dropout", 0.0),
         scale=scaling,
     )

@@ -8,6 +8,7 @@ alternatives of each other: the cache is repeated k times and the winners' rows 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -25,8 +26,7 @@ from transformers.cache_utils import (
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.growing_cache import GrowingCache, grow
 from truthkit.hf.packed_attention import packed_attention
-from truthkit.hf.sites import text_decoder
-from truthkit.hf.trees import _TREE_LAYERS, tree_obstacle
+from truthkit.hf.trees import _TREE_LAYERS, by_layer_type, tree_obstacle
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 _STATE_ELSEWHERE = (
@@ -198,19 +198,10 @@ def _tree_masks(
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """Additive masks, 0 where candidate i may look: the row's own past tokens and itself.
 
-    One tensor of shape (batch, 1, k, past + k) if all layers hold equally many past tokens; else, because sliding
-    layers have dropped some, one for each layer type, under the names of the text config.
+    Shape (batch, 1, k, past + k), one for each layer type if these differ (`by_layer_type`).
     """
-    config, k = text_decoder(model).config, candidates.shape[1]
-    sizes = {
-        bool(sliding): cache.get_mask_sizes(k, index)
-        for index, (sliding, dummy) in enumerate(zip(cache.is_sliding, cache.is_dummy, strict=True))
-        if not dummy
-    }
-    masks = {sliding: _tree_mask(model, padding, candidates, *size) for sliding, size in sizes.items()}
-    if len(set(sizes.values())) == 1:
-        return next(iter(masks.values()))
-    return {kind: masks[kind == "sliding_attention"] for kind in set(config.layer_types)}
+    make = functools.partial(_tree_mask, model, padding, candidates)
+    return by_layer_type(model, cache, candidates.shape[1], make)
 
 
 def _tree_mask(

@@ -16,6 +16,7 @@ import torch
 from truthkit.decoding.engine.adapter_rows import AdapterRows
 from truthkit.decoding.engine.image_inputs import placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes
+from truthkit.decoding.engine.step_masks import StepMasks
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
@@ -39,6 +40,9 @@ class RowGroup:
         self._adapters = [(view, AdapterRows(adapter.now())) for view, adapter in group.adapters]
         self._prompt: Prompt | None = None
         self._width = 0
+        self._nothing_hidden_later = self._takes_step_masks = False
+        self._steps_of: Any = None
+        self._steps: StepMasks | None = None
 
     @property
     def rows(self) -> int:
@@ -57,7 +61,7 @@ class RowGroup:
 
     def end(self) -> None:
         """Forget the prompt and its images."""
-        self._prompt = None
+        self._prompt = self._steps_of = self._steps = None
         self.images.forget()
         self.aim(0, 0)
 
@@ -104,6 +108,7 @@ class RowGroup:
         position_ids: torch.Tensor | None = None,
         *,
         gaps: bool = False,
+        whole: bool = True,
     ) -> None:
         """Lay out the prompts.
 
@@ -111,8 +116,9 @@ class RowGroup:
             ids: (batch, length), or embeddings, (batch, length, hidden).
             mask: (batch, length) or None.
             position_ids: the main view's, if the caller has them.
-            gaps: padding may stand within a prompt too (InstructBLIP's is between image and text): only the logits
-                behind the prompt are wanted, and where the rest comes to lie does not matter.
+            gaps: padding may stand within a prompt too (InstructBLIP's is between image and text), but not behind it:
+                only the logits behind the prompt are wanted, and where the rest comes to lie does not matter.
+            whole: false if more of the prompts is still to come, as in chunked prefill.
         """
         batch, length = ids.shape[:2]
         if length == 0 or batch == 0:
@@ -147,6 +153,7 @@ class RowGroup:
         if wanted and ids.dim() == 2 and hasattr(self.vision.base_model, "get_rope_index"):
             axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
         self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()), axes)
+        self._nothing_hidden_later, self._steps_of = gaps and whole, None
 
     def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
         """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""
@@ -212,19 +219,27 @@ class RowGroup:
 
         self._width = width + prompt.extra if past == 0 else width
         tail = past + width - prompt.length
+        own_masks = past > 0 and width == 1 and tail > 0 and self._makes_step_masks(mask, kwargs.get("cache"))
         if mask is not None and mask.dim() == 4:
             wide_mask = behind_prompts(mask, prompt.mask, prompt.length, self.model.dtype)
+        elif own_masks and prompt.axes is None:
+            wide_mask = None
         elif tail > 0:
             rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()
             wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
         else:
             wide_mask = prompt.mask[:, : past + width + prompt.extra]
         wide["attention_mask"] = wide_mask if mask is not None or (prompt.padded and not self.same_prompt) else None
+        if own_masks:
+            wide["attention_mask"] = self._steps.at(past + width + prompt.extra) if self._steps else None
 
         if prompt.axes is not None:
             wide["position_ids"] = along_axes(prompt.axes, wide_mask, self._width, positions)
         elif not self.same_prompt and self.group.takes_positions and (past == 0 or positions is None):
-            every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
+            if wide_mask is None:
+                every = prompt.mask.sum(dim=1, keepdim=True) + (tail - 1)
+            else:
+                every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
             if positions is not None and prompt.offsets is not None:  # some models count from 1
                 last = positions[:, -1:].expand(prompt.batch, -1).repeat(n, 1) + prompt.offsets
                 every = every + last - every[:, -1:]
@@ -235,6 +250,17 @@ class RowGroup:
         elif positions is not None:
             wide["position_ids"] = positions.repeat(1, n, 1)
         return wide
+
+    def _makes_step_masks(self, mask: torch.Tensor | None, cache: Any) -> bool:
+        """Whether the masks of steps with `cache` are made here: they are `_steps`, or none where nothing is padded."""
+        if cache is None or not self._nothing_hidden_later or (mask is not None and mask.dim() != 2):
+            return False
+        if cache is not self._steps_of:
+            self._steps_of, self._steps = cache, None
+            self._takes_step_masks = StepMasks.takes(self.model, cache)
+            if self._takes_step_masks and self.prompt.padded:
+                self._steps = StepMasks(self.model, cache, self.prompt.mask)
+        return self._takes_step_masks
 
     def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
         """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""
