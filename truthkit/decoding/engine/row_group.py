@@ -154,6 +154,8 @@ class RowGroup:
             axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
         self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()), axes)
         self._nothing_hidden_later, self._steps_of = gaps and whole, None
+        for _, adapter in self._adapters:
+            adapter.refresh()
 
     def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
         """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""
