@@ -17,7 +17,7 @@ import bisect
 import functools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeGuard
 
 import torch
@@ -147,26 +147,37 @@ def _eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-@contextmanager
-def fast_linear(model: nn.Module) -> Iterator[None]:
+class FastLinear:
+    """The linear layers of `model` with another `forward` each, to be put on as often as one likes (`running`)."""
+
+    def __init__(self, model: nn.Module):
+        linears = [module for module in model.modules() if _eligible(module)]
+        samples: dict[torch.Size, list[torch.Tensor]] = {}
+        for module in linears:
+            weights = samples.setdefault(module.weight.shape, [])
+            if len(weights) * module.weight.numel() < _SAMPLE:
+                weights.append(module.weight.detach())
+        self._fast = {module: _FastForward(module, samples[module.weight.shape]) for module in linears}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """See `fast_linear`."""
+        put = [(module, forward) for module, forward in self._fast.items() if "forward" not in module.__dict__]
+        try:
+            for module, forward in put:
+                module.__dict__["forward"] = forward
+            yield
+        finally:
+            for module, forward in put:
+                if module.__dict__.get("forward") is forward:
+                    del module.__dict__["forward"]
+
+
+def fast_linear(model: nn.Module) -> AbstractContextManager[None]:
     """Run the linear layers of `model` in their fastest layout for few rows; nothing happens off the CPU or off
     float32.
 
     Forwards with gradients, or with more than `MAX_ROWS` rows times positions, take the ordinary path. On exit every
     layer is as it was.
     """
-    linears = [module for module in model.modules() if _eligible(module)]
-    samples: dict[torch.Size, list[torch.Tensor]] = {}
-    for module in linears:
-        weights = samples.setdefault(module.weight.shape, [])
-        if len(weights) * module.weight.numel() < _SAMPLE:
-            weights.append(module.weight.detach())
-    fast = {module: _FastForward(module, samples[module.weight.shape]) for module in linears}
-    try:
-        for module, forward in fast.items():
-            module.__dict__["forward"] = forward
-        yield
-    finally:
-        for module, forward in fast.items():
-            if module.__dict__.get("forward") is forward:
-                del module.__dict__["forward"]
+    return FastLinear(model).running()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -57,17 +58,29 @@ def packed_attention_forward(
         query.reshape(batch, key_heads, group * queries, -1),
         key,
         value,
-        attn_mask=attention_mask if queries == 1 else attention_mask.repeat(1, 1, group, 1),
+        attn_mask=attention_mask if queries == 1 or attention_mask is None else _for_groups(attention_mask, group),
         dropout_p=kwargs.get("dropout", 0.0),
         scale=scaling,
     )
     return output.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
+def _for_groups(mask: torch.Tensor, group: int) -> torch.Tensor:
+    """The mask for the rows of a group, which all layers of a forward share."""
+    if torch.compiler.is_compiling() or mask.is_inference():  # it is not known whether it changed
+        return mask.repeat(1, 1, group, 1)
+    known, state = _REPEATED.get(mask), (group, mask._version)
+    if known is None or known[0] != state:
+        known = _REPEATED[mask] = state, mask.repeat(1, 1, group, 1)
+    return known[1]
+
+
 AttentionInterface.register(PACKED, packed_attention_forward)
 AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
+_REPEATED: Any = WeakTensorKeyDictionary()
+"""Masks repeated for a group's rows, by the mask they were made of, with its state then."""
 _LOCK = threading.Lock()
 _PACKED: dict[int, int] = {}
 """How many blocks keep a config packed, by its id."""

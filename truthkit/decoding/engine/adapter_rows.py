@@ -6,9 +6,9 @@ modules and PEFT state stay as they are, so the base rows are the unmodified mod
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,24 +21,61 @@ from truthkit.hf.ownership import Block
 _Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
 
-@dataclass
+class _Place:
+    """Where an update stands in the forward.
+
+    Attributes:
+        idle: nothing is added: its `up` is zero, as LoRA begins, or its scaling.
+        readers: with which others it reads one input; None before that is known, or where it cannot be shared.
+        number: its number among them.
+        up: transposed, shape (rank, out).
+    """
+
+    def __init__(self, update: LowRank):
+        self.update, self.idle = update, update.scaling == 0
+        self.readers: _Readers | None = None
+        self.number = 0
+        self.up = update.up.t()
+        self.state: Any = None
+
+
 class _Readers:
     """Updates of layers that read one input, whose first factors are multiplied with it together.
 
-    Attributes:
-        updates: as their layers run.
-        down: all their `down`, shape (sum of ranks, in).
-        made_of: what tells whether `down` is still that.
+    Args:
+        places: as their layers run.
     """
 
-    updates: list[LowRank]
-    down: torch.Tensor | None = None
-    made_of: list[tuple[int, int]] = field(default_factory=list)
+    def __init__(self, places: list[_Place]):
+        self.places = places
+        for number, place in enumerate(places):
+            place.readers, place.number = self, number
+        self._down = torch.cat([place.update.down.detach() for place in places])
+        self._ranks = [len(place.update.down) for place in places]
+        self._input: torch.Tensor | None = None
+        self._version = 0
+        self._lows: tuple[torch.Tensor, ...] = ()
 
-    def refresh(self) -> None:
-        """Look at the updates' `down` again."""
-        if (made_of := [_state(update.down) for update in self.updates]) != self.made_of:
-            self.made_of, self.down = made_of, torch.cat([update.down.detach() for update in self.updates])
+    def low(self, place: _Place, given: torch.Tensor, rows: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The product of the layers' input with the `down` of `place`, (tokens, rank).
+
+        Args:
+            place: one of them.
+            given: the input.
+            rows: makes of it the adapter's rows, (tokens, in).
+        """
+        lows = self._lows
+        if given is not self._input or _version(given) != self._version:
+            lows = nn.functional.linear(rows().to(self._down.dtype), self._down).split(self._ranks, 1)
+        if place.number == len(self._ranks) - 1:  # nothing is left of it behind the last one
+            self.forget()
+        else:
+            self._input, self._version, self._lows = given, _version(given), lows
+        return lows[place.number]
+
+    def forget(self) -> None:
+        """Let go of the input."""
+        self._input, self._lows = None, ()
 
 
 class AdapterRows:
@@ -49,39 +86,38 @@ class AdapterRows:
 
     def __init__(self, adapter: Adapter):
         self._adapter = adapter
-        self._rows, self._batch, self._width = slice(0, 0), 0, 0
-        self._input: torch.Tensor | None = None
-        self._version = 0
-        self._seen: list[list[LowRank]] = []
-        self._readers: dict[nn.Module, tuple[_Readers, int]] | None = None
-        self._lows: list[torch.Tensor] = []
-        self._idle: dict[nn.Module, tuple[tuple[int, int], bool]] = {}
+        self._places = [_Place(update) for update in adapter.updates]
+        self._first, self._count, self._batch, self._width = 0, 0, 0, 0
+        self._seen: list[list[_Place]] = []
+        self._before: Callable[[], Any] = lambda: None
+        self._known = False
 
     def refresh(self) -> None:
         """Before a prompt: the adapter's weights may have changed."""
-        for readers in {id(one): one for one, _ in (self._readers or {}).values()}.values():
-            readers.refresh()
+        changed = [place for place in self._places if place.update.offloaded is None and _changed(place)]
+        for place in changed:
+            place.up = place.update.up.detach().t()
+            place.idle = place.update.scaling == 0 or not bool(place.up.any())
+        if changed and self._known:
+            self._settle()
 
     def aim(self, rows: slice, batch: int, width: int) -> None:
         """Act on `rows` of the next forward's `batch` rows, each of `width` tokens; an empty slice for none."""
-        self._rows, self._batch, self._width = rows, batch, width
-        self._input = None
+        self._first, self._count, self._batch, self._width = rows.start, rows.stop - rows.start, batch, width
         if batch:
             self._adapter.check_not_merged()
-        elif self._readers is None and self._seen:
+        elif self._seen and not self._known:
+            self._known = True
             self._settle()
 
     def _settle(self) -> None:
-        """Know from the forward that is over which layers read the same input."""
-        self._readers = {}
-        for updates in self._seen:
-            if len({(update.down.dtype, update.down.device) for update in updates}) > 1:
-                continue
-            if len(updates) > 1 and len({update.module for update in updates}) == len(updates):
-                readers = _Readers(updates)
-                readers.refresh()
-                self._readers |= {update.module: (readers, i) for i, update in enumerate(updates)}
-        self._seen = []
+        """Know from a forward which layers read the same input."""
+        for place in self._places:
+            place.readers = None
+        for places in self._seen:
+            here = [place for place in dict.fromkeys(places) if not place.idle and place.update.offloaded is None]
+            if len({(place.update.down.dtype, place.update.down.device) for place in here}) == 1:
+                _Readers(here)
 
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks on, for the threads of `block`; `stack` takes them off.
@@ -95,18 +131,8 @@ class AdapterRows:
                 layer._active_adapter = [one for one in active if one != name]
                 stack.callback(setattr, layer, "_active_adapter", before)
                 stack.callback(layer.register_forward_pre_hook(self._refuse_elsewhere(block)).remove)
-        for update in self._adapter.updates:
-            if not self._does_nothing(update):
-                stack.callback(update.module.register_forward_hook(block.only_here(self._add(update))).remove)
-
-    def _does_nothing(self, update: LowRank) -> bool:
-        """Whether a layer was never trained: its `up` is zero, as LoRA begins."""
-        if update.scaling == 0 or update.offloaded is not None:
-            return update.scaling == 0
-        state, known = _state(update.up), self._idle.get(update.module)
-        if known is None or known[0] != state:
-            known = self._idle[update.module] = state, not bool(update.up.any())
-        return known[1]
+        for place in self._places:
+            stack.callback(place.update.module.register_forward_hook(block.only_here(self._add(place))).remove)
 
     def _refuse_elsewhere(self, block: Block) -> Callable[..., None]:
         def hook(*_args: Any) -> None:
@@ -118,59 +144,53 @@ class AdapterRows:
 
         return hook
 
-    def _add(self, update: LowRank) -> _Hook:
+    def _add(self, place: _Place) -> _Hook:
+        update = place.update
+
         def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            if self._rows.start == self._rows.stop:
+            if not self._count:
                 return output
-            low = self._low(args[0], update)
-            target = self._by_row(output, update)[self._rows]
-            if low is not None and output.dtype == low.dtype and output.is_contiguous():
-                target.view(-1, target.shape[-1]).addmm_(low, update.up.t(), alpha=update.scaling)
+            given = args[0]
+            if not self._known:
+                self._note(given, place)
+            if place.idle:
+                return output
+            readers, target = place.readers, self._rows_of(output, update)
+            if readers is not None and output.dtype == update.up.dtype and output.is_contiguous():
+                low = readers.low(place, given, lambda: self._rows_of(given, update).flatten(0, -2))
+                target.flatten(0, -2).addmm_(low, place.up, alpha=update.scaling)
             else:
-                change = update.of(self._by_row(args[0], update)[self._rows])
-                target.add_(change.to(output.dtype), alpha=update.scaling)
+                target.add_(update.of(self._rows_of(given, update)).to(output.dtype), alpha=update.scaling)
             return output
 
         return hook
 
-    def _low(self, given: torch.Tensor, update: LowRank) -> torch.Tensor | None:
-        """The product of a layer's input and `down` for the rows of the adapter, (tokens, rank); None if it must not be
-        computed apart.
-        """
-        if update.offloaded is not None:
-            return None
-        readers, number = (self._readers or {}).get(update.module, (None, 0))
-        if self._readers is None:
-            if given is not self._input:
-                self._seen.append([])
-            self._seen[-1].append(update)
-            self._input = given
-        if readers is not None and given is self._input and _version(given) == self._version:
-            low = self._lows[number]
-        else:
-            rows = self._by_row(given, update)[self._rows]
-            rows = rows.reshape(-1, rows.shape[-1]).to(update.down.dtype)
-            if readers is None:
-                return nn.functional.linear(rows, update.down)
-            assert readers.down is not None
-            self._lows = list(nn.functional.linear(rows, readers.down).split([len(u.down) for u in readers.updates], 1))
-            self._input, self._version, low = given, _version(given), self._lows[number]
-        if number == len(self._lows) - 1:  # nothing is left of it behind the last one
-            self._input, self._lows = None, []
-        return low
+    def _note(self, given: torch.Tensor, place: _Place) -> None:
+        if given is not self._before():
+            self._before = weakref.ref(given)
+            self._seen.append([])
+        self._seen[-1].append(place)
 
-    def _by_row(self, states: torch.Tensor, update: LowRank) -> torch.Tensor:
-        """`states` with the batch in front, also where a layer sees all tokens in one line (OPT, shared experts)."""
+    def _rows_of(self, states: torch.Tensor, update: LowRank) -> torch.Tensor:
+        """The adapter's rows of `states`, (rows, width, features), also where a layer sees all tokens in one line (OPT,
+        shared experts).
+        """
         shape = tuple(states.shape) if isinstance(states, torch.Tensor) else ()
-        if len(shape) > 2 and shape[0] == self._batch:
-            return states
         if len(shape) == 2 and shape[0] == self._batch * self._width:
-            return states.view(self._batch, self._width, -1)
-        raise ModelError(
-            f"adapter {self._adapter.name!r} adapts a layer that handles {shape or type(states).__name__} in a batch "
-            f"of {self._batch} rows of {self._width} tokens, so which token is whose is unknown (a mixture's expert or "
-            f"router?): {update.module}. {WAY_OUT}"
-        )
+            states = states.view(self._batch, self._width, -1)
+        elif len(shape) < 3 or shape[0] != self._batch:
+            raise ModelError(
+                f"adapter {self._adapter.name!r} adapts a layer that handles {shape or type(states).__name__} in a "
+                f"batch of {self._batch} rows of {self._width} tokens, so which token is whose is unknown (a mixture's "
+                f"expert or router?): {update.module}. {WAY_OUT}"
+            )
+        return states.narrow(0, self._first, self._count)
+
+
+def _changed(place: _Place) -> bool:
+    """Whether the update has other weights than when this was last asked."""
+    before, place.state = place.state, (_state(place.update.down), _state(place.update.up))
+    return place.state != before
 
 
 def _state(weight: torch.Tensor) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from truthkit.decoding.engine.step_masks import StepMasks
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.fast import fast_decoding
+from truthkit.hf.fast import FastDecoding
 from truthkit.hf.ownership import Block
 from truthkit.hf.room import context_length
 from truthkit.hf.trees import behind_prompts
@@ -41,6 +41,7 @@ class RowGroup:
         self._prompt: Prompt | None = None
         self._width = 0
         self._nothing_hidden_later = self._takes_step_masks = False
+        self._fast: FastDecoding | None = None
         self._steps_of: Any = None
         self._steps: StepMasks | None = None
 
@@ -61,7 +62,7 @@ class RowGroup:
 
     def end(self) -> None:
         """Forget the prompt and its images."""
-        self._prompt = self._steps_of = self._steps = None
+        self._prompt = self._steps_of = self._steps = self._fast = None
         self.images.forget()
         self.aim(0, 0)
 
@@ -87,7 +88,9 @@ class RowGroup:
 
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks of adapters and exits on, for the threads of `block`; `stack` takes them off."""
-        stack.enter_context(fast_decoding(self.model))
+        if self._fast is None:
+            self._fast = FastDecoding(self.model)
+        stack.enter_context(self._fast.running())
         for _, adapter in self._adapters:
             adapter.attach(stack, block)
         if self.exits:
@@ -206,7 +209,7 @@ class RowGroup:
             ):
                 wide[name] = value.repeat(n, *[1] * (value.dim() - 1))
         if ids is not None:
-            wide["input_ids"] = ids.repeat(n, 1)
+            wide["input_ids"] = ids if n == 1 else ids.repeat(n, 1)
             if prompt.ids is not None and past == 0:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
         for name in _TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
@@ -247,7 +250,7 @@ class RowGroup:
                 every = every + last - every[:, -1:]
             wide["position_ids"] = every if past == 0 else every[:, -width:]
         elif positions is not None and positions.dim() == 2:
-            repeated = positions.expand(prompt.batch, -1).repeat(n, 1)
+            repeated = positions if n == 1 else positions.expand(prompt.batch, -1).repeat(n, 1)
             wide["position_ids"] = repeated if prompt.offsets is None else repeated + prompt.offsets
         elif positions is not None:
             wide["position_ids"] = positions.repeat(1, n, 1)
