@@ -149,16 +149,21 @@ class Tracker:
         self, mask: torch.Tensor | None, positions: Any, past: int, rows: int, width: int, device: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the last `width` columns are real, and the number of each among its row's real tokens."""
+        placed = isinstance(positions, torch.Tensor) and positions.dim() == 2
         if mask is not None:
             number = mask.long().cumsum(dim=1)[:, -width:] - 1
+            if placed and "position" not in self._start:
+                self._start["position"] = positions[:, -1:] - number[:, -1:]
             return mask[:, -width:].bool(), number
         real = torch.ones(rows, width, dtype=torch.bool, device=device)
-        if not isinstance(positions, torch.Tensor) or positions.dim() != 2:
+        if not placed:
             padding = self._start["width"] - self._start["given"]
             padding = padding.repeat_interleave(rows // len(padding), dim=0)
             return real, torch.arange(past, past + width, device=device) - padding
         # Several candidates for one place share a position. PaliGemma counts positions from 1.
         first = self._start.setdefault("position", positions[:1, :1] - past)
+        if 1 < len(first) < rows:
+            first = first.repeat_interleave(rows // len(first), dim=0)
         return real, (positions - first).expand(rows, -1)
 
     def _past(self, cache: Any) -> int:
