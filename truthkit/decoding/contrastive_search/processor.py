@@ -73,6 +73,7 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         self.attention_mask = attention_mask
         self.pad_token_id = self.model.generation_config.pad_token_id if pad_token_id is None else pad_token_id
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self._padded = False
         self.reset()
 
     def reset(self) -> None:
@@ -80,7 +81,6 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         self._tokens: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
         self._mask_given: torch.Tensor | None = None
-        self._padded = False
         self._cache: Any = None
         self._layout: Layout | None = None
         self._ranking = ContrastiveRanking(self.penalty_alpha)

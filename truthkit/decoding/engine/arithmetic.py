@@ -78,7 +78,7 @@ def jensen_shannon(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
 def _mixed(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
     """`jensen_shannon` without the final distribution's own term, which is the same for all exits."""
     p, q = final.softmax(dim=-1), exits.softmax(dim=-1)
-    return _entropy(torch.lerp(q, p.expand_as(q), 0.5)).sub(_entropy(q), alpha=0.5)
+    return _entropy(torch.lerp(q, p.to(q.dtype).expand_as(q), 0.5)).sub(_entropy(q), alpha=0.5)
 
 
 def _entropy(p: torch.Tensor) -> torch.Tensor:

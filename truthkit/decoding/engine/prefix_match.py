@@ -48,7 +48,8 @@ class PrefixMatch:
         past, parents = self._known(ids)
         if past == 0 or not all(companion.can_go_back_to(past) for companion in self._companions):
             past = 0
-            self._length, self._mask = ids.shape[1], self._mask_of(ids)
+            self._length = ids.shape[1]
+            self._mask = self._mask_of(ids)
             for companion in self._companions:
                 companion.reset()
                 self._show_images(companion.group, ids, self._mask)
