@@ -139,6 +139,7 @@ def options_of(name: str, adapter: str) -> dict[str, Any]:
         **({"context": PASSAGE} if "context" in takes else {}),
         **({"amateur": adapter} if "amateur" in takes else {}),
         **({"refocus": True} if "refocus" in takes else {}),
+        **({"view": "icd"} if "view" in takes else {}),
     }
 
 
@@ -157,7 +158,7 @@ def check(name: str, model: Any, processor: Any, inputs: dict[str, Any], options
 
 def test_no_decoder_of_text_waits(model: Any, adapter: str) -> None:
     for name, decoder in decoders().items():
-        if decoder.sees_images or name == "agreement":
+        if decoder.sees_images:
             continue
         for inputs in (ALONE, PADDED):
             check(name, model, ToyTokenizer(), inputs, options_of(name, adapter), None)
@@ -198,7 +199,7 @@ def test_steering_does_not_wait(model: Any) -> None:
 
 
 def test_kernels(model: Any, adapter: str) -> None:
-    """Beyond greedy's on an unpadded prompt, with 4 layers; a second view's padding makes no mask per token or layer."""
+    """Beyond greedy's on an unpadded prompt; padding of a second view makes no mask per token or layer."""
     tokenizer, layers = ToyTokenizer(), model.config.num_hidden_layers
     _, plain = run(model, ALONE)
     most = {
