@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -69,9 +68,11 @@ def _for_groups(mask: torch.Tensor, group: int) -> torch.Tensor:
     """The mask for the rows of a group, which all layers of a forward share."""
     if torch.compiler.is_compiling() or mask.is_inference():  # it is not known whether it changed
         return mask.repeat(1, 1, group, 1)
-    known, state = _REPEATED.get(mask), (group, mask._version)
-    if known is None or known[0] != state:
-        known = _REPEATED[mask] = state, mask.repeat(1, 1, group, 1)
+    state = group, mask._version
+    known: Any = getattr(mask, _REPEATED, (None, mask))
+    if known[0] != state:
+        known = state, mask.repeat(1, 1, group, 1)
+        setattr(mask, _REPEATED, known)
     return known[1]
 
 
@@ -79,8 +80,8 @@ AttentionInterface.register(PACKED, packed_attention_forward)
 AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
-_REPEATED: Any = WeakTensorKeyDictionary()
-"""Masks repeated for a group's rows, by the mask they were made of, with its state then."""
+_REPEATED = "_truthkit_repeated"
+"""Where a mask keeps itself repeated for a group's rows, with its state then."""
 _LOCK = threading.Lock()
 _PACKED: dict[int, int] = {}
 """How many blocks keep a config packed, by its id."""

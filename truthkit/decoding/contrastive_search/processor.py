@@ -17,7 +17,7 @@ from truthkit.decoding.contrastive_search.ranking import (
     top_candidates,
 )
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.fast_linear import FastLinear
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 
@@ -83,6 +83,7 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         self._mask_given: torch.Tensor | None = None
         self._cache: Any = None
         self._layout: Layout | None = None
+        self._fast: FastLinear | None = None
         self._ranking = ContrastiveRanking(self.penalty_alpha)
 
     @torch.no_grad()
@@ -174,7 +175,9 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         wider = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         inputs = self._layout.inputs(self.model, candidates, self._inputs(wider))
         decoder = text_decoder(self.model)
-        with self._layout.running(decoder), fast_linear(decoder):
+        if self._fast is None:
+            self._fast = FastLinear(decoder)
+        with self._layout.running(decoder), self._fast.running():
             hidden = decoder(**inputs, return_dict=True).last_hidden_state
         padding = mask if self._padded else None
         winner = self._ranking.choose(hidden.reshape(*candidates.shape, -1), probabilities, padding)

@@ -211,10 +211,11 @@ class _Search:
         pad_token = generation_config._pad_token_tensor
         unfinished = torch.ones(len(input_ids), dtype=torch.long, device=input_ids.device)
 
-        with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
+        with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model), ExitStack() as stack:
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
             check_filled(model, model_kwargs["cache"])
             layout.start(model_kwargs["cache"])
+            stack.enter_context(layout.running(text_decoder(model)))
             going = True
             while going:
                 model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
@@ -286,7 +287,7 @@ def _look_ahead(
         return hidden[torch.arange(len(winner), device=winner.device), winner][:, None]
 
     inputs = layout.inputs(model, candidates, model_kwargs)
-    with layout.running(text_decoder(model)), _hidden_states(model, choose):
+    with _hidden_states(model, choose):
         outputs = model(**inputs, return_dict=True)
     winner = winner.to(candidates.device)
     layout.keep(model_kwargs["cache"], winner, candidates.shape[1])

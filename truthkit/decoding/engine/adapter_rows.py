@@ -56,21 +56,22 @@ class _Readers:
         self._version = 0
         self._lows: tuple[torch.Tensor, ...] = ()
 
-    def low(self, place: _Place, given: torch.Tensor, rows: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def low(self, place: _Place, given: torch.Tensor, rows: Callable[..., torch.Tensor]) -> torch.Tensor:
         """The product of the layers' input with the `down` of `place`, (tokens, rank).
 
         Args:
             place: one of them.
             given: the input.
-            rows: makes of it the adapter's rows, (tokens, in).
+            rows: given it and an update, the adapter's rows of it, (rows, width, in).
         """
-        lows = self._lows
-        if given is not self._input or _version(given) != self._version:
-            lows = nn.functional.linear(rows().to(self._down.dtype), self._down).split(self._ranks, 1)
+        lows, version = self._lows, _version(given)
+        if given is not self._input or version != self._version:
+            flat = rows(given, place.update).flatten(0, -2)
+            lows = nn.functional.linear(flat.to(self._down.dtype), self._down).split(self._ranks, 1)
         if place.number == len(self._ranks) - 1:  # nothing is left of it behind the last one
             self.forget()
         else:
-            self._input, self._version, self._lows = given, _version(given), lows
+            self._input, self._version, self._lows = given, version, lows
         return lows[place.number]
 
     def forget(self) -> None:
@@ -157,7 +158,7 @@ class AdapterRows:
                 return output
             readers, target = place.readers, self._rows_of(output, update)
             if readers is not None and output.dtype == update.up.dtype and output.is_contiguous():
-                low = readers.low(place, given, lambda: self._rows_of(given, update).flatten(0, -2))
+                low = readers.low(place, given, self._rows_of)
                 target.flatten(0, -2).addmm_(low, place.up, alpha=update.scaling)
             else:
                 target.add_(update.of(self._rows_of(given, update)).to(output.dtype), alpha=update.scaling)
@@ -175,14 +176,16 @@ class AdapterRows:
         """The adapter's rows of `states`, (rows, width, features), also where a layer sees all tokens in one line (OPT,
         shared experts).
         """
-        shape = tuple(states.shape) if isinstance(states, torch.Tensor) else ()
+        shape = getattr(states, "shape", ())
+        if len(shape) == 3 and shape[0] == self._batch:
+            return states.narrow(0, self._first, self._count)
         if len(shape) == 2 and shape[0] == self._batch * self._width:
             states = states.view(self._batch, self._width, -1)
         elif len(shape) < 3 or shape[0] != self._batch:
             raise ModelError(
-                f"adapter {self._adapter.name!r} adapts a layer that handles {shape or type(states).__name__} in a "
-                f"batch of {self._batch} rows of {self._width} tokens, so which token is whose is unknown (a mixture's "
-                f"expert or router?): {update.module}. {WAY_OUT}"
+                f"adapter {self._adapter.name!r} adapts a layer that handles {tuple(shape) or type(states).__name__} "
+                f"in a batch of {self._batch} rows of {self._width} tokens, so which token is whose is unknown (a "
+                f"mixture's expert or router?): {update.module}. {WAY_OUT}"
             )
         return states.narrow(0, self._first, self._count)
 
