@@ -107,9 +107,9 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
 
     def _looked_at(self, broken: torch.Tensor, input_ids: torch.Tensor) -> list[bool]:
         """Whether scores are broken, and whether the tokens are those chosen here: one wait for the device."""
-        same_mask = self.attention_mask is self._mask_given
-        known = self._tokens is not None and self._tokens.shape == input_ids.shape and same_mask
-        follows = (input_ids == self._tokens).all() if known else torch.zeros_like(broken[0])
+        known, follows = self._tokens, torch.zeros_like(broken[0])
+        if known is not None and known.shape == input_ids.shape and self.attention_mask is self._mask_given:
+            follows = torch.eq(input_ids, known).all()
         return torch.stack([broken.any(), follows]).tolist()
 
     def _padding(self, input_ids: torch.Tensor) -> torch.Tensor:

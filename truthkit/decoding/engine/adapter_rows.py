@@ -7,7 +7,7 @@ modules and PEFT state stay as they are, so the base rows are the unmodified mod
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -176,7 +176,7 @@ class AdapterRows:
         """The adapter's rows of `states`, (rows, width, features), also where a layer sees all tokens in one line (OPT,
         shared experts).
         """
-        shape = getattr(states, "shape", ())
+        shape: Sequence[int] = getattr(states, "shape", ())
         if len(shape) == 3 and shape[0] == self._batch:
             return states.narrow(0, self._first, self._count)
         if len(shape) == 2 and shape[0] == self._batch * self._width:

@@ -239,6 +239,7 @@ class RowGroup:
             wide["attention_mask"] = self._steps.at(past + width + prompt.extra) if self._steps else None
 
         if prompt.axes is not None:
+            assert wide_mask is not None
             wide["position_ids"] = along_axes(prompt.axes, wide_mask, self._width, positions)
         elif not self.same_prompt and self.group.takes_positions and (past == 0 or positions is None):
             if wide_mask is None:
