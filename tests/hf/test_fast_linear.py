@@ -25,7 +25,7 @@ def layers() -> nn.ModuleDict:
     )
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 1), (1, 4), (5, 1), (2, 4), (3, 3), (40, 1)])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 1), (1, 4), (5, 1), (2, 4), (3, 3), (2, 8), (17, 1)])
 def test_same_product_in_every_layout(layers: nn.ModuleDict, shape: tuple[int, int]) -> None:
     for name, layer in layers.items():
         x = torch.randn(*shape, layer.in_features, dtype=layer.weight.dtype)
@@ -34,7 +34,7 @@ def test_same_product_in_every_layout(layers: nn.ModuleDict, shape: tuple[int, i
             for kernel in module._candidates(shape[0] * shape[1], layer.out_features):
                 if layer.weight.dtype == torch.float32 and x[..., 0].numel() <= MAX_ROWS:
                     rows = kernel(x.flatten(0, 1), layer.weight)
-                    assert rows.is_contiguous() or rows.shape[0] == 1
+                    assert rows.is_contiguous()
                     with_bias = rows if layer.bias is None else rows + layer.bias
                     torch.testing.assert_close(with_bias.view_as(expected), expected, atol=1e-5, rtol=1e-5)
             with fast_linear(layers):
@@ -69,7 +69,7 @@ def test_the_choice_is_kept(layers: nn.ModuleDict, monkeypatch: pytest.MonkeyPat
     counted = []
     monkeypatch.setattr(module, "_fastest", lambda rows, weights: counted.append(rows) or module._plain)
     with torch.no_grad(), fast_linear(layers):
-        for _ in range(3):
-            layers["divisible"](torch.randn(2, 320))
-            layers["with_bias"](torch.randn(2, 320))  # the same shape: one choice serves both
-    assert counted == [2]
+        for rows in (2, 2, 9, 12, MAX_ROWS, MAX_ROWS + 1):  # 9 rows run as 12 do
+            layers["divisible"](torch.randn(rows, 320))
+            layers["with_bias"](torch.randn(rows, 320))  # the same shape: one choice serves both
+    assert counted == [2, 12, MAX_ROWS]

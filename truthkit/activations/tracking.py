@@ -36,7 +36,7 @@ class Tracker:
 
     Attributes:
         tokens: the tokens of the current forward.
-        item: for each row of it, the item of the caller's batch; (rows,), int64.
+        item: for each row of it, the item of the caller's batch; (rows,), int64; one tensor while rows stay.
         after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
         prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
         part: for forwards outside `generate` whose tokens are all of a "prompt", or all of an "answer", whatever was
@@ -50,6 +50,7 @@ class Tracker:
         self.part: Literal["prompt", "answer"] | None = None
         self.tokens: Tokens
         self.item: torch.Tensor
+        self._rows: tuple[int, int, int, Any] = (0, 0, 0, None)
         self.after_prompt = False
         self._block: Block
         self._generating = self._began = False
@@ -119,7 +120,7 @@ class Tracker:
             first, self._began = not self._began, True
         else:
             first = past == 0 or self.part is not None
-        self.item = self._items(narrow["rows"], rows, given.device)
+        self._count_rows(narrow["rows"], rows, given.device)
         if ids is None:
             prompts = self._prompts_given[self.item.cpu()] if first and self._prompts_given is not None else None
             ids = next((one for one in (between.get("ids"), prompts) if _has_shape(one, rows, width)), None)
@@ -149,16 +150,21 @@ class Tracker:
         self, mask: torch.Tensor | None, positions: Any, past: int, rows: int, width: int, device: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the last `width` columns are real, and the number of each among its row's real tokens."""
+        placed = isinstance(positions, torch.Tensor) and positions.dim() == 2
         if mask is not None:
             number = mask.long().cumsum(dim=1)[:, -width:] - 1
+            if placed and "position" not in self._start:
+                self._start["position"] = positions[:, -1:] - number[:, -1:]
             return mask[:, -width:].bool(), number
         real = torch.ones(rows, width, dtype=torch.bool, device=device)
-        if not isinstance(positions, torch.Tensor) or positions.dim() != 2:
+        if not placed:
             padding = self._start["width"] - self._start["given"]
             padding = padding.repeat_interleave(rows // len(padding), dim=0)
             return real, torch.arange(past, past + width, device=device) - padding
         # Several candidates for one place share a position. PaliGemma counts positions from 1.
         first = self._start.setdefault("position", positions[:1, :1] - past)
+        if 1 < len(first) < rows:
+            first = first.repeat_interleave(rows // len(first), dim=0)
         return real, (positions - first).expand(rows, -1)
 
     def _past(self, cache: Any) -> int:
@@ -216,9 +222,16 @@ class Tracker:
         answer = (whole - torch.tensor(lengths)).clamp_min(0).to(given.device)
         return given - answer.repeat(rows // narrow["rows"])[:, None]
 
-    def _items(self, narrow_rows: int, rows: int, device: Any) -> torch.Tensor:
-        items = self._asked[0] if self._asked and narrow_rows % self._asked[0] == 0 else narrow_rows
-        return torch.arange(rows, device=device) % narrow_rows // (narrow_rows // items)
+    @property
+    def items(self) -> int:
+        """How many items the caller's batch has."""
+        return self._rows[0]
+
+    def _count_rows(self, narrow: int, rows: int, device: Any) -> None:
+        items = self._asked[0] if self._asked and narrow % self._asked[0] == 0 else narrow
+        if (counted := (items, narrow, rows, device)) != self._rows:
+            self._rows = counted
+            self.item = torch.arange(rows, device=device) % narrow // (narrow // items)
 
 
 def _has_shape(ids: Any, rows: int, width: int) -> bool:

@@ -5,17 +5,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.fast_linear import FastLinear
 from truthkit.hf.packed_attention import packed_attention
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
 
 
-@contextmanager
-def fast_decoding(model: Any) -> Iterator[None]:
+class FastDecoding:
+    """The layout of `fast_decoding` for a plain model, to be put on as often as one likes (`running`)."""
+
+    def __init__(self, model: Any):
+        self._linear, self._decoder = FastLinear(model), text_decoder(model)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """See `fast_decoding`."""
+        with self._linear.running(), packed_attention(self._decoder):
+            yield
+
+
+def fast_decoding(model: Any) -> AbstractContextManager[None]:
     """Run `model` in its fastest layout for a few rows: linear layers (`fast_linear`) and attention
     (`packed_attention`).
 
@@ -26,6 +38,4 @@ def fast_decoding(model: Any) -> Iterator[None]:
         >>> with tk.fast_decoding(model):
         ...     model.generate(**inputs, cache=tk.GrowingCache(config=model.config))
     """
-    model = plain_model(model)
-    with fast_linear(model), packed_attention(text_decoder(model)):
-        yield
+    return FastDecoding(plain_model(model)).running()

@@ -44,24 +44,22 @@ class GrowingTensor:
         Raises:
             ValueError: the leading dimensions or `dim` differ, where a plain write would broadcast.
         """
-        shape = self._buffer.shape
+        buffer, start = self._buffer, self.length
+        shape = buffer.shape
         if states.shape[:-2] != shape[:-2] or states.shape[-1] != shape[-1]:
             raise ValueError(
                 f"cannot append states of shape {tuple(states.shape)} to {tuple(self.view.shape)}: all but the "
                 "second-last dimension must be equal."
             )
-        start, self.length = self.length, self.length + states.shape[-2]
-        if self.length > shape[-2] or not self._writable:
-            old = self._buffer
-            self._buffer = old.new_empty((*shape[:-2], _capacity(self.length), shape[-1]))
-            self._buffer.narrow(-2, 0, start).copy_(old.narrow(-2, 0, start))
+        self.length = stop = start + states.shape[-2]
+        writable = self._own and (torch.is_inference_mode_enabled() or not buffer.is_inference())
+        if stop > shape[-2] or not writable:
+            old = buffer
+            self._buffer = buffer = old.new_empty((*shape[:-2], _capacity(stop), shape[-1]))
+            buffer.narrow(-2, 0, start).copy_(old.narrow(-2, 0, start))
             self._own = True
-        self._buffer.narrow(-2, start, states.shape[-2]).copy_(states)
-        return self.view
-
-    @property
-    def _writable(self) -> bool:
-        return self._own and (torch.is_inference_mode_enabled() or not self._buffer.is_inference())
+        buffer.narrow(-2, start, stop - start).copy_(states)
+        return buffer.narrow(-2, 0, stop)
 
     def crop(self, count: int) -> None:
         """Forget the last `count` slots; with more than there are, all of them."""

@@ -75,7 +75,9 @@ class Block:
         """A hook that acts in the threads of this block; code that is compiled inside it acts wherever it runs."""
 
         def own(*args: Any, **kwargs: Any) -> Any:
-            return hook(*args, **kwargs) if torch.compiler.is_compiling() or self.here() else None
+            if torch.compiler.is_compiling() or threading.current_thread() is self._owner or self.here():
+                return hook(*args, **kwargs)
+            return None
 
         return own
 

@@ -57,17 +57,31 @@ def packed_attention_forward(
         query.reshape(batch, key_heads, group * queries, -1),
         key,
         value,
-        attn_mask=None if attention_mask is None else attention_mask.repeat(1, 1, group, 1),
+        attn_mask=attention_mask if queries == 1 or attention_mask is None else _for_groups(attention_mask, group),
         dropout_p=kwargs.get("dropout", 0.0),
         scale=scaling,
     )
     return output.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
+def _for_groups(mask: torch.Tensor, group: int) -> torch.Tensor:
+    """The mask for the rows of a group, which all layers of a forward share."""
+    if torch.compiler.is_compiling() or mask.is_inference():  # it is not known whether it changed
+        return mask.repeat(1, 1, group, 1)
+    state = group, mask._version
+    known: Any = getattr(mask, _REPEATED, (None, mask))
+    if known[0] != state:
+        known = state, mask.repeat(1, 1, group, 1)
+        setattr(mask, _REPEATED, known)
+    return known[1]
+
+
 AttentionInterface.register(PACKED, packed_attention_forward)
 AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
+_REPEATED = "_truthkit_repeated"
+"""Where a mask keeps itself repeated for a group's rows, with its state then."""
 _LOCK = threading.Lock()
 _PACKED: dict[int, int] = {}
 """How many blocks keep a config packed, by its id."""

@@ -7,6 +7,7 @@ takes its tokens back.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +47,31 @@ def behind_prompts(tree: torch.Tensor, prompts: torch.Tensor, length: int, dtype
     rest = tree[..., length:].to(dtype).repeat(len(prompts) // len(tree), 1, 1, 1)
     before = additive(prompts.bool(), dtype)[:, None, None].expand(-1, -1, tree.shape[2], -1)
     return torch.cat([before, rest], dim=-1)
+
+
+def by_layer_type(
+    model: Any, cache: Cache, width: int, make: Callable[[int, int], torch.Tensor]
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The masks of a forward of `width` tokens per row, where sliding layers may have dropped some of the past.
+
+    Args:
+        model: a plain model.
+        cache: what was read so far.
+        width: how many tokens.
+        make: given how many columns a layer sees and how many it has dropped before them, the mask.
+
+    Returns:
+        One tensor if all layers see equally many; else one for each layer type, under the names of the text config.
+    """
+    sizes = {
+        bool(sliding): cache.get_mask_sizes(width, index)
+        for index, (sliding, dummy) in enumerate(zip(cache.is_sliding, cache.is_dummy, strict=True))
+        if not dummy
+    }
+    masks = {sliding: make(*size) for sliding, size in sizes.items()}
+    if len(set(sizes.values())) == 1:
+        return next(iter(masks.values()))
+    return {kind: masks[kind == "sliding_attention"] for kind in set(text_decoder(model).config.layer_types)}
 
 
 _TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLayer)

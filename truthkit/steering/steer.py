@@ -67,6 +67,7 @@ class Steering(Hooked):
         self._strength = _checked_strength(strength)
         self._items = self._check_widths(site_width(self.model, site))
         self._ready: dict[int, torch.Tensor] = {}
+        self._strengths: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
         self._rows: torch.Tensor | None = None
         self._chosen: torch.Tensor | None = None
         self._skip = False
@@ -78,6 +79,7 @@ class Steering(Hooked):
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
         self._ready.clear()
+        self._strengths.clear()
         self._rows = None
 
     @property
@@ -115,18 +117,18 @@ class Steering(Hooked):
     @torch.compiler.disable
     def _begin_forward(self) -> None:
         tracker = self._tracker
-        tokens, item = tracker.tokens, tracker.item
-        if self._items is not None and int(item[-1]) + 1 != self._items:
+        if self._items is not None and tracker.items != self._items:
             raise ArgumentError(
-                f"strength or vectors are given for {self._items} items, but the batch has {int(item[-1]) + 1}; give "
+                f"strength or vectors are given for {self._items} items, but the batch has {tracker.items}; give "
                 "one per prompt, or a single one for all."
             )
-        if self._items is not None and (self._rows is None or not torch.equal(self._rows, item)):
-            self._rows = item
+        if self._items is not None and self._rows is not tracker.item:
+            self._rows = tracker.item
             self._ready.clear()
+            self._strengths.clear()
         self._skip = tracker.after_prompt and self._never_later
         everywhere = tracker.after_prompt and self._always_later
-        self._chosen = None if self._skip or everywhere else selected(self.positions, tokens)[..., None]
+        self._chosen = None if self._skip or everywhere else selected(self.positions, tracker.tokens)[..., None]
 
     def _vector(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's vector for the rows of this forward, in the dtype and on the device of `hidden`.
@@ -146,7 +148,10 @@ class Steering(Hooked):
     def _strength_for(self, states: torch.Tensor) -> torch.Tensor | float:
         if isinstance(self._strength, float):
             return self._strength
-        return self._strength[self._tracker.item.cpu()][:, None, None].to(states.device, states.dtype)
+        key = states.device, states.dtype
+        if key not in self._strengths:
+            self._strengths[key] = self._strength[self._tracker.item.cpu()][:, None, None].to(*key)
+        return self._strengths[key]
 
     def _on_states(self, layer: int) -> OnStates:
         def change(hidden: torch.Tensor) -> torch.Tensor | None:

@@ -8,6 +8,7 @@ alternatives of each other: the cache is repeated k times and the winners' rows 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -25,10 +26,11 @@ from transformers.cache_utils import (
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.growing_cache import GrowingCache, grow
 from truthkit.hf.packed_attention import packed_attention
-from truthkit.hf.sites import text_decoder
-from truthkit.hf.trees import _TREE_LAYERS, tree_obstacle
+from truthkit.hf.trees import _TREE_LAYERS, additive, by_layer_type, tree_obstacle
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+_SPARE = 256
+"""For how many more tokens a mask has room when it runs out."""
 _STATE_ELSEWHERE = (
     "{} keeps its state outside of a transformers Cache, so contrastive search cannot look ahead and come back; "
     "use greedy search or sampling."
@@ -39,7 +41,7 @@ class Layout(Protocol):
     """How k candidates of every row enter one forward, and how the winner stays behind in the cache."""
 
     def start(self, cache: Cache) -> None:
-        """Called once, when `cache` holds the prompt.
+        """Called when `cache` holds the prompt, or other tokens than the last step left in it.
 
         Raises:
             ModelError: the forward left recurrent state elsewhere than in `cache`.
@@ -68,8 +70,13 @@ class Layout(Protocol):
 class Tree:
     """The candidates as k positions of the same row. The forward's hidden states have shape (batch, k, hidden)."""
 
+    def __init__(self) -> None:
+        self._past: torch.Tensor | None = None
+        self._candidates: torch.Tensor | None = None
+
     def start(self, cache: Cache) -> None:
         cache.activate_past_recording()
+        self._past = None
 
     def inputs(self, model: Any, candidates: torch.Tensor, model_kwargs: dict[str, Any]) -> dict[str, Any]:
         k, cache = candidates.shape[1], model_kwargs["cache"]
@@ -79,19 +86,41 @@ class Tree:
             if (value := model_kwargs.get(name)) is not None
         }
         inputs = model.prepare_inputs_for_generation(candidates, **model_kwargs | repeated)
-        return inputs | {"attention_mask": _tree_masks(model, cache, model_kwargs.get("attention_mask"), candidates)}
+        make = functools.partial(self._mask, model.dtype, model_kwargs.get("attention_mask"), candidates)
+        return inputs | {"attention_mask": by_layer_type(model, cache, k, make)}
+
+    def _mask(
+        self, dtype: torch.dtype, padding: torch.Tensor | None, candidates: torch.Tensor, columns: int, offset: int
+    ) -> torch.Tensor:
+        """An additive mask, 0 where candidate i may look: the row's own past tokens and itself; (batch, 1, k, columns).
+
+        The past's is kept from step to step: what is added to it is no padding.
+        """
+        (batch, k), stop = candidates.shape, offset + columns - candidates.shape[1]
+        if self._candidates is None or self._candidates.shape[-1] != k:
+            self._candidates = additive(torch.eye(k, dtype=torch.bool, device=candidates.device), dtype)
+        if self._past is None:
+            sight = candidates.new_ones(1, stop) if padding is None else padding[:, :stop]
+            self._past = additive(sight.bool(), dtype)[:, None, None]
+        if (missing := stop - self._past.shape[-1]) > 0:
+            self._past = torch.nn.functional.pad(self._past, (0, missing + _SPARE))
+        past = self._past[..., offset:stop].expand(batch, 1, k, -1)
+        return torch.cat([past, self._candidates.expand(batch, 1, k, k)], dim=-1)
 
     def running(self, decoder: Any) -> AbstractContextManager[None]:
         return packed_attention(decoder)
 
     def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
-        if winner.any():
-            rows = torch.arange(len(winner), device=winner.device)
-            for layer in cache.layers:
-                for states in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-                    if states is not None:
-                        slots = states.narrow(-2, states.shape[-2] - k, k)
-                        slots[:, :, 0] = slots[rows.to(slots.device), :, winner.to(slots.device)]
+        alike: dict[Any, list[torch.Tensor]] = {}
+        for layer in cache.layers:
+            for states in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+                if states is not None:
+                    slots = states.narrow(-2, states.shape[-2] - k, k)
+                    alike.setdefault((slots.shape, slots.dtype, slots.device), []).append(slots)
+        for (shape, _, device), group in alike.items():
+            index = winner.to(device)[None, :, None, None, None].expand(len(group), *shape[:-2], 1, shape[-1])
+            chosen = torch.stack(group).gather(3, index)
+            torch._foreach_copy_([slots[:, :, :1] for slots in group], list(chosen))
         cache.crop(1 - k)
 
     def finish(self, cache: Cache) -> None:
@@ -191,36 +220,3 @@ def can_crop(cache: Cache) -> bool:
         and not (isinstance(layer, DynamicSlidingWindowLayer) and layer.get_seq_length() >= layer.sliding_window)
         for layer in cache.layers
     )
-
-
-def _tree_masks(
-    model: Any, cache: Cache, padding: torch.Tensor | None, candidates: torch.Tensor
-) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Additive masks, 0 where candidate i may look: the row's own past tokens and itself.
-
-    One tensor of shape (batch, 1, k, past + k) if all layers hold equally many past tokens; else, because sliding
-    layers have dropped some, one for each layer type, under the names of the text config.
-    """
-    config, k = text_decoder(model).config, candidates.shape[1]
-    sizes = {
-        bool(sliding): cache.get_mask_sizes(k, index)
-        for index, (sliding, dummy) in enumerate(zip(cache.is_sliding, cache.is_dummy, strict=True))
-        if not dummy
-    }
-    masks = {sliding: _tree_mask(model, padding, candidates, *size) for sliding, size in sizes.items()}
-    if len(set(sizes.values())) == 1:
-        return next(iter(masks.values()))
-    return {kind: masks[kind == "sliding_attention"] for kind in set(config.layer_types)}
-
-
-def _tree_mask(
-    model: Any, padding: torch.Tensor | None, candidates: torch.Tensor, length: int, offset: int
-) -> torch.Tensor:
-    batch, k = candidates.shape
-    past = length - k
-    mask = torch.zeros(batch, 1, k, length, dtype=model.dtype, device=candidates.device)
-    lowest = torch.finfo(model.dtype).min
-    mask[..., past:] = torch.full((k, k), lowest, dtype=model.dtype, device=candidates.device).fill_diagonal_(0)
-    if padding is not None:
-        mask[..., :past].masked_fill_(padding[:, None, None, offset : offset + past] == 0, lowest)
-    return mask

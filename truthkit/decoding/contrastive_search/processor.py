@@ -10,9 +10,14 @@ import torch
 from transformers import LogitsProcessor
 
 from truthkit.decoding.contrastive_search.lookahead import Layout, can_crop, prepare_cache
-from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
+from truthkit.decoding.contrastive_search.ranking import (
+    ContrastiveRanking,
+    check_settings,
+    refuse_broken,
+    top_candidates,
+)
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.fast_linear import fast_linear
+from truthkit.hf.fast_linear import FastLinear
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.spread import WAITING, refuse_fully_sharded
 from truthkit.hf.wrapping import plain_model
@@ -69,27 +74,45 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
         self.attention_mask = attention_mask
         self.pad_token_id = self.model.generation_config.pad_token_id if pad_token_id is None else pad_token_id
+        self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self._padded = False
         self.reset()
 
     def reset(self) -> None:
         """Forget all tokens and free the cache; the next call starts from its whole prompt."""
         self._tokens: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
+        self._mask_given: torch.Tensor | None = None
         self._cache: Any = None
         self._layout: Layout | None = None
+        self._fast: FastLinear | None = None
         self._ranking = ContrastiveRanking(self.penalty_alpha)
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The winners as scores, for tokens so far of shape (batch, length) and scores of shape (batch, vocabulary)."""
-        probabilities, candidates = top_candidates(scores.float(), self.top_k if self.penalty_alpha else 1)
+        probabilities, candidates, broken = top_candidates(scores.float(), self.top_k if self.penalty_alpha else 1)
+        failed, follows = self._looked_at(broken, input_ids)
+        if failed:
+            refuse_broken(broken)
         if candidates.shape[1] == 1:
             winners = candidates
         else:
-            mask = self._padding(input_ids)
-            self._catch_up(input_ids, mask)
+            if not follows or self._mask is None:
+                mask = self._padding(input_ids)
+                self._padded = not bool(mask.all())
+                self._catch_up(input_ids, mask)
+            else:
+                mask = self._mask
             winners = self._look_ahead(input_ids, mask, candidates, probabilities)
         return torch.full_like(scores, -math.inf).scatter_(1, winners, 0.0)
+
+    def _looked_at(self, broken: torch.Tensor, input_ids: torch.Tensor) -> list[bool]:
+        """Whether scores are broken, and whether the tokens are those chosen here: one wait for the device."""
+        known, follows = self._tokens, torch.zeros_like(broken[0])
+        if known is not None and known.shape == input_ids.shape and self.attention_mask is self._mask_given:
+            follows = torch.eq(input_ids, known).all()
+        return torch.stack([broken.any(), follows]).tolist()
 
     def _padding(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The attention mask of all tokens so far, shape (batch, length), int64."""
@@ -122,9 +145,8 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
             if "position_ids" in missing:
                 missing["position_ids"] = missing["position_ids"][:, kept:]
             self._ranking.observe(text_decoder(self.model)(**missing, return_dict=True).last_hidden_state)
-        if kept == 0:
-            assert self._layout is not None
-            self._layout.start(self._cache)
+        assert self._layout is not None
+        self._layout.start(self._cache)
 
     def _rewind(self, input_ids: torch.Tensor, mask: torch.Tensor) -> int:
         """Match each row to the cached row with the longest common prefix, and cut the cache to what all rows share.
@@ -155,17 +177,21 @@ class ContrastiveSearchLogitsProcessor(LogitsProcessor):
         wider = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         inputs = self._layout.inputs(self.model, candidates, self._inputs(wider))
         decoder = text_decoder(self.model)
-        with self._layout.running(decoder), fast_linear(decoder):
+        if self._fast is None:
+            self._fast = FastLinear(decoder)
+        with self._layout.running(decoder), self._fast.running():
             hidden = decoder(**inputs, return_dict=True).last_hidden_state
-        winner = self._ranking.choose(hidden.reshape(*candidates.shape, -1), probabilities, mask).to(candidates.device)
+        padding = mask if self._padded else None
+        winner = self._ranking.choose(hidden.reshape(*candidates.shape, -1), probabilities, padding)
+        winner = winner.to(candidates.device)
         self._layout.keep(self._cache, winner, candidates.shape[1])
         winners = candidates.gather(1, winner[:, None])
-        self._tokens, self._mask = torch.cat([input_ids, winners], dim=1), wider
+        self._tokens, self._mask, self._mask_given = torch.cat([input_ids, winners], dim=1), wider, self.attention_mask
         return winners
 
     def _inputs(self, mask: torch.Tensor) -> dict[str, Any]:
-        inputs = {"cache": self._cache, "use_cache": True, "attention_mask": None if mask.all() else mask}
-        if "position_ids" in inspect.signature(self.model.forward).parameters:
+        inputs = {"cache": self._cache, "use_cache": True, "attention_mask": mask if self._padded else None}
+        if self._takes_positions:
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min_(0)
         return inputs
 

@@ -71,7 +71,7 @@ class ContrastiveRanking:
         return winner
 
 
-def top_candidates(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def top_candidates(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The `k` most probable tokens of every row and their probabilities over the full vocabulary.
 
     Args:
@@ -79,19 +79,22 @@ def top_candidates(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
         k: how many; capped at the vocabulary size.
 
     Returns:
-        Probabilities and token ids, both of shape (batch, k), in descending order.
-
-    Raises:
-        ModelError: a row is no distribution: it holds NaN or +inf, or nothing but -inf.
+        Probabilities and token ids, both of shape (batch, k), in descending order; and which rows are no distribution,
+        shape (batch,), bool, for `refuse_broken` where one waits for the device anyway.
     """
     best, candidates = scores.topk(min(k, scores.shape[-1]), dim=-1)
     probabilities = (best - scores.logsumexp(dim=-1, keepdim=True)).exp()
-    if (broken := probabilities.isnan().any(dim=-1)).any():
-        raise ModelError(
-            f"the scores of batch row {int(broken.nonzero()[0])} are NaN or infinite, or rule out every token; check "
-            "the weights, the dtype (float16 overflows: try bfloat16 or float32) and the logits processors."
-        )
-    return probabilities, candidates
+    return probabilities, candidates, probabilities.isnan().any(dim=-1)
+
+
+def refuse_broken(broken: torch.Tensor) -> None:
+    """Raises:
+    ModelError: the scores of the rows `broken`, of which there are some, hold NaN or +inf, or nothing but -inf.
+    """
+    raise ModelError(
+        f"the scores of batch row {int(broken.nonzero()[0])} are NaN or infinite, or rule out every token; check "
+        "the weights, the dtype (float16 overflows: try bfloat16 or float32) and the logits processors."
+    )
 
 
 def check_settings(penalty_alpha: float, top_k: int) -> tuple[float, int]:

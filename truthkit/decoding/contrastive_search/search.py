@@ -21,7 +21,12 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from truthkit.decoding.contrastive_search.lookahead import Layout, check_filled, prepare_cache
 from truthkit.decoding.contrastive_search.processor import ContrastiveSearchLogitsProcessor
-from truthkit.decoding.contrastive_search.ranking import ContrastiveRanking, check_settings, top_candidates
+from truthkit.decoding.contrastive_search.ranking import (
+    ContrastiveRanking,
+    check_settings,
+    refuse_broken,
+    top_candidates,
+)
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast_linear import fast_linear
@@ -218,12 +223,14 @@ class _Search:
         pad_token = generation_config._pad_token_tensor
         unfinished = torch.ones(len(input_ids), dtype=torch.long, device=input_ids.device)
 
-        with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model):
+        with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model), ExitStack() as stack:
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
             check_filled(model, model_kwargs["cache"])
             layout.start(model_kwargs["cache"])
-            while model._has_unfinished_sequences(not unfinished.any(), synced, device=input_ids.device):
-                if synced and not unfinished.any():
+            stack.enter_context(layout.running(text_decoder(model)))
+            going = True
+            while model._has_unfinished_sequences(not going, synced, device=input_ids.device):
+                if not going:
                     model(input_ids=input_ids[:1, -1:], use_cache=False)
                     continue
                 model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
@@ -231,15 +238,18 @@ class _Search:
                 scores = logits_processor(input_ids, logits)
                 all_scores = None if all_scores is None else (*all_scores, scores)
                 all_logits = None if all_logits is None else (*all_logits, logits)
-                probabilities, candidates = top_candidates(scores, self.k)
+                probabilities, candidates, broken = top_candidates(scores, self.k)
                 outputs, winner = _look_ahead(model, candidates, probabilities, model_kwargs, ranking, layout)
                 tokens = candidates.gather(1, winner[:, None]).squeeze(1)
                 if has_eos:
                     tokens = tokens * unfinished + pad_token.to(tokens.device) * (1 - unfinished)
                 input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
+                unfinished = unfinished & ~stopping_criteria(input_ids, all_scores)
+                going, failed = torch.stack([unfinished.any(), broken.any().to(unfinished.device)]).tolist()
+                if failed:
+                    refuse_broken(broken)
                 if streamer is not None:
                     streamer.put(tokens.cpu())
-                unfinished = unfinished & ~stopping_criteria(input_ids, all_scores)
         layout.finish(model_kwargs["cache"])
         if streamer is not None:
             streamer.end()
@@ -292,7 +302,7 @@ def _look_ahead(
         return hidden[torch.arange(len(winner), device=winner.device), winner][:, None]
 
     inputs = layout.inputs(model, candidates, model_kwargs)
-    with layout.running(text_decoder(model)), _hidden_states(model, choose):
+    with _hidden_states(model, choose):
         outputs = model(**inputs, return_dict=True)
     winner = winner.to(candidates.device)
     layout.keep(model_kwargs["cache"], winner, candidates.shape[1])

@@ -6,7 +6,8 @@ modules and PEFT state stay as they are, so the base rows are the unmodified mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,22 +17,109 @@ from torch import nn
 from truthkit.decoding.engine.adapter import WAY_OUT, Adapter, LowRank
 from truthkit.errors import AttachError, ModelError
 from truthkit.hf.ownership import Block
+from truthkit.hf.spread import split_of
 
 _Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
 
+class _Place:
+    """Where an update stands in the forward.
+
+    Attributes:
+        idle: nothing is added: its `up` is zero, as LoRA begins, or its scaling.
+        readers: with which others it reads one input; None before that is known, or where it cannot be shared.
+        number: its number among them.
+        up: transposed, shape (rank, out).
+    """
+
+    def __init__(self, update: LowRank):
+        self.update, self.idle = update, update.scaling == 0
+        self.readers: _Readers | None = None
+        self.number = 0
+        self.up = update.up.t()
+        self.state: Any = None
+
+
+class _Readers:
+    """Updates of layers that read one input, whose first factors are multiplied with it together.
+
+    Args:
+        places: as their layers run.
+    """
+
+    def __init__(self, places: list[_Place]):
+        self.places = places
+        for number, place in enumerate(places):
+            place.readers, place.number = self, number
+        self._down = torch.cat([place.update.down.detach() for place in places])
+        self._ranks = [len(place.update.down) for place in places]
+        self._input: torch.Tensor | None = None
+        self._version = 0
+        self._lows: tuple[torch.Tensor, ...] = ()
+
+    def low(self, place: _Place, given: torch.Tensor, rows: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """The product of the layers' input with the `down` of `place`, (tokens, rank).
+
+        Args:
+            place: one of them.
+            given: the input.
+            rows: given it and an update, the adapter's rows of it, (rows, width, in).
+        """
+        lows, version = self._lows, _version(given)
+        if given is not self._input or version != self._version:
+            flat = rows(given, place.update).flatten(0, -2)
+            lows = nn.functional.linear(flat.to(self._down.dtype), self._down).split(self._ranks, 1)
+        if place.number == len(self._ranks) - 1:  # nothing is left of it behind the last one
+            self.forget()
+        else:
+            self._input, self._version, self._lows = given, version, lows
+        return lows[place.number]
+
+    def forget(self) -> None:
+        """Let go of the input."""
+        self._input, self._lows = None, ()
+
+
 class AdapterRows:
-    """An adapter's updates, applied to some rows of every forward while attached."""
+    """An adapter's updates, applied to some rows of every forward while attached.
+
+    The first forward shows which layers read the same input: q, k and v, or gate and up.
+    """
 
     def __init__(self, adapter: Adapter):
         self._adapter = adapter
-        self._rows, self._batch, self._width = slice(0, 0), 0, 0
+        self._places = [_Place(update) for update in adapter.updates]
+        self._first, self._count, self._batch, self._width = 0, 0, 0, 0
+        self._seen: list[list[_Place]] = []
+        self._before: Callable[[], Any] = lambda: None
+        self._known = False
+
+    def refresh(self) -> None:
+        """Before a prompt: the adapter's weights may have changed."""
+        changed = [place for place in self._places if place.update.offloaded is None and _changed(place)]
+        for place in changed:
+            place.up = place.update.up.detach().t()
+            place.idle = place.update.scaling == 0 or not bool(place.up.any())
+        if changed and self._known:
+            self._settle()
 
     def aim(self, rows: slice, batch: int, width: int) -> None:
         """Act on `rows` of the next forward's `batch` rows, each of `width` tokens; an empty slice for none."""
-        self._rows, self._batch, self._width = rows, batch, width
+        self._first, self._count, self._batch, self._width = rows.start, rows.stop - rows.start, batch, width
         if batch:
             self._adapter.check_not_merged()
+        elif self._seen and not self._known:
+            self._known = True
+            self._settle()
+
+    def _settle(self) -> None:
+        """Know from a forward which layers read the same input."""
+        for place in self._places:
+            place.readers = None
+        for places in self._seen:
+            here = [place for place in dict.fromkeys(places) if not place.idle and _is_whole(place.update)]
+            if len({(place.update.down.dtype, place.update.down.device) for place in here}) == 1:
+                _Readers(here)
 
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks on, for the threads of `block`; `stack` takes them off.
@@ -45,8 +133,8 @@ class AdapterRows:
                 layer._active_adapter = [one for one in active if one != name]
                 stack.callback(setattr, layer, "_active_adapter", before)
                 stack.callback(layer.register_forward_pre_hook(self._refuse_elsewhere(block)).remove)
-        for update in self._adapter.updates:
-            stack.callback(update.module.register_forward_hook(block.only_here(self._add(update))).remove)
+        for place in self._places:
+            stack.callback(place.update.module.register_forward_hook(block.only_here(self._add(place))).remove)
 
     def _refuse_elsewhere(self, block: Block) -> Callable[..., None]:
         def hook(*_args: Any) -> None:
@@ -58,26 +146,68 @@ class AdapterRows:
 
         return hook
 
-    def _add(self, update: LowRank) -> _Hook:
+    def _add(self, place: _Place) -> _Hook:
+        update = place.update
+
         def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            if self._rows.start == self._rows.stop:
+            if not self._count:
                 return output
-            x = self._by_row(args[0], update)[self._rows]
-            low = update.of(x, output.shape[-1])
-            self._by_row(output, update)[self._rows].add_(low.to(output.dtype), alpha=update.scaling)
+            given = args[0]
+            if not self._known:
+                self._note(given, place)
+            if place.idle:
+                return output
+            readers, target = place.readers, self._rows_of(output, update)
+            if readers is not None and output.dtype == update.up.dtype and output.is_contiguous():
+                low = readers.low(place, given, self._rows_of)
+                target.flatten(0, -2).addmm_(low, place.up, alpha=update.scaling)
+            else:
+                change = update.of(self._rows_of(given, update), output.shape[-1])
+                target.add_(change.to(output.dtype), alpha=update.scaling)
             return output
 
         return hook
 
-    def _by_row(self, states: torch.Tensor, update: LowRank) -> torch.Tensor:
-        """`states` with the batch in front, also where a layer sees all tokens in one line (OPT, shared experts)."""
-        shape = tuple(states.shape) if isinstance(states, torch.Tensor) else ()
-        if len(shape) > 2 and shape[0] == self._batch:
-            return states
+    def _note(self, given: torch.Tensor, place: _Place) -> None:
+        if given is not self._before():
+            self._before = weakref.ref(given)
+            self._seen.append([])
+        self._seen[-1].append(place)
+
+    def _rows_of(self, states: torch.Tensor, update: LowRank) -> torch.Tensor:
+        """The adapter's rows of `states`, (rows, width, features), also where a layer sees all tokens in one line (OPT,
+        shared experts).
+        """
+        shape: Sequence[int] = getattr(states, "shape", ())
+        if len(shape) == 3 and shape[0] == self._batch:
+            return states.narrow(0, self._first, self._count)
         if len(shape) == 2 and shape[0] == self._batch * self._width:
-            return states.view(self._batch, self._width, -1)
-        raise ModelError(
-            f"adapter {self._adapter.name!r} adapts a layer that handles {shape or type(states).__name__} in a batch "
-            f"of {self._batch} rows of {self._width} tokens, so which token is whose is unknown (a mixture's expert or "
-            f"router?): {update.module}. {WAY_OUT}"
-        )
+            states = states.view(self._batch, self._width, -1)
+        elif len(shape) < 3 or shape[0] != self._batch:
+            raise ModelError(
+                f"adapter {self._adapter.name!r} adapts a layer that handles {tuple(shape) or type(states).__name__} "
+                f"in a batch of {self._batch} rows of {self._width} tokens, so which token is whose is unknown (a "
+                f"mixture's expert or router?): {update.module}. {WAY_OUT}"
+            )
+        return states.narrow(0, self._first, self._count)
+
+
+def _changed(place: _Place) -> bool:
+    """Whether the update has other weights than when this was last asked."""
+    before, place.state = place.state, (_state(place.update.down), _state(place.update.up))
+    return place.state != before
+
+
+def _state(weight: torch.Tensor) -> tuple[int, int]:
+    """What changes with a weight."""
+    return weight.data_ptr(), _version(weight)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to, where that is counted."""
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
+
+
+def _is_whole(update: LowRank) -> bool:
+    """Whether its factors lie here, for all of its layer."""
+    return update.offloaded is None and split_of(update.module) is None

@@ -72,12 +72,17 @@ def jensen_shannon(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
     Returns:
         Divergences of shape (layers, ...).
     """
-    p, log_q = final.softmax(dim=-1), exits.log_softmax(dim=-1)
-    q = log_q.exp()
-    entropy_q = -(q * log_q).sum(dim=-1)
-    entropy_p = torch.special.entr(p).sum(dim=-1)  # 0 log 0 is 0 here: scores may hold −inf
-    entropy_m = torch.special.entr(q.add_(p).mul_(0.5)).sum(dim=-1)
-    return entropy_m - 0.5 * (entropy_p + entropy_q)
+    return _mixed(final, exits) - 0.5 * _entropy(final.softmax(dim=-1))
+
+
+def _mixed(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
+    """`jensen_shannon` without the final distribution's own term, which is the same for all exits."""
+    p, q = final.softmax(dim=-1), exits.softmax(dim=-1)
+    return _entropy(torch.lerp(q, p.to(q.dtype).expand_as(q), 0.5)).sub(_entropy(q), alpha=0.5)
+
+
+def _entropy(p: torch.Tensor) -> torch.Tensor:
+    return torch.special.entr(p).sum(dim=-1)  # 0 log 0 is 0 here: scores may hold −inf
 
 
 def most_divergent(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
@@ -93,7 +98,7 @@ def most_divergent(final: torch.Tensor, exits: torch.Tensor) -> torch.Tensor:
     Returns:
         Indices into the first dimension of `exits`, shape (batch, positions), int64.
     """
-    return jensen_shannon(final, exits).argmax(dim=0)
+    return _mixed(final, exits).argmax(dim=0)
 
 
 def take_layer(exits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -112,7 +112,7 @@ class Companion:
         given = {name: value.to(here) for name, value in inputs.items() if value is not None}
         if past == 0:
             given |= token_types(group.vision, given["input_ids"], group.prompt.length)
-        wide = group.widen(given, past)
+        wide = group.widen(given | {"cache": self.cache}, past)
         if isinstance(keep, torch.Tensor):
             keep = keep.to(here) + (0 if past else group.prompt.extra)
         cuts = group.group.takes_logits_to_keep and (isinstance(keep, int) or takes_positions_to_keep(group.model))
@@ -122,7 +122,7 @@ class Companion:
             group.attach(stack, Block(type(group.model).__name__))
             group.aim(ids.shape[0], keep if cuts else 0)
             stack.callback(group.aim, 0, 0)
-            outputs = group.model(**wide, cache=self.cache, use_cache=use_cache, return_dict=True)
+            outputs = group.model(**wide, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]
         kept = keep if isinstance(keep, int) else len(keep)
         step = self.length - kept + 1 - group.prompt.answer_start

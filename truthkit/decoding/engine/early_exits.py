@@ -93,13 +93,12 @@ class EarlyExits:
                 reason = f"it runs block {layer} several times in one forward, so which output is meant is unknown"
                 raise ModelError(no_exits(self._model, reason))
             hidden = first_tensor(output)
-            self._taken[layer] = hidden[:, self._positions].clone() if self._shortens else hidden
+            self._taken[layer] = hidden[:, self._positions].clone() if self._shortens(hidden) else hidden
 
         return hook
 
-    @property
-    def _shortens(self) -> bool:
-        return isinstance(self._keep, torch.Tensor) or self._keep != 0
+    def _shortens(self, hidden: torch.Tensor) -> bool:
+        return isinstance(self._keep, torch.Tensor) or 0 < self._keep < hidden.shape[1]
 
     def _append_exits(self, head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         if not self._rows:

@@ -135,7 +135,7 @@ class ForwardPair:
         else:
             if loop.generating:  # behind the prompt there can be drafted tokens already
                 ids, mask = ids[:, : loop.length], mask if mask is None else mask[:, : loop.length]
-            main.begin(ids, mask, positions, gaps=loop.generating)
+            main.begin(ids, mask, positions, gaps=loop.generating, whole=ids.shape[1] >= (loop.length or 0))
         for companion in loop.companions:
             if ids.dim() != 2:
                 raise ArgumentError("inputs_embeds was given, but a view in another model needs input_ids.")

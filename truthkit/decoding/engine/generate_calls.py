@@ -75,7 +75,8 @@ def _generated(
     as_dict = kwargs.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", False))
     loop.generating, loop.cache_is_wanted = True, given is not None or bool(as_dict)
     try:
-        with replaced_method(loop.model, "prepare_inputs_for_generation", keep_mask_flat, block):
+        prepare = functools.partial(_noting_inputs, loop)
+        with replaced_method(loop.model, "prepare_inputs_for_generation", prepare, block):
             result = original(*args, **kwargs)
         loop.nan.raise_if_found()
         loop.release(wanted=loop.cache_is_wanted)
@@ -83,6 +84,19 @@ def _generated(
     finally:
         loop.generating, loop.cache_is_wanted = False, True
         loop.forget(cache_is_wanted=False)
+
+
+def _noting_inputs(loop: Loop, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A `prepare_inputs_for_generation` that leaves the mask 2-D, and notes the tokens."""
+    flat = keep_mask_flat(original)
+
+    @functools.wraps(original)
+    def prepare(*args: Any, **kwargs: Any) -> Any:
+        inputs = flat(*args, **kwargs)
+        loop.prepared = inputs.get("input_ids")
+        return inputs
+
+    return prepare
 
 
 def _config(loop: Loop, kwargs: Mapping[str, Any]) -> Any:

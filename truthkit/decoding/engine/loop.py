@@ -60,6 +60,7 @@ class Loop:
         length: of that call's prompts.
         ids: its token ids, where embeddings were given too.
         prompts: the main view's, as its first forward had them: token ids, or embeddings.
+        prepared: the tokens that `generate` has last prepared for a forward of its own.
         cache: of the loop, while it carries all views.
         cache_is_wanted: whether the caller may go on with it afterwards.
         past: how many of the main view's tokens went into it.
@@ -78,6 +79,7 @@ class Loop:
         self.length: int | None = None
         self.ids: torch.Tensor | None = None
         self.prompts: torch.Tensor | None = None
+        self.prepared: torch.Tensor | None = None
         self.cache: Any = None
         self.past = 0
         self.nan = NanWatch(self.name, method.model)
@@ -105,7 +107,7 @@ class Loop:
     def forget(self, *, cache_is_wanted: bool = True) -> None:
         """Forget the prompts; a cache that somebody may go on with keeps the main view's rows alone."""
         self.release(wanted=cache_is_wanted)
-        self.past, self.prompts = 0, None
+        self.past, self.prompts, self.prepared = 0, None, None
         self.nan.forget()
         self.main.end()
         for companion in self.companions:
@@ -131,12 +133,13 @@ class Loop:
     def is_other(self, cache: Any, ids: torch.Tensor) -> bool:
         """Whether a forward within `generate` reads another text than the one that is generated.
 
-        Its cache tells; without one its tokens do, which must begin with the prompts.
+        Its cache tells; without one its tokens do, which must be those that `generate` has prepared, or begin with the
+        prompts.
         """
         if cache is not self.cache:
             return True
         prompts = self.prompts
-        if cache is not None or prompts is None or prompts.dim() != 2 or ids.dim() != 2:
+        if cache is not None or ids is self.prepared or prompts is None or prompts.dim() != 2 or ids.dim() != 2:
             return False
         if len(ids) != len(prompts):
             return True

@@ -6,6 +6,9 @@ import torch
 
 from truthkit.errors import ModelError
 
+AT_ONCE = {"cpu"}
+"""Device types on which a look waits for nothing."""
+
 
 class NanWatch:
     """Looks at every forward's scores.
@@ -25,9 +28,9 @@ class NanWatch:
 
     def look(self, scores: torch.Tensor) -> None:
         """At scores of shape (batch, positions, vocabulary); on a CPU NaN raises at once."""
-        found = scores.amax(dim=-1).isnan().any()
+        found = scores.amax().isnan()
         self._found = found if self._found is None else self._found | found
-        if found.device.type == "cpu":  # elsewhere one look at the end, not a synchronisation per token
+        if found.device.type in AT_ONCE:  # elsewhere one look at the end, not a synchronisation per token
             self.raise_if_found()
 
     def raise_if_found(self) -> None:

@@ -16,10 +16,11 @@ import torch
 from truthkit.decoding.engine.adapter_rows import AdapterRows
 from truthkit.decoding.engine.image_inputs import placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes
+from truthkit.decoding.engine.step_masks import StepMasks
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.hf.fast import fast_decoding
+from truthkit.hf.fast import FastDecoding
 from truthkit.hf.ownership import Block
 from truthkit.hf.room import context_length
 from truthkit.hf.spread import is_fully_sharded
@@ -45,6 +46,10 @@ class RowGroup:
         self.in_step = is_fully_sharded(self.model)
         self._prompt: Prompt | None = None
         self._width = 0
+        self._nothing_hidden_later = self._takes_step_masks = False
+        self._fast: FastDecoding | None = None
+        self._steps_of: Any = None
+        self._steps: StepMasks | None = None
 
     @property
     def rows(self) -> int:
@@ -63,7 +68,7 @@ class RowGroup:
 
     def end(self) -> None:
         """Forget the prompt and its images."""
-        self._prompt = None
+        self._prompt = self._steps_of = self._steps = self._fast = None
         self.images.forget()
         self.aim(0, 0)
 
@@ -89,7 +94,9 @@ class RowGroup:
 
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks of adapters and exits on, for the threads of `block`; `stack` takes them off."""
-        stack.enter_context(fast_decoding(self.model))
+        if self._fast is None:
+            self._fast = FastDecoding(self.model)
+        stack.enter_context(self._fast.running())
         for _, adapter in self._adapters:
             adapter.attach(stack, block)
         if self.exits:
@@ -110,6 +117,7 @@ class RowGroup:
         position_ids: torch.Tensor | None = None,
         *,
         gaps: bool = False,
+        whole: bool = True,
     ) -> None:
         """Lay out the prompts.
 
@@ -117,8 +125,9 @@ class RowGroup:
             ids: (batch, length), or embeddings, (batch, length, hidden).
             mask: (batch, length) or None.
             position_ids: the main view's, if the caller has them.
-            gaps: padding may stand within a prompt too (InstructBLIP's is between image and text): only the logits
-                behind the prompt are wanted, and where the rest comes to lie does not matter.
+            gaps: padding may stand within a prompt too (InstructBLIP's is between image and text), but not behind it:
+                only the logits behind the prompt are wanted, and where the rest comes to lie does not matter.
+            whole: false if more of the prompts is still to come, as in chunked prefill.
         """
         batch, length = ids.shape[:2]
         if length == 0 or batch == 0:
@@ -153,6 +162,9 @@ class RowGroup:
         if wanted and ids.dim() == 2 and hasattr(self.vision.base_model, "get_rope_index"):
             axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
         self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()), axes)
+        self._nothing_hidden_later, self._steps_of = gaps and whole, None
+        for _, adapter in self._adapters:
+            adapter.refresh()
 
     def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
         """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""
@@ -203,7 +215,7 @@ class RowGroup:
             ):
                 wide[name] = value.repeat(n, *[1] * (value.dim() - 1))
         if ids is not None:
-            wide["input_ids"] = ids.repeat(n, 1)
+            wide["input_ids"] = ids if n == 1 else ids.repeat(n, 1)
             if prompt.ids is not None and past == 0:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
         for name in _TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
@@ -218,29 +230,49 @@ class RowGroup:
 
         self._width = width + prompt.extra if past == 0 else width
         tail = past + width - prompt.length
+        own_masks = past > 0 and width == 1 and tail > 0 and self._makes_step_masks(mask, kwargs.get("cache"))
         if mask is not None and mask.dim() == 4:
             wide_mask = behind_prompts(mask, prompt.mask, prompt.length, self.model.dtype)
+        elif own_masks and prompt.axes is None:
+            wide_mask = None
         elif tail > 0:
             rest = prompt.mask.new_ones(prompt.batch, tail) if mask is None else mask[:, prompt.length :].long()
             wide_mask = torch.cat([prompt.mask, rest.repeat(n, 1)], dim=1)
         else:
             wide_mask = prompt.mask[:, : past + width + prompt.extra]
         wide["attention_mask"] = wide_mask if mask is not None or (prompt.padded and not self.same_prompt) else None
+        if own_masks:
+            wide["attention_mask"] = self._steps.at(past + width + prompt.extra) if self._steps else None
 
         if prompt.axes is not None:
+            assert wide_mask is not None
             wide["position_ids"] = along_axes(prompt.axes, wide_mask, self._width, positions)
         elif not self.same_prompt and self.group.takes_positions and (past == 0 or positions is None):
-            every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
+            if wide_mask is None:
+                every = prompt.mask.sum(dim=1, keepdim=True) + (tail - 1)
+            else:
+                every = (wide_mask.cumsum(dim=1) - 1).clamp_min_(0)
             if positions is not None and prompt.offsets is not None:  # some models count from 1
                 last = positions[:, -1:].expand(prompt.batch, -1).repeat(n, 1) + prompt.offsets
                 every = every + last - every[:, -1:]
             wide["position_ids"] = every if past == 0 else every[:, -width:]
         elif positions is not None and positions.dim() == 2:
-            repeated = positions.expand(prompt.batch, -1).repeat(n, 1)
+            repeated = positions if n == 1 else positions.expand(prompt.batch, -1).repeat(n, 1)
             wide["position_ids"] = repeated if prompt.offsets is None else repeated + prompt.offsets
         elif positions is not None:
             wide["position_ids"] = positions.repeat(1, n, 1)
         return wide
+
+    def _makes_step_masks(self, mask: torch.Tensor | None, cache: Any) -> bool:
+        """Whether the masks of steps with `cache` are made here: they are `_steps`, or none where nothing is padded."""
+        if cache is None or not self._nothing_hidden_later or (mask is not None and mask.dim() != 2):
+            return False
+        if cache is not self._steps_of:
+            self._steps_of, self._steps = cache, None
+            self._takes_step_masks = StepMasks.takes(self.model, cache)
+            if self._takes_step_masks and self.prompt.padded:
+                self._steps = StepMasks(self.model, cache, self.prompt.mask)
+        return self._takes_step_masks
 
     def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
         """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""

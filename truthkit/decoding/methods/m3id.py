@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -49,9 +48,9 @@ class M3ID(Decoder):
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         (blind,) = views
-        steps = range(main.step, main.step + main.logits.shape[1])
-        weights = [math.expm1(self.decay * max(t, 0)) for t in steps]  # (1 − γ) / γ
-        return main.logits + main.logits.new_tensor(weights)[:, None] * (main.logits - blind.logits)
+        steps = main.step + torch.arange(main.logits.shape[1], device=main.logits.device)
+        weights = torch.expm1(self.decay * steps.clamp_min(0).to(main.logits.dtype))  # (1 − γ) / γ
+        return main.logits + weights[:, None] * (main.logits - blind.logits)
 
 
 class M3IDLogitsProcessor(DecoderLogitsProcessor, decoder=M3ID):
