@@ -29,7 +29,8 @@ def test_a_whole_request() -> None:
         "steering": steering,
     }
     written = {"decoder": "ritual:alpha=2+vcd", "options": None}
-    request = read_request(asking(card, written, system=" Be brief. ", images=[encoded((3, 2))]))
+    pictures = [encoded((3, 2)), encoded((4, 4), "BMP") + "A" * 2**19]
+    request = read_request(asking(card, written, system=" Be brief. ", images=pictures))
     assert (request.run, request.prompt, request.system, request.context, request.raw) == (
         "one",
         "Describe the picture.",
@@ -37,7 +38,8 @@ def test_a_whole_request() -> None:
         "",
         False,
     )
-    assert [(image.mode, image.size) for image in request.images] == [("RGB", (3, 2))]
+    for _ in range(2):  # so large that they lie in a file
+        assert list(map(base64.b64decode, pictures)) == request.images.read()
     icd, both = request.cards
     assert icd.spec().options == {"lam": 0.5, "amateur_prompt": "Lie, beta=1, and lie."}
     assert icd.steering == (Steer(-1.0, "1+2"), Steer(0.0, ""))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -43,6 +47,37 @@ def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
         finally:
             process.kill()
     assert (process.returncode, err) == (0, "truthkit app: stopped\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal there")
+def test_terminated_it_cancels_what_runs_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process, whose signal handler is free, so that nothing is imported again."""
+    events: list[dict[str, Any]] = []
+
+    def ask_and_terminate() -> None:
+        said = ""
+        while "#token=" not in said:
+            time.sleep(0.02)
+            said += capsys.readouterr().out
+        address = urlsplit(said.partition(": ")[2].strip())
+        connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=30)
+        document = {"prompt": "?", "settings": {"max_new_tokens": 400}, "cards": [{"decoder": "greedy"}] * 8}
+        headers = {"Authorization": f"Bearer {address.fragment[6:]}", "Content-Type": "application/json"}
+        connection.request("POST", "/api/run", json.dumps(document), headers)
+        answer = connection.getresponse()
+        events.append(json.loads(answer.readline()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        events.extend(map(json.loads, answer.read().splitlines()))
+        answer.close()
+        connection.close()
+
+    thread = threading.Thread(target=ask_and_terminate)
+    thread.start()
+    code = cli.main(["app", "--model", "scene-vlm", "--port", "0"])
+    thread.join()
+    assert (code, capsys.readouterr().err) == (cli.EXIT_TERMINATED, "truthkit: terminated\n")
+    assert events[-1]["event"] == "end"
+    assert events[-1]["cancelled"]
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "soon"])

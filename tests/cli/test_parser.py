@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from truthkit import cli
 from truthkit.cli.files import readable, writable
 from truthkit.cli.parser import Parser, at_least
+from truthkit.cli.threads import spin_briefly
 
 MISTAKES: tuple[tuple[int, str, tuple[str, ...]], ...] = (
     (2, "did you mean 'dola'?", ("generate", "Hi", "--decoder", "dolla")),
@@ -170,3 +171,14 @@ def test_files(tmp_path: Path, monkeypatch: Any) -> None:
         readable(file, "--file")
     with pytest.raises(tk.ArgumentError, match="may not be written"):
         writable(file, "--out")
+
+
+def test_threads_spin_briefly_unless_somebody_says_otherwise() -> None:
+    for given, loaded, expected in (
+        ({}, (), {"GOMP_SPINCOUNT": "10000"}),
+        ({}, ("torch",), {}),
+        ({"OMP_WAIT_POLICY": "active"}, (), {"OMP_WAIT_POLICY": "active"}),
+        ({"GOMP_SPINCOUNT": "1"}, (), {"GOMP_SPINCOUNT": "1"}),
+    ):
+        spin_briefly(given, loaded)
+        assert given == expected

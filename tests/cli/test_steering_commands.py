@@ -144,7 +144,9 @@ def test_compare(vector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_plot(vector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "tokens.html"
-    assert cli.main(["vector", "plot", str(vector), "--text", "some text", "--layer", "1", "--out", str(page)]) == 0
+    tiny("llama").save_pretrained(tmp_path / "model")
+    text = ["--text", "some text", "--layer", "1", "--model", str(tmp_path / "model")]
+    assert cli.main(["vector", "plot", str(vector), *text, "--out", str(page)]) == 0
     assert "layer 1" in page.read_text()
     assert cli.main(["vector", "plot", str(vector), "--trials", "--out", str(tmp_path / "x.png")]) == 2
     assert "no trials" in capsys.readouterr().err

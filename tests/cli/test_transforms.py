@@ -45,7 +45,7 @@ def test_other_formats(ending: str, photo: Path, tmp_path: Path) -> None:
         ("photo.png", "sheet.svg", "--out is 'sheet.svg'; expected .png"),
         ("photo.png", "none/sheet.png", "in a folder that exists"),
         ("photo.png", "photo.png", "--out is the image itself"),
-        ("photo.png", "folder.png", "cannot be written: Is a directory"),
+        ("photo.png", "folder.png", "--out is 'folder.png', which is a folder"),
     ],
 )
 def test_bad_input(

@@ -243,6 +243,17 @@ def test_another_text_within_generate_is_refused(model: Any) -> None:
                 assert torch.equal(model.generate(**batch, **SHORT, **mode), right)
 
 
+def test_guidance_is_refused_where_tokens_are_told_apart(model: Any) -> None:
+    """Steering and reading go by where the prompt ends, and a second text has a prompt of its own."""
+    for name in ("Steering", "Capture"):
+        with BLOCKS[name](model):
+            right = model.generate(IDS, **SHORT)
+            for options in ({"guidance_scale": 1.5}, {"generation_config": GenerationConfig(guidance_scale=1.5)}):
+                with pytest.raises(tk.ArgumentError, match=rf"guidance_scale=1\.5.*cannot be used with {name}"):
+                    model.generate(IDS, **options)
+            assert torch.equal(model.generate(IDS, **SHORT, guidance_scale=1), right)
+
+
 def test_a_copy_inside_a_block_is_refused(model: Any) -> None:
     for name, make in BLOCKS.items():
         with make(model), pytest.raises(tk.AttachError, match="cannot be copied inside"):

@@ -59,6 +59,8 @@ def test_strictest_constraint(bench: Bench) -> None:
     assert torch.equal(logits(bench.model, one + two, inputs).isfinite(), kept)
     free = tk.Together(one, two, beta=0.0)
     assert logits(bench.model, free, inputs).isfinite().all()
+    assert [(free + tk.DoLa(bench.model, beta=beta)).beta for beta in (0.0, 0.2)] == [0.0, 0.2]
+    assert ((one + two) + tk.Together(one, two, beta=0.5)).beta == 0.5
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}])

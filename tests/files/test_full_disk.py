@@ -6,6 +6,7 @@ full disk does, and nothing the next time.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,14 +16,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import ROOT
 from tests.tiny import tiny
 from truthkit.activations.spool import Spool
+from truthkit.cli import transforms
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.tensors import State
 from truthkit.steering import SteeringVector
 from truthkit.steering.formats import to_gguf, to_lm_eval, to_numpy
+from truthkit.steering.plots import plot_tokens
 
 _SCRIPT = """
     import resource, signal, sys
@@ -47,6 +51,8 @@ def saves(folder: Path, value: float) -> dict[str, Callable[[], object]]:
     width = model.config.hidden_size
     vector = SteeringVector({1: torch.full((width,), value), 2: torch.ones(width)}, model.config.num_hidden_layers)
     spool = Spool(folder / "spool", 1, 1, 40_000)
+    image = folder / "image.png"
+    Image.new("RGB", (8, 8), "red").save(image)
     state = State(folder / "state.safetensors", "00" * 32, work="test", every=1.0)
     return {
         "spool": lambda: spool.write([0], torch.full((1, 1, 40_000), value)),
@@ -55,6 +61,8 @@ def saves(folder: Path, value: float) -> dict[str, Callable[[], object]]:
         "v.npz": lambda: to_numpy(vector, folder / "v.npz"),
         "v.gguf": lambda: to_gguf(vector, folder / "v.gguf"),
         "v.pt": lambda: to_lm_eval(vector.at(1), folder / "v.pt", model),
+        "page.html": lambda: plot_tokens(["a"], [value], folder / "page.html"),
+        "sheet.png": lambda: transforms.run(argparse.Namespace(image=image, out=folder / "sheet.png", seed=int(value))),
         "plot.png": lambda: save_figure(new_figure(value, 1), folder / "plot.png"),
     }
 

@@ -81,7 +81,7 @@ def test_two_processes_share_the_work(
     command = [*command[:-1], "--method", method, "--out"]
     expected, out = alone(command), tmp_path / "v.safetensors"
     for shard in ("shard-0", "shard-1"):
-        (left := tmp_path / "v.safetensors.partial" / shard).mkdir(parents=True)
+        (left := tmp_path / "v.safetensors.partial" / "states" / shard).mkdir(parents=True)
         (left / "states.bin").write_bytes(torch.randn(100_000).numpy().tobytes())
     started = [sys.executable, *LAUNCHERS[launcher], "-m", "truthkit.cli", *command, str(out)]
     subprocess.run(started, check=True, env=ENVIRONMENT, cwd=ROOT)
@@ -148,9 +148,13 @@ def run(moment):
         safetensors.torch.save_file = half_a_record
     if moment == "vector":
         pathlib.Path.write_bytes = half_a_vector
-    if moment == "clearing":
+    if moment in ("clearing", "cleared"):
         import shutil
-        shutil.rmtree = die
+        def clear(folder, **_):
+            if moment == "cleared":
+                (pathlib.Path(folder) / "states" / "states.bin").unlink()
+            die()
+        shutil.rmtree = clear
     return cli.main([*command, moment + ".safetensors"])
 
 if moments == ["never"]:
@@ -175,12 +179,12 @@ def dying(command: list[str], moments: str, folder: Path) -> subprocess.Popen[st
 def test_killed_while_it_writes(
     command: list[str], alone: Callable[[list[str]], tk.SteeringVector], tmp_path: Path
 ) -> None:
-    """Half a record, half a vector, and all done but the records not cleared away."""
-    moments = ("record", "vector", "clearing")
+    """Half a record, half a vector, and all done but the records not cleared away, or the states alone."""
+    moments = ("record", "vector", "clearing", "cleared")
     said, _ = dying(command, ",".join(moments), tmp_path).communicate(timeout=200)
     assert [line for line in said.splitlines() if line.startswith("-")] == [str(-signal.SIGKILL)] * len(moments)
     for moment in moments:
-        assert (tmp_path / f"{moment}.safetensors.partial" / "progress.safetensors").is_file()
+        assert (tmp_path / f"{moment}.safetensors.partial" / "states" / "progress.safetensors").is_file()
         check_resumed(command, alone(command), tmp_path / f"{moment}.safetensors")
 
 
@@ -192,7 +196,7 @@ def test_killed_while_it_reads(
 ) -> None:
     """SIGKILL from outside, at a batch of chance, some records after the first."""
     command = [*command[:-1], "--method", method, "--out"]
-    record = tmp_path / "never.safetensors.partial" / "progress.safetensors"
+    record = tmp_path / "never.safetensors.partial" / "states" / "progress.safetensors"
     with dying(command, "never", tmp_path) as process:
         while not record.exists() and process.poll() is None:
             time.sleep(0.005)

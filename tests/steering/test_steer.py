@@ -16,6 +16,7 @@ from truthkit.activations.capture import Capture
 from truthkit.activations.positions import Role, Text
 from truthkit.hf.sites import head_features
 from truthkit.steering import SteeringVector, stacked
+from truthkit.text.tokens import padded
 
 COUNT = 10
 CACHES: dict[str, dict[str, Any]] = {
@@ -245,7 +246,7 @@ def test_roles_under_generate(smollm2: Any) -> None:
 # -- with decoders -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", ["decoder first", "steering first"])
+@pytest.mark.parametrize("order", ["decoder first", "steering first", "processor"])
 @pytest.mark.parametrize("positions", ["all", "generated", "last"])
 def test_every_view_of_a_decoder_is_steered(positions: str, order: str) -> None:
     """Oracle: ICD's formula over two steered models run apart, each with its own prompt; the amateur's prompt is
@@ -253,9 +254,14 @@ def test_every_view_of_a_decoder_is_steered(positions: str, order: str) -> None:
     model, batch, steered, lie = tiny("llama"), padded_batch(5, 9), vectors(1), "lie now"
     decoder = tk.ICD(model, ToyTokenizer(), amateur_prompt=lie, beta=0.1)
     steering = tk.Steering(model, steered, positions=positions)
-    first, second = (decoder, steering) if order == "decoder first" else (steering, decoder)
-    with first, second:
-        together = greedy(model, batch)
+    if order == "processor":
+        processor = tk.ICDLogitsProcessor(model, ToyTokenizer(), amateur_prompt=lie, beta=0.1)
+        with steering:
+            together = greedy(model, batch, logits_processor=[processor])
+    else:
+        first, second = (decoder, steering) if order == "decoder first" else (steering, decoder)
+        with first, second:
+            together = greedy(model, batch)
     prefix = [ord(char) for char in f"{lie}\n\n"]
     for ids, row in zip(unpadded(batch), together, strict=True):
         main = _steered_log_p(model, ids, row, steered, positions)
@@ -263,6 +269,32 @@ def test_every_view_of_a_decoder_is_steered(positions: str, order: str) -> None:
         scores = main - amateur
         scores[main < main.amax(-1, keepdim=True) + math.log(0.1)] = -torch.inf
         assert scores.argmax(-1).tolist() == row
+
+
+def test_a_short_view_that_reads_its_prompt_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CAD's second view lacks a long passage; its rows join the others behind the prompts. One strength per prompt."""
+    draw = torch.Generator().manual_seed(3)
+    passages = [torch.randint(33, 120, (80,), generator=draw).tolist() for _ in range(2)]
+    questions = [torch.randint(33, 120, (length,), generator=draw).tolist() for length in (5, 9)]
+    prompts = [passage + question for passage, question in zip(passages, questions, strict=True)]
+    ids, mask = padded(prompts, side="left")
+    model, steered, seen = tiny("llama"), vectors(1), list[Any]()
+    decoder = tk.CAD(model, ToyTokenizer(), context=["".join(map(chr, one)) for one in passages])
+    steering = tk.Steering(model, steered, strength=[1.0, 3.0], positions=slice(-3, None))
+    with decoder, steering:
+        monkeypatch.setattr(steering._tracker, "observer", lambda begin=steering._begin_forward: begin() or note())
+
+        def note() -> None:
+            seen.append((steering._tracker.tokens.given.flatten().tolist(), steering._tracker.item.tolist()))
+
+        found = greedy(model, {"input_ids": ids, "attention_mask": mask})
+    assert seen[:2] == [([5, 9], [0, 1]), ([85, 89], [0, 1])]
+    assert seen[2:] == [([85, 89, 5, 9], [0, 1, 0, 1])] * (COUNT - 1)
+    monkeypatch.setitem(WHERE, "tail", lambda prompt, _length: range(prompt - 3, prompt))
+    for prompt, question, strength, row in zip(prompts, questions, (1.0, 3.0), found, strict=True):
+        scaled = {1: strength * steered[1]}
+        whole, without = (_steered_log_p(model, one, row, scaled, "tail") for one in (prompt, question))
+        assert row == (1.5 * whole - 0.5 * without).argmax(-1).tolist()
 
 
 def _steered_log_p(

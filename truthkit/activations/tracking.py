@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import torch
 
+from truthkit.activations.other_texts import OtherTexts, Text
 from truthkit.activations.positions import Tokens
 from truthkit.errors import ArgumentError
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import image_token
-from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, replaced_method
+from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, refuse_guidance, replaced_method
 
 _ENDLESS = 1 << 62
 """More tokens than any text has."""
@@ -50,16 +51,18 @@ class Tracker:
         self.part: Literal["prompt", "answer"] | None = None
         self.tokens: Tokens
         self.item: torch.Tensor
-        self._rows: tuple[int, int, int, Any] = (0, 0, 0, None)
+        self._counted: tuple[int, int, int, Any] = (0, 0, 0, None)
         self.after_prompt = False
         self._block: Block
-        self._generating = self._began = False
+        self._generating = False
         self._asked: tuple[int, int] | None = None
-        self._narrow: dict[str, Any] = {}
+        self._narrow: list[dict[str, Any]] = []
         self._between: dict[str, Any] = {}
         self._prompts_given: torch.Tensor | None = None
-        self._start: dict[str, Any] = {}
-        self._columns = 0
+        self._prepared: torch.Tensor | None = None
+        self._main_rows = 0
+        self._main = Text()
+        self._forget_others()
 
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks on, for the threads of `block`; `stack` takes them off."""
@@ -71,7 +74,24 @@ class Tracker:
         stack.callback(model.get_decoder().register_forward_pre_hook(inside, with_kwargs=True).remove)
         stack.enter_context(replaced_method(model, "generate", self._follow_generate, block))
         stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching, block))
-        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", keep_mask_flat, block))
+        stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", self._noting_inputs, block))
+
+    def _forget_others(self) -> None:
+        """Forget all texts but the one that is generated."""
+        self._prepared, self._narrow, self._others = None, [], OtherTexts()
+
+    def _noting_inputs(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A `prepare_inputs_for_generation` that leaves the mask 2-D, and notes what `generate`'s own forwards read."""
+        flat = keep_mask_flat(original)
+
+        @functools.wraps(original)
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            inputs = flat(*args, **kwargs)
+            ids = inputs.get("input_ids")
+            self._prepared = ids if ids is not None else inputs.get("inputs_embeds")
+            return inputs
+
+        return prepare
 
     def _follow_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -79,15 +99,18 @@ class Tracker:
             with self._block.calling():
                 if self._generating:  # an assistant of the model's own early layers drafts on the same text
                     return original(*args, **kwargs)
+                refuse_guidance(self.model, self._block.name, kwargs)
                 given = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
                 given = given if given is not None else kwargs.get("inputs_embeds")
                 self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
                 self._prompts_given = given if isinstance(given, torch.Tensor) and given.dim() == 2 else None
-                self._generating, self._began = True, False
+                self._generating, self._main = True, Text()
+                self._forget_others()
                 try:
                     return original(*args, **kwargs)
                 finally:
                     self._generating, self._asked, self._prompts_given = False, None, None
+                    self._forget_others()
 
         return generate
 
@@ -96,9 +119,13 @@ class Tracker:
         self._block.check()
         ids = args[0] if args else kwargs.get("input_ids")
         given = ids if ids is not None else kwargs.get("inputs_embeds")
-        if given is not None:
-            self._narrow = {"rows": given.shape[0], "width": given.shape[1], "ids": ids}
-            self._narrow["mask"] = kwargs.get("attention_mask")
+        if given is None:
+            return
+        other = self._generating and self._prepared is not None and given is not self._prepared
+        if not other:
+            self._narrow, self._main_rows = [], given.shape[0]
+        narrow = {"rows": given.shape[0], "width": given.shape[1], "ids": ids, "other": other}
+        self._narrow.append(narrow | {"mask": kwargs.get("attention_mask")})
 
     @torch.compiler.disable
     def _note(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -106,76 +133,96 @@ class Tracker:
 
     @torch.compiler.disable
     def _inside(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        narrow, self._narrow = self._narrow, {}
+        narrow = self._narrow.pop() if self._narrow else {}
         between, self._between = self._between, {}
         ids = args[0] if args else kwargs.get("input_ids")
         given = ids if ids is not None else kwargs["inputs_embeds"]
         rows, width = given.shape[:2]
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
         narrow = narrow or {"rows": rows, "width": width, "ids": ids, "mask": kwargs.get("attention_mask")}
-        past = self._past(cache)
+        other = self._others.of(cache, ids if ids is not None else between.get("ids")) if narrow.get("other") else None
+        text, own = other or self._main, other is None
+        past = self._past(cache, text)
         if (mask := _flat(kwargs.get("attention_mask"), rows)) is None:
             mask = _flat(between.get("mask"), rows)
         if self._generating:
-            first, self._began = not self._began, True
+            first, text.began = not text.began, True
         else:
             first = past == 0 or self.part is not None
-        self._count_rows(narrow["rows"], rows, given.device)
+        self._count_rows(narrow["rows"] if own else self._main_rows, rows, given.device)
         if ids is None:
-            prompts = self._prompts_given[self.item.cpu()] if first and self._prompts_given is not None else None
+            known = first and own and self._prompts_given is not None
+            prompts = self._prompts_given[self.item.cpu()] if known else None  # type: ignore[index]
             ids = next((one for one in (between.get("ids"), prompts) if _has_shape(one, rows, width)), None)
         if first:
-            self._begin(narrow, rows, width, given.device, mask, ids)
-        self._columns = past + width
-        start = self._start
+            text.start = self._begin(narrow, rows, width, given.device, mask, ids, own=own)
+        text.columns = past + width
+        start = text.start
         self.after_prompt = past >= start["width"]
-        real, number = self._numbers(mask, kwargs.get("position_ids"), past, rows, width, given.device)
-        repeats = rows // len(start["given"])
-        counts = [
-            start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name]
-            for name in ("prompt", "given")
-        ]
-        text = start.pop("text", None)
-        prompt, given_count = counts
+        real, number = self._numbers(start, mask, kwargs.get("position_ids"), past, rows, width, given.device)
+        seen = mask if mask is not None else _visible(kwargs.get("attention_mask"), rows)
+        prompt, given_count = self._counts(start, seen, rows)
+        texts = start.pop("text", None)
         if self.part is not None and not self._generating:
             self.after_prompt = self.part == "answer"
             prompt = torch.full_like(prompt, -_ENDLESS if self.after_prompt else _ENDLESS)
         self.tokens = Tokens(
-            number, real, prompt, given_count, ids, text, self.processor, self._image_token, start["memory"]
+            number, real, prompt, given_count, ids, texts, self.processor, self._image_token, start["memory"]
         )
         if self.observer is not None:
             self.observer()
 
+    def _counts(self, start: dict[str, Any], mask: torch.Tensor | None, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """How many of each row's tokens are prompt, and how many were given; (rows, 1) each.
+
+        Where rows have come since the text began, their masks tell: those of short views lie behind the others.
+        """
+        prompt, given = start["prompt"], start["given"]
+        if rows == len(given):
+            return prompt, given
+        if mask is not None and self._generating:
+            start["prompt"] = start["given"] = given = _given(mask, start["width"])
+            return given, given
+        repeats = rows // len(given)
+        return prompt.repeat_interleave(repeats, dim=0), given.repeat_interleave(repeats, dim=0)
+
     def _numbers(
-        self, mask: torch.Tensor | None, positions: Any, past: int, rows: int, width: int, device: Any
+        self,
+        start: dict[str, Any],
+        mask: torch.Tensor | None,
+        positions: Any,
+        past: int,
+        rows: int,
+        width: int,
+        device: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the last `width` columns are real, and the number of each among its row's real tokens."""
         placed = isinstance(positions, torch.Tensor) and positions.dim() == 2
         if mask is not None:
             number = mask.long().cumsum(dim=1)[:, -width:] - 1
-            if placed and "position" not in self._start:
-                self._start["position"] = positions[:, -1:] - number[:, -1:]
+            if placed and "position" not in start:
+                start["position"] = positions[:, -1:] - number[:, -1:]
             return mask[:, -width:].bool(), number
         real = torch.ones(rows, width, dtype=torch.bool, device=device)
         if not placed:
-            padding = self._start["width"] - self._start["given"]
+            padding = start["width"] - start["given"]
             padding = padding.repeat_interleave(rows // len(padding), dim=0)
             return real, torch.arange(past, past + width, device=device) - padding
         # Several candidates for one place share a position. PaliGemma counts positions from 1.
-        first = self._start.setdefault("position", positions[:1, :1] - past)
+        first = start.setdefault("position", positions[:1, :1] - past)
         if 1 < len(first) < rows:
             first = first.repeat_interleave(rows // len(first), dim=0)
         return real, (positions - first).expand(rows, -1)
 
-    def _past(self, cache: Any) -> int:
+    def _past(self, cache: Any, text: Text) -> int:
         """How many columns the cache holds; counted here where it has no count (Mamba) or a tensor (static)."""
         if cache is None:
             return 0
         layers = getattr(cache, "layers", ())
         if layers and not any(hasattr(layer, "get_seq_length") for layer in layers):
-            return self._columns if cache.has_previous_state() else 0
+            return text.columns if cache.has_previous_state() else 0
         if getattr(cache, "is_compileable", False) and self._generating:
-            return self._columns if self._began else int(cache.get_seq_length())
+            return text.columns if text.began else int(cache.get_seq_length())
         return int(cache.get_seq_length())
 
     def _begin(
@@ -186,24 +233,23 @@ class Tracker:
         device: Any,
         mask: torch.Tensor | None,
         ids: torch.Tensor | None,
-    ) -> None:
-        """Note what holds for a whole text: where its prompt ends, and how long it is without padding."""
+        *,
+        own: bool,
+    ) -> dict[str, Any]:
+        """What holds for a whole text: where its prompt ends, and how long it is without padding."""
         extra = width - narrow["width"]
-        prompt_width = (self._asked[1] if self._asked else narrow["width"]) + extra
-        if mask is None:
-            given = torch.full((rows, 1), prompt_width, device=device)
-        else:
-            known = mask[:, :prompt_width]
-            given = known.sum(dim=1, keepdim=True) + max(prompt_width - known.shape[1], 0)
+        prompt_width = (self._asked[1] if self._asked and own else narrow["width"]) + extra
+        given = torch.full((rows, 1), prompt_width, device=device) if mask is None else _given(mask, prompt_width)
         prompt = given
         if self.prompt_lengths is not None and not self._generating:
             prompt = self._prompts(narrow, rows, given)
-        text = self._texts(ids, mask, prompt_width) if self.processor is not None and ids is not None else None
-        self._start = {"width": prompt_width, "prompt": prompt, "given": given, "memory": {}, "text": text}
+        texts = self.processor is not None and ids is not None
+        text = self._texts(ids, mask, prompt_width, own=own) if texts else None  # type: ignore[arg-type]
+        return {"width": prompt_width, "prompt": prompt, "given": given, "memory": {}, "text": text}
 
-    def _texts(self, ids: torch.Tensor, mask: torch.Tensor | None, prompt_width: int) -> list[list[int]]:
+    def _texts(self, ids: torch.Tensor, mask: torch.Tensor | None, prompt_width: int, *, own: bool) -> list[list[int]]:
         """The texts without padding; all of the prompts, of which a chunked prefill shows but the beginning."""
-        prompts = self._prompts_given
+        prompts = self._prompts_given if own else None
         if prompts is not None and ids.shape[1] < prompt_width == prompts.shape[1]:
             ids = prompts.to(ids.device)[self.item]
         if mask is None:
@@ -225,12 +271,13 @@ class Tracker:
     @property
     def items(self) -> int:
         """How many items the caller's batch has."""
-        return self._rows[0]
+        return self._counted[0]
 
     def _count_rows(self, narrow: int, rows: int, device: Any) -> None:
+        narrow = narrow if narrow and rows % narrow == 0 else rows
         items = self._asked[0] if self._asked and narrow % self._asked[0] == 0 else narrow
-        if (counted := (items, narrow, rows, device)) != self._rows:
-            self._rows = counted
+        if (counted := (items, narrow, rows, device)) != self._counted:
+            self._counted = counted
             self.item = torch.arange(rows, device=device) % narrow // (narrow // items)
 
 
@@ -240,3 +287,16 @@ def _has_shape(ids: Any, rows: int, width: int) -> bool:
 
 def _flat(mask: Any, rows: int) -> torch.Tensor | None:
     return mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 and len(mask) == rows else None
+
+
+def _visible(mask: Any, rows: int) -> torch.Tensor | None:
+    """Which columns a decoding step sees, (rows, columns), from the mask that attention layers add."""
+    mask = mask.get("full_attention") if isinstance(mask, dict) else mask
+    fits = isinstance(mask, torch.Tensor) and mask.dim() == 4 and len(mask) == rows and mask.shape[2] == 1
+    return mask[:, 0, 0] == 0 if fits else None
+
+
+def _given(mask: torch.Tensor, width: int) -> torch.Tensor:
+    """How many tokens the prompts of `width` columns have, (rows, 1); a shorter mask says nothing of the rest."""
+    known = mask[:, :width]
+    return known.sum(dim=1, keepdim=True) + max(width - known.shape[1], 0)

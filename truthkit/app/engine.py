@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 
 import truthkit
 from truthkit.app.events import Emit, Event, projections_event, token_event, transforms_event
@@ -26,6 +27,7 @@ from truthkit.generation.pieces import Pieces
 from truthkit.generation.settings import AnswerSettings
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
+from truthkit.images.reading import read_image
 from truthkit.printable import printable
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene
@@ -141,13 +143,14 @@ class Engine:
             Gone: of `emit`; it ends the run.
         """
         started = time.perf_counter()
+        images = [read_image(file) for file in request.images.read()]
         first: Answer | None = None
         for index, card in enumerate(request.cards):
             if stop():
                 break
             emit({"event": "answering", "index": index})
             try:
-                one = self._answer(index, card, request, first, emit, stop)
+                one = self._answer(index, card, request, images, first, emit, stop)
             except Gone:
                 raise
             except Exception as error:
@@ -163,17 +166,24 @@ class Engine:
         return stream.getvalue()
 
     def _answer(
-        self, index: int, card: Card, request: RunRequest, first: Answer | None, emit: Emit, stop: Stop
+        self,
+        index: int,
+        card: Card,
+        request: RunRequest,
+        images: Sequence[Image.Image],
+        first: Answer | None,
+        emit: Emit,
+        stop: Stop,
     ) -> Answer:
         spec = card.spec()
         passage = passage_in_front(request.context) if request.context and spec.takes("context") else ""
-        decoder = self._decoder(spec, request, passage)
+        decoder = self._decoder(spec, images, passage)
         inputs = encode_prompt(
             self.processor,
             passage + request.prompt,
             system=request.system or None,
             raw=request.raw,
-            images=request.images,
+            images=images,
         )
         settings = AnswerSettings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
         pieces = Pieces(text_tokenizer(self.processor, "an answer"))
@@ -197,15 +207,15 @@ class Engine:
             emit(_answer_event(index, one, first))
             self._project(index, inputs, one, steerings, emit)
         if "chosen" in one.notes:
-            sheets = transforms_event(index, one.notes, request.images, stop)
+            sheets = transforms_event(index, one.notes, images, stop)
             if sheets is not None:
                 emit(sheets)
         return one
 
-    def _decoder(self, spec: DecoderSpec, request: RunRequest, passage: str) -> Any:
+    def _decoder(self, spec: DecoderSpec, images: Sequence[Image.Image], passage: str) -> Any:
         if spec.takes("context") and not passage:
             raise ArgumentError("cad amplifies what a passage says; write the passage in the field of that name.")
-        if spec.needs_image and not request.images:
+        if spec.needs_image and not images:
             raise ArgumentError(f"{spec.name} compares images; add one to the prompt.")
         chosen = [part.options["amateur"] for part in spec.parts or (spec,) if "amateur" in part.options]
         for name in chosen:
@@ -213,7 +223,7 @@ class Engine:
                 known = ", ".join(map(repr, self.amateurs)) or "none"
                 raise ArgumentError(f"amateur is {name!r}; those given by --amateur when the app started are {known}.")
         amateur = self.amateurs[chosen[0]] if chosen else None
-        return spec.build(self.model, self.processor, context=passage, images=[list(request.images)], amateur=amateur)
+        return spec.build(self.model, self.processor, context=passage, images=[list(images)], amateur=amateur)
 
     def _steerings(self, card: Card) -> list[Steering]:
         """A steering for each loaded vector that the card uses."""

@@ -14,7 +14,8 @@ from PIL import Image
 
 from truthkit.decoding.spec import DecoderSpec, parse_spec, spec_of
 from truthkit.errors import ArgumentError, did_you_mean
-from truthkit.images.reading import read_image
+from truthkit.images.reading import check_image
+from truthkit.serving.aside import Aside
 
 MAX_BODY = 32 * 2**20
 """Bytes of a request; images come as base64 inside."""
@@ -67,7 +68,7 @@ class RunRequest:
     Attributes:
         run: the page's own name for this run, to cancel it by.
         prompt, system, context, raw: as in `truthkit generate`; "" where there is none.
-        images: upright RGB.
+        images: image files that can be read, laid aside; decoded they would be far larger.
         settings: fields of `truthkit.generation.settings.AnswerSettings`.
         cards: the decoders.
     """
@@ -77,7 +78,7 @@ class RunRequest:
     system: str
     context: str
     raw: bool
-    images: tuple[Image.Image, ...]
+    images: Aside
     settings: dict[str, Any]
     cards: tuple[Card, ...]
 
@@ -113,7 +114,7 @@ def read_request(document: Any) -> RunRequest:
             "seed": _integer(settings, "seed", 0, 0, 2**63 - 1),
         },
         cards=tuple(map(_card, cards)),
-        images=tuple(_image(image, number) for number, image in enumerate(images, start=1)),
+        images=Aside([_image(image, number) for number, image in enumerate(images, start=1)]),
     )
 
 
@@ -128,7 +129,7 @@ def _card(document: Any) -> Card:
     return Card(_text(fields, "decoder"), options, uses)
 
 
-def _image(encoded: Any, number: int) -> Image.Image:
+def _image(encoded: Any, number: int) -> bytes:
     try:
         content = base64.b64decode(encoded, validate=True)
     except (TypeError, ValueError, binascii.Error):
@@ -139,11 +140,12 @@ def _image(encoded: Any, number: int) -> Image.Image:
     if pixels > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
         raise ArgumentError(f"image {number} has {pixels / 1e6:.0f} million pixels; shrink it to {limit} million.")
-    return read_image(content)
+    check_image(content)
+    return content
 
 
 def _pixels(content: bytes) -> int:
-    """How many an image has by its header; 0 for what `read_image` will say more about."""
+    """How many an image has by its header; 0 for what `check_image` will say more about."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.width * image.height

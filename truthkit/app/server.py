@@ -11,9 +11,9 @@ import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from truthkit.app.request import MAX_BODY, read_request
+from truthkit.app.request import MAX_BODY, RunRequest, read_request
 from truthkit.serving.answers import Endpoint, routed, with_errors, with_headers
 from truthkit.serving.asgi import App, Receive, Refused, Scope, Send, header
 from truthkit.serving.bodies import Documents, limited
@@ -49,6 +49,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_WAITING = 256 * 2**20
+"""Bytes of the requests that wait, whose images lie in files."""
+
 
 class Server:
     """Listens on `host` and `port`, 0 for a free one, and serves the page once there is an engine.
@@ -77,7 +80,7 @@ class Server:
             engine: what answers.
             seconds: that one run may have the model.
         """
-        line = Line(seconds)
+        line = Line(seconds, weight=_WAITING)
         app = with_token(limited(routed(_routes(engine, line)), MAX_BODY), self.token, under="/api/")
         app = with_headers(with_errors(for_hosts(app, own_host(self.host))), _HEADERS)
         self._listener.serve(app, line.close)
@@ -117,8 +120,8 @@ def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
         return JSONResponse({"cancelled": isinstance(run, str) and line.cancel(run)})
 
     async def run(scope: Scope, receive: Receive) -> App:
-        name, document = await documents.read(scope, receive, lambda document: (read_request(document).run, document))
-        return _streamed(engine, line, name, document, int(header(scope, "content-length")[0]))
+        request = await documents.read(scope, receive, read_request)
+        return _streamed(engine, line, request, int(header(scope, "content-length")[0]))
 
     return {
         **{path: {"GET": static(name, kind)} for path, (name, kind) in _STATIC.items()},
@@ -129,10 +132,8 @@ def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
     }
 
 
-def _streamed(engine: Engine, line: Line, name: str, document: Any, size: int) -> App:
+def _streamed(engine: Engine, line: Line, request: RunRequest, size: int) -> App:
     """The response that stands in the line, and then is the run's events; it ends the run when its client leaves.
-
-    The document waits as it came, and its images are decoded when it is its turn: decoded they are far larger.
 
     Raises:
         Refused: too many are waiting.
@@ -147,12 +148,12 @@ def _streamed(engine: Engine, line: Line, name: str, document: Any, size: int) -
         outbox.put(json.dumps(event, allow_nan=False).encode() + b"\n")
 
     def work(stop: Callable[[], bool]) -> None:
-        engine.run(read_request(document), emit, stop)
+        engine.run(request, emit, stop)
 
     def moved(ahead: int) -> None:
         emit({"event": "waiting", "ahead": ahead})
 
-    job = Job(work, moved, outbox.close, name=name, weight=size)
+    job = Job(work, moved, outbox.close, name=request.run, weight=size)
     try:
         line.join(job)
     except Full as full:

@@ -19,6 +19,7 @@ from typing import Any
 
 import truthkit
 from truthkit.cli.parser import Parser
+from truthkit.cli.threads import spin_briefly
 from truthkit.errors import ArgumentError, TruthkitError
 from truthkit.interrupt import Terminated, termination_raises
 
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (they are listed in `truthkit --help`)."""
     debug = os.environ.get("TRUTHKIT_DEBUG") == "1"
+    spin_briefly(os.environ, sys.modules)
     usual = warnings.formatwarning
     if not debug:
         warnings.formatwarning = _warning

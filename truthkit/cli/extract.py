@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from truthkit.steering.spec import parse_layers, parse_positions
 from truthkit.written import split_name
 
 if TYPE_CHECKING:
+    from truthkit.parallel import Shards
     from truthkit.steering import SteeringVector
     from truthkit.steering.extraction.pairs import Pair
 
@@ -105,35 +108,49 @@ def run(args: argparse.Namespace) -> int:
     if against is not None and against != "base":
         against, _ = load(against, dtype=args.dtype, **placing(args))
     pairs, chosen_on = _split(file.pairs, processor, args) if args.select else (file.pairs, [])
-    work = out.with_name(f"{out.name}.partial")
-    vector = extract(
-        model,
-        processor,
-        pairs,
-        layers=layers,
-        positions=positions,
-        method=method,
-        site=args.site,
-        held_out=args.held_out,
-        token_budget=args.token_budget,
-        seed=args.seed,
-        against=against,
-        checkpoint=work,
-        progress=sys.stderr.isatty(),
-        **options,
-    )
     place = shards(model)
-    if place.index > 0:
-        return 0
-    if args.select:
-        vector = _select(model, processor, vector, chosen_on, strengths, positions)
-    if not place.speaks:
-        return 0
-    vector.save(work / out.name)  # if this process is killed here, the next run clears away the half-written file
-    os.replace(work / out.name, out)
-    shutil.rmtree(work, ignore_errors=True)
+    with _work(out, place) as work:
+        vector = extract(
+            model,
+            processor,
+            pairs,
+            layers=layers,
+            positions=positions,
+            method=method,
+            site=args.site,
+            held_out=args.held_out,
+            token_budget=args.token_budget,
+            seed=args.seed,
+            against=against,
+            checkpoint=work / "states",
+            progress=sys.stderr.isatty(),
+            **options,
+        )
+        if place.index > 0:
+            return 0
+        if args.select:
+            vector = _select(model, processor, vector, chosen_on, strengths, positions)
+        if not place.speaks:
+            return 0
+        vector.save(work / out.name)  # if this process is killed here, the next run clears away the half-written file
+        os.replace(work / out.name, out)
+        shutil.rmtree(work, ignore_errors=True)
     _report(args, vector, out)
     return 0
+
+
+@contextmanager
+def _work(out: Path, place: Shards) -> Iterator[Path]:
+    """The folder beside `out` of what is not finished: nobody else's in the block, and gone if nothing was begun."""
+    from truthkit.files.lock import only_writer
+
+    work = out.with_name(f"{out.name}.partial")
+    with only_writer(work, place.index, place.count) if place.speaks else nullcontext():
+        try:
+            yield work
+        finally:
+            if place.speaks and not (work / "states").exists():
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def _method(text: str) -> tuple[str, dict[str, Any]]:

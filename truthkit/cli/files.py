@@ -41,7 +41,8 @@ def writable(path: str | Path, option: str, endings: Iterable[str] = ()) -> Path
     """A file or folder that is to be written, in a folder that exists.
 
     Raises:
-        ArgumentError: the folder does not exist or may not be written in, or the name has none of the `endings`.
+        ArgumentError: the folder does not exist or may not be written in, or the name has none of the `endings`, which
+            are those of files.
     """
     path, endings = Path(path), tuple(endings)
     folder = path.absolute().parent
@@ -49,6 +50,8 @@ def writable(path: str | Path, option: str, endings: Iterable[str] = ()) -> Path
     if (endings and path.suffix.lower() not in endings) or not folder.is_dir():
         what = expected if endings else "a name "
         raise ArgumentError(f"{option} is {str(path)!r}; expected {what}in a folder that exists.")
+    if endings and path.is_dir():
+        raise ArgumentError(f"{option} is {str(path)!r}, which is a folder; expected a file.")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise ArgumentError(f"{option} is {str(path)!r}, which may not be written; name another place.")
     return path

@@ -88,7 +88,7 @@ def check_model_options(args: argparse.Namespace) -> None:
     from truthkit.models.types import no_dtype
 
     if args.model is not None and args.model not in BUNDLED:
-        local_model(args.model, args.revision)
+        local_model(args.model, getattr(args, "revision", None))
     if (processes := getattr(args, "tp", None)) is not None:
         check_processes(None, processes, device_map=getattr(args, "device_map", None))
     dtype = getattr(args, "dtype", None)

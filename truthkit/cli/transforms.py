@@ -8,6 +8,7 @@ from typing import Any
 
 from truthkit.cli.files import writable
 from truthkit.errors import ArgumentError
+from truthkit.files.writing import replacing, writing
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -53,9 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     image = read_image(args.image)
     sheet = transform_sheet(image, seed=content_seed(image, "", args.seed))
-    try:
-        sheet.save(out, quality=95)
-    except OSError as error:
-        raise ArgumentError(f"--out is {args.out!r}, which cannot be written: {error.strerror or error}.") from None
+    with writing(out), replacing(out) as part:
+        sheet.save(part, quality=95)
     print(out)
     return 0

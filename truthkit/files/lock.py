@@ -33,12 +33,18 @@ def only_writer(folder: Path, rank: int = 0, world: int = 1) -> Iterator[None]:
     """
     locks = folder / LOCKS
     with writing(folder):
-        locks.mkdir(parents=True, exist_ok=True)
         own = FileLock(_lock(locks, rank, world))
-        try:
-            own.acquire(timeout=_PATIENCE, poll_interval=0.05)
-        except Timeout:
-            raise NotAvailableError(_in_use(folder, rank, world)) from None
+        for last in (False, False, True):
+            try:
+                locks.mkdir(parents=True, exist_ok=True)
+                own.acquire(timeout=_PATIENCE, poll_interval=0.05)
+                break
+            except FileNotFoundError:  # its writer has ended, and is just clearing the folder away
+                if last:
+                    raise
+            except Timeout:
+                if last or locks.exists():
+                    raise NotAvailableError(_in_use(folder, rank, world)) from None
     try:
         for path in sorted(locks.glob("*.lock")):
             other, of = map(int, path.stem.split("-of-"))

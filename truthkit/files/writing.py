@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,15 @@ def strict(value: Any) -> Any:
 def json_text(document: Any) -> str:
     """JSON over several lines, for people and programs; null for numbers that it has not."""
     return json.dumps(strict(document), indent=2, allow_nan=False)
+
+
+def clear_parts(*paths: Path) -> None:
+    """Remove what writers of `paths` that were killed have left beside them; none may be writing them now."""
+    for path in paths:
+        left = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+        for part in path.parent.iterdir():
+            if left.fullmatch(part.name):
+                part.unlink(missing_ok=True)
 
 
 @contextmanager

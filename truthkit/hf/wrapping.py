@@ -6,14 +6,14 @@ import functools
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from truthkit.errors import AttachError, ModelError
+from truthkit.errors import ArgumentError, AttachError, ModelError
 from truthkit.hf.ownership import Block
 
 if TYPE_CHECKING:
@@ -178,6 +178,27 @@ def keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:
         return inputs
 
     return prepare
+
+
+def refuse_guidance(model: Any, name: str, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a call of `generate` that asks the model about a second text beside the one that is generated.
+
+    Args:
+        model: whose call it is.
+        name: of the block, in the message.
+        kwargs: of the call.
+
+    Raises:
+        ArgumentError: `guidance_scale` is on, in the call or in its configuration.
+    """
+    config = kwargs.get("generation_config") or model.generation_config
+    guidance = kwargs.get("guidance_scale", getattr(config, "guidance_scale", None))
+    if guidance not in (None, 1):
+        raise ArgumentError(
+            f"guidance_scale={guidance}, of the call or of a generation_config, cannot be used with {name}: it asks "
+            "the model about a second text beside the one that is generated. Pass guidance_scale=None, or leave "
+            f"{name} out."
+        )
 
 
 def refuse_continuous_batching(original: Callable[..., Any]) -> Callable[..., Any]:

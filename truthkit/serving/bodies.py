@@ -91,7 +91,7 @@ class Documents:
             return await self._read(receive, check)
 
     async def _read(self, receive: Receive, check: Callable[[Any], T]) -> T:
-        chunks = []
+        chunks: list[bytes] = []
         more = True
         while more:
             message = await receive()
@@ -99,9 +99,15 @@ class Documents:
                 raise Refused(HTTPStatus.BAD_REQUEST, "the request broke off.")
             chunks.append(message.get("body", b""))
             more = message.get("more_body", False)
-        body = b"".join(chunks)
-        chunks.clear()
-        return await asyncio.get_running_loop().run_in_executor(self._reader, lambda: check(parsed(body)))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, lambda: check(parsed(_joined(chunks))))
+
+
+def _joined(chunks: list[bytes]) -> bytes:
+    """The whole body, of which nothing is kept elsewhere."""
+    body = b"".join(chunks)
+    chunks.clear()
+    return body
 
 
 def parsed(body: bytes) -> Any:

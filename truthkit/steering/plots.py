@@ -11,6 +11,7 @@ import torch
 
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
+from truthkit.files.writing import replacing, writing
 from truthkit.markup import Markup, element
 from truthkit.steering.projections import projections
 from truthkit.steering.vector import SteeringVector
@@ -89,7 +90,9 @@ def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | Path
     """
     shades = _shades(values)
     if Path(path).suffix == ".html":
-        Path(path).write_text(_page(tokens, values, shades, title), encoding="utf-8")
+        page = _page(tokens, values, shades, title)
+        with writing(Path(path)), replacing(Path(path)) as part:
+            part.write_text(page, encoding="utf-8")
         return
     columns = 12
     rows = -(-len(tokens) // columns)

@@ -118,24 +118,27 @@ def train(
     }
     key, work = digest(made_of), out.with_name(f"{out.name}.partial")
     place = Shards()
-    if (done := card.finished(out, key)) is not None:
-        if place.index == 0:
-            shutil.rmtree(work, ignore_errors=True)
-        return done
-    checkpoint = Checkpoint(work, key, every=save_every)
-    with _trainable(model, settings, start) as peft, only_writer(work, place.index, place.count):
-        trainer = _Trainer(peft, tokenizer, encoded, steps, settings, place)
-        losses = trainer.run(checkpoint, progress=progress)
-        report = {
-            **made_of,
-            "steps": len(steps),
-            "epochs": sum(map(len, steps)) / len(encoded),
-            **card.losses(losses, contrastive=settings.contrastive_margin is not None),
-            "versions": versions("torch", "transformers", "peft"),
-            "digest": key,
-        }
-        if place.index == 0:
-            _publish(peft, work, out, report)
+    report = card.finished(out, key)
+    if report is None:
+        with only_writer(work, place.index, place.count):
+            report = card.finished(out, key)  # by a process that has only just let go of the folder
+            if report is None:
+                checkpoint = Checkpoint(work, key, every=save_every)
+                with _trainable(model, settings, start) as peft:
+                    trainer = _Trainer(peft, tokenizer, encoded, steps, settings, place)
+                    losses = trainer.run(checkpoint, progress=progress)
+                    report = {
+                        **made_of,
+                        "steps": len(steps),
+                        "epochs": sum(map(len, steps)) / len(encoded),
+                        **card.losses(losses, contrastive=settings.contrastive_margin is not None),
+                        "versions": versions("torch", "transformers", "peft"),
+                        "digest": key,
+                    }
+                    if place.index == 0:
+                        _publish(peft, work, out, report)
+    if place.index == 0:
+        shutil.rmtree(work, ignore_errors=True)
     place.wait()
     return report
 
@@ -307,4 +310,3 @@ def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> 
         peft.save_pretrained(str(whole), save_embedding_layers=False)
         card.write(whole, report)
         os.replace(whole, out)
-    shutil.rmtree(work, ignore_errors=True)

@@ -1,9 +1,8 @@
-"""`truthkit eval` from outside: killed, terminated, twice on one folder, on a full disk. Oracle: a run undisturbed."""
+"""`truthkit eval` from outside: terminated, twice on one folder, on a full disk. Oracle: a run undisturbed."""
 
 from __future__ import annotations
 
 import json
-import random
 import resource
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.running.test_processes import DAYS, ENVIRONMENT, eval_command, factor, outcome, pope
+from tests.evaluation.running.test_processes import DAYS, ENVIRONMENT, eval_command, factor, outcome
 from truthkit import cli
 
 LIMIT = 60.0
@@ -82,34 +81,3 @@ def test_terminated_locked_and_on_a_full_disk(tmp_path: Path) -> None:
     assert cli.main(eval_command(arguments, tmp_path / "whole")) == 0
     assert len(keys(out)) == len(set(keys(out))) == DAYS
     assert outcome(out)[0] == pytest.approx(outcome(tmp_path / "whole")[0])
-
-
-@pytest.mark.slow
-def test_killed_at_twenty_random_points(tmp_path: Path) -> None:
-    """0 lost, 0 doubled, 0 changed, and no resumed run takes long."""
-    arguments, out, draw = pope(tmp_path), tmp_path / "killed", random.Random(8)
-    began = time.monotonic()
-    assert ended(start(arguments, tmp_path / "whole"))[0] == 0
-    usual = time.monotonic() - began
-    kills = 0
-    while kills < 20:
-        before, started = keys(out), time.monotonic()
-        process = start(arguments, out)
-        time.sleep(draw.uniform(0, 1.1 * usual))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), f"after {time.monotonic() - started:.1f} s"
-        kills += process.returncode != 0
-        found = keys(out)
-        assert found[: len(before)] == before, "lost"
-        assert len(found) == len(set(found)), "doubled"
-        if (out / "summary.json").exists():
-            assert outcome(out) == outcome(tmp_path / "whole"), "changed"
-            for path in sorted(out.iterdir()):
-                if path.is_file():
-                    path.unlink()
-    began = time.monotonic()
-    assert ended(start(arguments, out))[0] == 0
-    assert time.monotonic() - began < 3 * usual + 5, f"a whole run took {usual:.1f} s"
-    assert outcome(out) == outcome(tmp_path / "whole")
-    assert len(keys(out)) == len(set(keys(out)))

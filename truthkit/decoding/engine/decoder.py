@@ -94,8 +94,10 @@ class Decoder(DecodingMethod, ABC):
         """
 
     def __add__(self, other: Decoder) -> Decoder:
-        """Both decoders at once; see `Together`."""
-        return Together(*(part for one in (self, other) for part in getattr(one, "decoders", (one,))))
+        """Both decoders at once; see `Together`, whose own beta stays."""
+        parts = [part for one in (self, other) for part in getattr(one, "decoders", (one,))]
+        given = [one.beta for one in (self, other) if isinstance(one, Together) and "beta" in one.options]
+        return Together(*parts, beta=max(self.beta, other.beta) if given else None)
 
     def __enter__(self) -> Session:
         session = Session(self)

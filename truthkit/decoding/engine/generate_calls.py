@@ -14,7 +14,7 @@ from truthkit.decoding.engine.loop import Loop
 from truthkit.decoding.engine.read_before import read_before
 from truthkit.errors import ArgumentError
 from truthkit.hf.ownership import Block
-from truthkit.hf.wrapping import keep_mask_flat, replaced_method
+from truthkit.hf.wrapping import keep_mask_flat, refuse_guidance, replaced_method
 
 
 def encoding_images(loop: Loop, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,13 +108,7 @@ def _check_request(loop: Loop, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     if isinstance(ids, torch.Tensor) and ids.numel() == 0:
         raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
     config = _config(loop, kwargs)
-    guidance = kwargs.get("guidance_scale", getattr(config, "guidance_scale", None))
-    if guidance not in (None, 1):
-        raise ArgumentError(
-            f"guidance_scale={guidance}, of the call or of a generation_config, cannot be used with {loop.name}: it "
-            "asks the model about a second text beside the one that is generated. Pass guidance_scale=None, or leave "
-            f"{loop.name} out."
-        )
+    refuse_guidance(loop.model, loop.name, kwargs)
     if loop.main.rows > 1 and (names := _adapters_by_row(loop.model)) is not None:
         raise ArgumentError(
             f"adapter_names={names} gives each row an adapter of its own, but under {loop.name} there are rows of "

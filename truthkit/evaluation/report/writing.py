@@ -7,7 +7,7 @@ from pathlib import Path
 from truthkit.errors import ArgumentError, NotAvailableError
 from truthkit.evaluation.report.contents import Report
 from truthkit.figures import ENDINGS as PICTURES
-from truthkit.files.writing import replacing
+from truthkit.files.writing import replacing, writing
 
 ENDINGS = (".html", ".md", *PICTURES)
 
@@ -36,20 +36,21 @@ def write_report(report: Report, path: Path) -> None:
         MissingExtraError: a picture without matplotlib.
     """
     check_path(path)
-    try:
-        with replacing(path) as part:
-            match path.suffix.lower():
-                case ".html":
-                    from truthkit.evaluation.report.page import page
+    match path.suffix.lower():
+        case ".html":
+            from truthkit.evaluation.report.page import page
 
-                    part.write_text(page(report), encoding="utf-8")
-                case ".md":
-                    from truthkit.evaluation.report.markdown import markdown
+            _write_text(path, page(report))
+        case ".md":
+            from truthkit.evaluation.report.markdown import markdown
 
-                    part.write_text(markdown(report), encoding="utf-8")
-                case _:
-                    from truthkit.evaluation.report.picture import save_picture
+            _write_text(path, markdown(report))
+        case _:
+            from truthkit.evaluation.report.picture import save_picture
 
-                    save_picture(report, part)
-    except OSError as error:
-        raise NotAvailableError(f"{path} cannot be written: {error.strerror or error}.") from None
+            save_picture(report, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with writing(path), replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

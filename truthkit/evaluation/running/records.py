@@ -19,7 +19,7 @@ from truthkit.errors import ArgumentError
 from truthkit.files.json_text import parse, shown
 from truthkit.files.reading import read_json
 from truthkit.files.shapes import ANYTHING, FINITE, TEXT, check
-from truthkit.files.writing import strict, write_atomically, writing
+from truthkit.files.writing import clear_parts, strict, write_atomically, writing
 
 CONFIG, SUMMARY, ITEMS = "config.json", "summary.json", "items.jsonl"
 
@@ -48,6 +48,8 @@ class Records:
         if writes:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
+                if rank == 0:  # the one that writes other files than its own
+                    clear_parts(*(folder / name for name in (CONFIG, SUMMARY, ITEMS)))
             _agree(folder / CONFIG, config, write=rank == 0)
             _drop_torn_line(self._path)
         self.done: dict[str, dict[str, Any]] = {}

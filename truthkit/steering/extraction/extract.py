@@ -266,12 +266,20 @@ class _States:
             moments["difference"] = Moments(self.layers, self.features, scatter=True)
         return moments
 
-    def open(self, folder: Path, *, afresh: bool) -> None:
-        """Open the file of states; afresh, what an earlier run left in it goes."""
-        if afresh:
-            (folder / "states.bin").unlink(missing_ok=True)
+    def open(self, folder: Path, done: int) -> int:
+        """Open the file of states of `done` batches; how many of them are really there.
+
+        None are where the file is gone: a run that had ended was killed as it cleared away.
+        """
+        path, rows = folder / "states.bin", 2 * len(self.on_disk)
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self.spool = Spool(folder / "states.bin", self.layers, 2 * len(self.on_disk), self.features, wide)
+        whole = self.layers * rows * self.features * wide.itemsize
+        if done and not (path.exists() and path.stat().st_size == whole):
+            done, self.moments = 0, self._empty()
+        if not done:
+            path.unlink(missing_ok=True)
+        self.spool = Spool(path, self.layers, rows, self.features, wide)
+        return done
 
     def take(self, texts: list[int], values: torch.Tensor) -> None:
         """Take in the states (layers, texts, features) of some texts."""
@@ -343,8 +351,7 @@ def _run(
         folder = Path(checkpoint) / (f"shard-{shards.index}" if shards.count > 1 else "")
         stack.enter_context(only_writer(folder))
     record = Progress(folder, {**plan, "token_budget": token_budget, "shards": shards.count}, kept=kept)
-    done = shards.agreed(record.resume(states.moments))
-    states.open(folder, afresh=not done)
+    done = shards.agreed(states.open(folder, record.resume(states.moments)))
     stack.callback(states.spool.close)
     total = sum(length(text) for batch in mine for text in batch)
     before = sum(length(text) for batch in mine[:done] for text in batch)
