@@ -19,6 +19,7 @@ from truthkit.app.engine import Engine
 from truthkit.app.events import Emit
 from truthkit.app.request import RunRequest
 from truthkit.app.server import Server
+from truthkit.images.reading import read_image
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render
 
@@ -290,7 +291,7 @@ def test_images_are_dropped_pasted_and_removed(scripted_page: Any, scripted: Scr
     assert page.evaluate("document.activeElement.id") == "files"
     run(page)
     page.get_by_text("1 of 2 failed").wait_for()
-    (image,) = scripted.asked[0].images
+    (image,) = map(read_image, scripted.asked[0].images.read())
     assert image.size == (5, 4)
     page.click("#scene")
     page.get_by_alt_text("scene.png").wait_for()

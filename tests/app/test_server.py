@@ -215,7 +215,7 @@ def test_who_does_not_read_loses_the_model() -> None:
 
 
 def test_a_full_line_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "Line", lambda seconds: Line(seconds, most=1))
+    monkeypatch.setattr(server_module, "Line", lambda seconds, **options: Line(seconds, most=1, **options))
     with serving(Paced()) as server:
         streams = [stream(server, lasting("a"))]
         streams[0][1].readline()
