@@ -31,7 +31,7 @@ class Answers:
     top_p: float = 1.0
     max_new_tokens: int = 16
     contents: dict[str, Any] = field(default_factory=dict)
-    model: Any = field(default_factory=lambda: SimpleNamespace(dtype="torch.float32"))
+    model: Any = field(default_factory=lambda: SimpleNamespace(dtype="torch.float32", parameters=lambda: []))
 
     @property
     def decoder(self) -> Any:
