@@ -10,8 +10,8 @@ the beams or samples of an item lie side by side.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from truthkit.activations.positions import Tokens
 from truthkit.errors import ArgumentError
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import image_token
+from truthkit.hf.step_parts import Arguments
 from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, replaced_method
 
 _ENDLESS = 1 << 62
@@ -35,9 +36,9 @@ class Tracker:
         observer: called at the start of every forward of the decoder, once `tokens` is known.
 
     Attributes:
-        tokens: the tokens of the current forward.
-        item: for each row of it, the item of the caller's batch; (rows,), int64; one tensor while rows stay.
+        shape: rows and width of the current forward.
         after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
+        stepping: what the hooks do was done before this forward (`step`), which is compiled.
         prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
         part: for forwards outside `generate` whose tokens are all of a "prompt", or all of an "answer", whatever was
             read before. None: the beginning of a text says where its prompt ends.
@@ -48,10 +49,12 @@ class Tracker:
         self._image_token = image_token(model)
         self.prompt_lengths: Sequence[int] | None = None
         self.part: Literal["prompt", "answer"] | None = None
-        self.tokens: Tokens
-        self.item: torch.Tensor
+        self.after_prompt = self.stepping = False
+        self.shape = (0, 0)
+        self._make: Callable[[], Tokens]
+        self._tokens: Tokens | None = None
         self._rows: tuple[int, int, int, Any] = (0, 0, 0, None)
-        self.after_prompt = False
+        self._item: torch.Tensor | None = None
         self._block: Block
         self._generating = self._began = False
         self._asked: tuple[int, int] | None = None
@@ -64,7 +67,7 @@ class Tracker:
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks on, for the threads of `block`; `stack` takes them off."""
         model, self._block = self.model, block
-        outside, note, inside = (block.only_here(hook) for hook in (self._outside, self._note, self._inside))
+        outside, note, inside = map(self._hook, (self._outside, self._note, self._inside))
         stack.callback(model.register_forward_pre_hook(outside, with_kwargs=True, prepend=True).remove)
         if (base := model.base_model) is not model and base is not model.get_decoder():
             stack.callback(base.register_forward_pre_hook(note, with_kwargs=True).remove)
@@ -72,6 +75,33 @@ class Tracker:
         stack.enter_context(replaced_method(model, "generate", self._follow_generate, block))
         stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching, block))
         stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", keep_mask_flat, block))
+
+    def _hook(self, act: Callable[..., None]) -> Callable[..., None]:
+        def hook(*args: Any) -> None:
+            if not self.stepping:
+                act(*args)
+
+        return self._block.only_here(hook)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the current forward."""
+        if self._tokens is None:
+            self._tokens = self._make()
+        return self._tokens
+
+    @property
+    def item(self) -> torch.Tensor:
+        """For each row of the forward the item of the caller's batch; (rows,), int64; one tensor while rows stay."""
+        if self._item is None:
+            items, narrow, rows, device = self._rows
+            self._item = torch.arange(rows, device=device) % narrow // (narrow // items)
+        return self._item
+
+    @property
+    def items(self) -> int:
+        """How many items the caller's batch has."""
+        return self._rows[0]
 
     def _follow_generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -126,23 +156,56 @@ class Tracker:
             ids = next((one for one in (between.get("ids"), prompts) if _has_shape(one, rows, width)), None)
         if first:
             self._begin(narrow, rows, width, given.device, mask, ids)
-        self._columns = past + width
-        start = self._start
-        self.after_prompt = past >= start["width"]
-        real, number = self._numbers(mask, kwargs.get("position_ids"), past, rows, width, given.device)
-        repeats = rows // len(start["given"])
-        counts = [
-            start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name]
-            for name in ("prompt", "given")
-        ]
-        text = start.pop("text", None)
-        prompt, given_count = counts
+        self._go_on(past, rows, width, lambda: (mask, kwargs.get("position_ids"), ids))
+
+    @property
+    def has_read(self) -> bool:
+        """Whether `generate` has read the whole prompt."""
+        return self._began and self._columns >= self._start["width"]
+
+    @contextmanager
+    def step(self, inputs: Arguments, rows: int, wide: Callable[[], Arguments]) -> Iterator[None]:
+        """See `truthkit.hf.step_parts.Part`."""
+        self._block.check()
+
+        def arguments() -> tuple[Any, Any, Any]:
+            made = wide()
+            return _flat(made.get("attention_mask"), rows), made.get("position_ids"), made["input_ids"]
+
+        past, ids = self._columns, inputs["input_ids"]
+        self._count_rows(len(ids), rows, ids.device)
+        self._go_on(past, rows, 1, arguments)
+        self.stepping = True
+        try:
+            yield
+        except BaseException:
+            self._columns = past
+            raise
+        finally:
+            self.stepping = False
+
+    def _go_on(self, past: int, rows: int, width: int, arguments: Callable[[], tuple[Any, Any, Any]]) -> None:
+        """To a forward of `width` tokens, whose mask, positions and ids `arguments` gives."""
+        self._columns, self.shape = past + width, (rows, width)
+        self.after_prompt = past >= self._start["width"]
         if self.part is not None and not self._generating:
             self.after_prompt = self.part == "answer"
-            prompt = torch.full_like(prompt, -_ENDLESS if self.after_prompt else _ENDLESS)
-        self.tokens = Tokens(
-            number, real, prompt, given_count, ids, text, self.processor, self._image_token, start["memory"]
-        )
+        text = self._start.pop("text", None)
+
+        def make() -> Tokens:
+            mask, positions, ids = arguments()
+            start, device = self._start, self._rows[3]
+            real, number = self._numbers(mask, positions, past, rows, width, device)
+            repeats = rows // len(start["given"])
+            prompt, given = (
+                start[name].repeat_interleave(repeats, dim=0) if repeats > 1 else start[name]
+                for name in ("prompt", "given")
+            )
+            if self.part is not None and not self._generating:
+                prompt = torch.full_like(prompt, -_ENDLESS if self.after_prompt else _ENDLESS)
+            return Tokens(number, real, prompt, given, ids, text, self.processor, self._image_token, start["memory"])
+
+        self._tokens, self._make = None, make
         if self.observer is not None:
             self.observer()
 
@@ -222,16 +285,10 @@ class Tracker:
         answer = (whole - torch.tensor(lengths)).clamp_min(0).to(given.device)
         return given - answer.repeat(rows // narrow["rows"])[:, None]
 
-    @property
-    def items(self) -> int:
-        """How many items the caller's batch has."""
-        return self._rows[0]
-
     def _count_rows(self, narrow: int, rows: int, device: Any) -> None:
         items = self._asked[0] if self._asked and narrow % self._asked[0] == 0 else narrow
         if (counted := (items, narrow, rows, device)) != self._rows:
-            self._rows = counted
-            self.item = torch.arange(rows, device=device) % narrow // (narrow // items)
+            self._rows, self._item = counted, None
 
 
 def _has_shape(ids: Any, rows: int, width: int) -> bool:
