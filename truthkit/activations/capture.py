@@ -14,7 +14,7 @@ from truthkit.activations.hooks import Hooked, OnStates, hook_states
 from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, Tokens, selected
 from truthkit.errors import ArgumentError
-from truthkit.hf.compiled import eagerly
+from truthkit.hf.compiled import eagerly, is_compiled
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers, text_decoder
 from truthkit.hf.spread import is_fully_sharded
@@ -43,6 +43,8 @@ class Capture(Hooked):
     Attributes:
         prompt_lengths: as in `Steering`.
     """
+
+    _untraceable = "reads every forward"
 
     def __init__(
         self,
@@ -246,7 +248,7 @@ def _visit(
             raise ReachedDeepestLayer
 
     owner, runs_out = Block("read_texts"), is_fully_sharded(model)  # FSDP2 takes its weights apart at the end
-    with ExitStack() as stack, eagerly(model), torch.no_grad():
+    with ExitStack() as stack, eagerly(is_compiled(model, model)), torch.no_grad():
         for layer in set(layers):
             stack.callback(hook_states(blocks[layer], site, partial(visit, layer), owner).remove)
         end = blocks[max(layers)] if last is None else text_decoder(model)

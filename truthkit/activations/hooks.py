@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Any, Literal, Self, TypeAlias, cast
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -14,10 +15,12 @@ from torch.utils.hooks import RemovableHandle
 from truthkit.activations.positions import Positions, check_positions
 from truthkit.activations.tracking import Tracker
 from truthkit.errors import AttachError
-from truthkit.hf.compiled import guarded_compilation, refuse_compiled
+from truthkit.hf.compiled import guarded_compilation, is_compiled
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, resolve_layers, site_module
 from truthkit.hf.spread import split_of
+from truthkit.hf.step_parts import Arguments
+from truthkit.hf.steps import uncompiled
 from truthkit.hf.wrapping import plain_model
 
 OnStates: TypeAlias = Callable[[torch.Tensor], torch.Tensor | None]
@@ -52,6 +55,30 @@ def act_on_whole(act: OnStates, module: nn.Module, states: torch.Tensor) -> torc
     return None if changed is None else split.part(changed)
 
 
+@dataclass(eq=False)
+class _Share:
+    """The part of a block's hooks in compiled decode steps; see `truthkit.hf.step_parts.Part`."""
+
+    name: str
+    owner: Any
+    block: Block
+    tracker: Tracker
+    reason: str | None
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the tracker saw the whole prompt."""
+        return self.tracker.has_read
+
+    def obstacle(self, _inputs: Arguments) -> str | None:
+        """Why its hooks cannot be traced."""
+        return self.reason
+
+    def step(self, inputs: Arguments, rows: int, wide: Callable[[], Arguments]) -> AbstractContextManager[None]:
+        """What the tracker does before a step."""
+        return self.tracker.step(inputs, rows, wide)
+
+
 class Hooked(ABC):
     """What reading and steering share: hooks for the length of a `with` block, on a model that runs as it likes.
 
@@ -67,6 +94,9 @@ class Hooked(ABC):
         positions: which tokens; see `truthkit.activations.positions`.
         processor: tokenizer or processor, for positions that look at characters.
     """
+
+    _untraceable: ClassVar[str | None] = None
+    """Why what `_on_states` does cannot be compiled with the model, as a clause."""
 
     def __init__(self, model: Any, layers: Sequence[int] | None, site: str, positions: Positions, processor: Any):
         self._given, self.model = model, plain_model(model)
@@ -95,7 +125,6 @@ class Hooked(ABC):
         self._tracker.part = part
 
     def __enter__(self) -> Self:
-        refuse_compiled(self._given, self.model)
         if self._block is not None:
             raise AttachError(
                 f"this {type(self).__name__} is entered already; leave its block first, or make another one."
@@ -106,6 +135,8 @@ class Hooked(ABC):
             self._tracker.attach(stack, owner)
             for layer in dict.fromkeys(self.layers):
                 stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer), owner).remove)
+            share = _Share(type(self).__name__, self, owner, self._tracker, self._untraceable)
+            stack.enter_context(uncompiled(self.model, is_compiled(self._given, self.model), share))
             stack.enter_context(guarded_compilation())
             self._stack, self._block = stack.pop_all(), owner
         return self

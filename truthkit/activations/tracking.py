@@ -10,8 +10,8 @@ the beams or samples of an item lie side by side.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from truthkit.activations.positions import Tokens
 from truthkit.errors import ArgumentError
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import image_token
+from truthkit.hf.step_parts import Arguments
 from truthkit.hf.wrapping import keep_mask_flat, refuse_continuous_batching, refuse_guidance, replaced_method
 
 _ENDLESS = 1 << 62
@@ -36,9 +37,9 @@ class Tracker:
         observer: called at the start of every forward of the decoder, once `tokens` is known.
 
     Attributes:
-        tokens: the tokens of the current forward.
-        item: for each row of it, the item of the caller's batch; (rows,), int64; one tensor while rows stay.
+        shape: rows and width of the current forward.
         after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
+        stepping: what the hooks do was done before this forward (`step`), which is compiled.
         prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
         part: for forwards outside `generate` whose tokens are all of a "prompt", or all of an "answer", whatever was
             read before. None: the beginning of a text says where its prompt ends.
@@ -49,10 +50,12 @@ class Tracker:
         self._image_token = image_token(model)
         self.prompt_lengths: Sequence[int] | None = None
         self.part: Literal["prompt", "answer"] | None = None
-        self.tokens: Tokens
-        self.item: torch.Tensor
+        self.after_prompt = self.stepping = False
+        self.shape = (0, 0)
+        self._make: Callable[[], Tokens]
+        self._tokens: Tokens | None = None
         self._counted: tuple[int, int, int, Any] = (0, 0, 0, None)
-        self.after_prompt = False
+        self._item: torch.Tensor | None = None
         self._block: Block
         self._generating = False
         self._asked: tuple[int, int] | None = None
@@ -67,7 +70,7 @@ class Tracker:
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks on, for the threads of `block`; `stack` takes them off."""
         model, self._block = self.model, block
-        outside, note, inside = (block.only_here(hook) for hook in (self._outside, self._note, self._inside))
+        outside, note, inside = map(self._hook, (self._outside, self._note, self._inside))
         stack.callback(model.register_forward_pre_hook(outside, with_kwargs=True, prepend=True).remove)
         if (base := model.base_model) is not model and base is not model.get_decoder():
             stack.callback(base.register_forward_pre_hook(note, with_kwargs=True).remove)
@@ -75,6 +78,33 @@ class Tracker:
         stack.enter_context(replaced_method(model, "generate", self._follow_generate, block))
         stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching, block))
         stack.enter_context(replaced_method(model, "prepare_inputs_for_generation", self._noting_inputs, block))
+
+    def _hook(self, act: Callable[..., None]) -> Callable[..., None]:
+        def hook(*args: Any) -> None:
+            if not self.stepping:
+                act(*args)
+
+        return self._block.only_here(hook)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the current forward."""
+        if self._tokens is None:
+            self._tokens = self._make()
+        return self._tokens
+
+    @property
+    def item(self) -> torch.Tensor:
+        """For each row of the forward the item of the caller's batch; (rows,), int64; one tensor while rows stay."""
+        if self._item is None:
+            items, narrow, rows, device = self._counted
+            self._item = torch.arange(rows, device=device) % narrow // (narrow // items)
+        return self._item
+
+    @property
+    def items(self) -> int:
+        """How many items the caller's batch has."""
+        return self._counted[0]
 
     def _forget_others(self) -> None:
         """Forget all texts but the one that is generated."""
@@ -156,19 +186,56 @@ class Tracker:
             ids = next((one for one in (between.get("ids"), prompts) if _has_shape(one, rows, width)), None)
         if first:
             text.start = self._begin(narrow, rows, width, given.device, mask, ids, own=own)
-        text.columns = past + width
-        start = text.start
+        given_mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        self._go_on(text, past, rows, width, lambda: (mask, given_mask, positions, ids))
+
+    @property
+    def has_read(self) -> bool:
+        """Whether `generate` has read the whole prompt."""
+        return self._main.began and self._main.columns >= self._main.start["width"]
+
+    @contextmanager
+    def step(self, inputs: Arguments, rows: int, wide: Callable[[], Arguments]) -> Iterator[None]:
+        """See `truthkit.hf.step_parts.Part`."""
+        self._block.check()
+
+        def arguments() -> tuple[Any, Any, Any, Any]:
+            made = wide()
+            mask = made.get("attention_mask")
+            return _flat(mask, rows), mask, made.get("position_ids"), made["input_ids"]
+
+        past, ids = self._main.columns, inputs["input_ids"]
+        self._count_rows(len(ids), rows, ids.device)
+        self._go_on(self._main, past, rows, 1, arguments)
+        self.stepping = True
+        try:
+            yield
+        except BaseException:
+            self._main.columns = past
+            raise
+        finally:
+            self.stepping = False
+
+    def _go_on(
+        self, text: Text, past: int, rows: int, width: int, arguments: Callable[[], tuple[Any, Any, Any, Any]]
+    ) -> None:
+        """To a forward of `width` tokens; `arguments` gives its mask, flat and as it is, its positions and its ids."""
+        text.columns, self.shape, start = past + width, (rows, width), text.start
         self.after_prompt = past >= start["width"]
-        real, number = self._numbers(start, mask, kwargs.get("position_ids"), past, rows, width, given.device)
-        seen = mask if mask is not None else _visible(kwargs.get("attention_mask"), rows)
-        prompt, given_count = self._counts(start, seen, rows)
-        texts = start.pop("text", None)
         if self.part is not None and not self._generating:
             self.after_prompt = self.part == "answer"
-            prompt = torch.full_like(prompt, -_ENDLESS if self.after_prompt else _ENDLESS)
-        self.tokens = Tokens(
-            number, real, prompt, given_count, ids, texts, self.processor, self._image_token, start["memory"]
-        )
+        texts = start.pop("text", None)
+
+        def make() -> Tokens:
+            mask, given_mask, positions, ids = arguments()
+            real, number = self._numbers(start, mask, positions, past, rows, width, self._counted[3])
+            seen = mask if mask is not None else _visible(given_mask, rows)
+            prompt, given = self._counts(start, seen, rows)
+            if self.part is not None and not self._generating:
+                prompt = torch.full_like(prompt, -_ENDLESS if self.after_prompt else _ENDLESS)
+            return Tokens(number, real, prompt, given, ids, texts, self.processor, self._image_token, start["memory"])
+
+        self._tokens, self._make = None, make
         if self.observer is not None:
             self.observer()
 
@@ -268,17 +335,11 @@ class Tracker:
         answer = (whole - torch.tensor(lengths)).clamp_min(0).to(given.device)
         return given - answer.repeat(rows // narrow["rows"])[:, None]
 
-    @property
-    def items(self) -> int:
-        """How many items the caller's batch has."""
-        return self._counted[0]
-
     def _count_rows(self, narrow: int, rows: int, device: Any) -> None:
         narrow = narrow if narrow and rows % narrow == 0 else rows
         items = self._asked[0] if self._asked and narrow % self._asked[0] == 0 else narrow
         if (counted := (items, narrow, rows, device)) != self._counted:
-            self._counted = counted
-            self.item = torch.arange(rows, device=device) % narrow // (narrow // items)
+            self._counted, self._item = counted, None
 
 
 def _has_shape(ids: Any, rows: int, width: int) -> bool:

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from truthkit.errors import AttachError
 
-
-def refuse_compiled(given: Any, model: Any) -> None:
-    """Raise if compiled code of `model`, or of a part of it, may exist already.
+def is_compiled(given: Any, model: Any) -> bool:
+    """Whether the user compiled `model`, or a part of it.
 
     Args:
         given: the model as the user has it, possibly wrapped by `torch.compile`.
         model: the plain model.
-
-    Raises:
-        AttachError: it does.
     """
-    wrapped = given is not model and hasattr(given, "_orig_mod")
-    if wrapped or _compiled_in_place(model) or model.__dict__.get("_compiled_call") is not None:
-        raise AttachError(
-            "this model is compiled already, and compiled code would pass the hooks by in silence. Enter the block "
-            "first and compile inside it (torch.compile(model)), use the uncompiled model, or bake the vector."
-        )
+    return (given is not model and hasattr(given, "_orig_mod")) or _compiled_in_place(model)
 
 
 _SETTING = "skip_nnmodule_hook_guards"
@@ -64,14 +54,30 @@ def guarded_compilation() -> Iterator[None]:
             setattr(config, _SETTING, state.pop("before"))
 
 
+_LOCK = threading.Lock()
+_EAGER: dict[str, Any] = {"open": 0, "stack": ExitStack()}
+
+
 @contextmanager
-def eagerly(model: Any) -> Iterator[None]:
-    """Whatever is compiled of `model` runs uncompiled, so that hooks see it."""
-    if not _compiled_in_place(model):
+def eagerly(compiled: bool) -> Iterator[None]:
+    """Whatever is compiled runs uncompiled in this block, so that hooks see it; nothing happens unless `compiled`.
+
+    Torch's stance is one for all threads, and here for all blocks: the last one to go puts it back.
+    """
+    if not compiled:
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with _LOCK:
+        _EAGER["open"] += 1
+        if _EAGER["open"] == 1:
+            _EAGER["stack"].enter_context(torch.compiler.set_stance("force_eager"))
+    try:
         yield
+    finally:
+        with _LOCK:
+            _EAGER["open"] -= 1
+            if not _EAGER["open"]:
+                _EAGER["stack"].close()
 
 
 def _compiled_in_place(model: Any) -> bool:

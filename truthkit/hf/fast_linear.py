@@ -117,6 +117,8 @@ class _FastForward:
         self._module, self._alike, self._original = module, alike, module.forward
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():  # the compiler has layouts of its own, and nothing can be timed in a graph
+            return self._original(rows)
         weight, bias = self._module.weight, self._module.bias
         outputs, inputs = weight.shape
         count = rows.numel() // inputs
@@ -148,17 +150,28 @@ def _eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-class FastLinear:
-    """The linear layers of `model` with another `forward` each, to be put on as often as one likes (`running`)."""
+Kept = dict[nn.Module, _FastForward]
+"""What stands in place of each layer's `forward`."""
 
-    def __init__(self, model: nn.Module):
+
+class FastLinear:
+    """The linear layers of `model` with another `forward` each, to be put on as often as one likes (`running`).
+
+    Args:
+        model: the plain model.
+        kept: see `fast_linear`.
+    """
+
+    def __init__(self, model: nn.Module, kept: Kept | None = None):
+        kept = {} if kept is None else kept
         linears = [] if is_spread(model) else [module for module in model.modules() if _eligible(module)]
         samples: dict[torch.Size, list[torch.Tensor]] = {}
         for module in linears:
             weights = samples.setdefault(module.weight.shape, [])
             if len(weights) * module.weight.numel() < _SAMPLE:
                 weights.append(module.weight.detach())
-        self._fast = {module: _FastForward(module, samples[module.weight.shape]) for module in linears}
+        self._fast: Kept = {one: kept.get(one) or _FastForward(one, samples[one.weight.shape]) for one in linears}
+        kept.update(self._fast)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -174,11 +187,15 @@ class FastLinear:
                     del module.__dict__["forward"]
 
 
-def fast_linear(model: nn.Module) -> AbstractContextManager[None]:
+def fast_linear(model: nn.Module, kept: Kept | None = None) -> AbstractContextManager[None]:
     """Run the linear layers of `model` in their fastest layout for few rows; nothing happens off the CPU or off
     float32. Nor where processes hold the model together: each would choose by its own clock, and their logits part.
 
     Forwards with gradients, or with more than `MAX_ROWS` rows times positions, take the ordinary path. On exit every
     layer is as it was.
+
+    Args:
+        model: the plain model.
+        kept: of earlier blocks, where compiled code knows it and is not to be made anew.
     """
-    return FastLinear(model).running()
+    return FastLinear(model, kept).running()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -140,28 +139,6 @@ def replaced_method(module: nn.Module, name: str, make: Make, block: Block | Non
     finally:
         with _LOCK:
             replaced.remove(layer)
-
-
-@contextmanager
-def uncompiled(model: Any, wrapped: bool = False) -> Iterator[None]:
-    """Run a compiled model eagerly: code compiled before the hooks came on would pass them by in silence.
-
-    Args:
-        model: the plain model.
-        wrapped: whether a `torch.compile` wrapper stands around it.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(
-            replaced_method(model, "get_compiled_call", lambda _original: lambda _config: model.__call__)
-        )
-        if wrapped or any(module._compiled_call_impl is not None for module in model.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            warnings.warn(
-                "this model is compiled; it runs eagerly while a truthkit decoder is attached, and compiled again "
-                "afterwards.",
-                stacklevel=4,
-            )
-        yield
 
 
 def keep_mask_flat(original: Callable[..., Any]) -> Callable[..., Any]:

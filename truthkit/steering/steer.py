@@ -43,7 +43,6 @@ class Steering(Hooked):
 
     Raises:
         ArgumentError: a value makes no sense, or the vectors' width is not the model's.
-        AttachError: on entering, when the model is compiled already: compiled code would pass the change by.
     """
 
     def __init__(
@@ -165,7 +164,7 @@ class Steering(Hooked):
 
     def _changed_where_chosen(self, layer: int, given: torch.Tensor) -> torch.Tensor:
         # OPT's MLP sees one long row.
-        hidden = given if given.dim() == 3 else given.view(*self._tracker.tokens.real.shape, -1)
+        hidden = given if given.dim() == 3 else given.view(*self._tracker.shape, -1)
         if self.features is not None:
             changed = hidden.clone()
             changed[..., self.features] = self._changed(layer, hidden[..., self.features])

@@ -29,12 +29,14 @@ from truthkit.decoding.contrastive_search.ranking import (
 )
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.hf.compiled import is_compiled
 from truthkit.hf.fast_linear import fast_linear
 from truthkit.hf.ownership import Block
 from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.spread import is_fully_sharded
-from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner, uncompiled
+from truthkit.hf.steps import uncompiled
+from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner
 
 __all__ = ["ContrastiveSearch", "ContrastiveSearchLogitsProcessor", "contrastive_search"]
 
@@ -223,7 +225,10 @@ class _Search:
         pad_token = generation_config._pad_token_tensor
         unfinished = torch.ones(len(input_ids), dtype=torch.long, device=input_ids.device)
 
-        with uncompiled(model), model._optimize_model_for_decode(), fast_linear(model), ExitStack() as stack:
+        with ExitStack() as stack:
+            stack.enter_context(uncompiled(model, is_compiled(model, model)))
+            stack.enter_context(model._optimize_model_for_decode())
+            stack.enter_context(fast_linear(model))
             outputs = _prefill(model, input_ids, generation_config, model_kwargs, ranking)
             check_filled(model, model_kwargs["cache"])
             layout.start(model_kwargs["cache"])

@@ -138,7 +138,7 @@ class AdapterRows:
 
     def _refuse_elsewhere(self, block: Block) -> Callable[..., None]:
         def hook(*_args: Any) -> None:
-            if not block.here():
+            if not torch.compiler.is_compiling() and not block.here():
                 raise AttachError(
                     f"adapter {self._adapter.name!r} is active in this model, and switched off while {block.name} "
                     "compares with it in another thread; wait until that block is left, or use a model of its own here."

@@ -110,6 +110,7 @@ class EarlyExits:
         if skipped := [layer for layer in self.layers if layer not in self._taken]:
             raise ModelError(no_exits(self._model, f"block {skipped[0]} did not run in this forward"))
         taken = [self._taken[layer].to(final.device)[rows] for layer in self.layers for rows in self._rows]
+        self._taken.clear()
         return (torch.cat([final, self._tail(torch.cat(taken), norm=self._norm)]), *args[1:])
 
 

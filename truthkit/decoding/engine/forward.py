@@ -7,20 +7,18 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.engine.arithmetic import plausible
 from truthkit.decoding.engine.image_inputs import ImageInputs, take_image_inputs
 from truthkit.decoding.engine.loop import Loop
+from truthkit.decoding.engine.row_group import RowGroup
 from truthkit.decoding.engine.shared_cache import is_static, static_length
 from truthkit.decoding.engine.short_views import ShortViews, read_short
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.ownership import Block
+from truthkit.hf.steps import BIAS_FROM_MASK
 
 Observer = Callable[[Sequence[ViewLogits], torch.Tensor], None]
 """Called after every forward with the views (main first) and the combined logits (batch, positions, vocabulary)."""
-
-_BIAS_FROM_MASK = {"bloom", "falcon"}
-"""Model types that make ALiBi's bias from the mask, which must then be as long as a static cache."""
 
 _WHO_ASKS = "a logits processor or stopping criterion that calls the model, as that of guidance_scale does."
 
@@ -49,6 +47,8 @@ class ForwardPair:
     ) -> tuple[tuple[()], dict[str, Any]] | None:
         """The forward's arguments for the rows of all views."""
         loop, main = self._loop, self._loop.main
+        if loop.stepping:
+            return None
         self._block.check()
         if loop.inert:
             return None
@@ -74,7 +74,7 @@ class ForwardPair:
         }
         wide = main.widen(kwargs, past)
         if (
-            loop.model.config.model_type in _BIAS_FROM_MASK
+            loop.model.config.model_type in BIAS_FROM_MASK
             and cache is not None
             and is_static(cache)
             and wide["attention_mask"] is not None
@@ -148,7 +148,7 @@ class ForwardPair:
     def narrow(self, _module: torch.nn.Module, _args: Any, _kwargs: dict[str, Any], outputs: Any) -> Any:
         """The forward's outputs, of the main view's rows and with the combined logits."""
         loop, main, call = self._loop, self._loop.main, self._call
-        if loop.inert:
+        if loop.stepping or loop.inert:
             return None
         main.aim(0, 0)
         call["use_cache"] = outputs.get("cache") is not None
@@ -161,13 +161,10 @@ class ForwardPair:
         own = iter(main.split(outputs.logits, call["positions"], step))
         others = iter(self._companion_logits(call, outputs.logits.device))
         views = [next(own) if view.model is None else next(others) for view in loop.method.views]
-        if loop.normalising:
-            for view in views:
-                view.normalise()
-        combined = plausible(loop.method.combine(*views), views[0].logits, loop.beta)
-        loop.nan.look(combined)
+        combined, found = loop.combined(views)
+        loop.nan.look(found)
         outputs.logits = combined
-        self._narrow_states(outputs, call)
+        narrow_states(main, outputs, call["width"])
         for observer in self._observers:
             observer(views, combined)
         return outputs.to_tuple() if call["as_tuple"] else outputs
@@ -194,13 +191,14 @@ class ForwardPair:
                 )
         return logits
 
-    def _narrow_states(self, outputs: Any, call: dict[str, Any]) -> None:
-        main, width = self._loop.main, call["width"]
-        if main.rows == 1:
-            return
-        if states := outputs.get("hidden_states"):
-            outputs.hidden_states = tuple(state[: main.prompt.batch, -width:] for state in states)
-        if maps := outputs.get("attentions"):
-            outputs.attentions = tuple(
-                one if one is None else one[: main.prompt.batch, :, -width:, main.prompt.extra :] for one in maps
-            )
+
+def narrow_states(main: RowGroup, outputs: Any, width: int) -> None:
+    """Of all that a forward of `width` tokens gives beside logits and cache, leave the main view's."""
+    if main.rows == 1:
+        return
+    if states := outputs.get("hidden_states"):
+        outputs.hidden_states = tuple(state[: main.prompt.batch, -width:] for state in states)
+    if maps := outputs.get("attentions"):
+        outputs.attentions = tuple(
+            one if one is None else one[: main.prompt.batch, :, -width:, main.prompt.extra :] for one in maps
+        )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+_NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,26 @@ def along_axes(prompt: torch.Tensor, mask: torch.Tensor, width: int, given: torc
     if given is not None and given.dim() == 3 and len(given) > len(prompt):
         every = torch.cat([text[None], every])
     return every[:, :, -width:]
+
+
+def repeated(kwargs: Mapping[str, Any], batch: int, count: int) -> dict[str, torch.Tensor]:
+    """Those of a forward's arguments that have an entry per row and nothing special about them, for all rows.
+
+    Args:
+        kwargs: for the main view's rows.
+        batch: how many these are.
+        count: how many views there are.
+    """
+    tensors = {name: one for name, one in kwargs.items() if isinstance(one, torch.Tensor) and one.dim()}
+    return {
+        name: one.repeat(count, *[1] * (one.dim() - 1))
+        for name, one in tensors.items()
+        if name not in _NOT_PER_ROW and len(one) == batch
+    }
+
+
+def repeated_positions(positions: torch.Tensor, batch: int, count: int) -> torch.Tensor:
+    """The main view's positions, (batch or 1, width) or (axes, batch, width), for the rows of `count` views."""
+    if positions.dim() == 2:
+        return positions.expand(batch, -1).repeat(count, 1)
+    return positions.repeat(1, count, 1)

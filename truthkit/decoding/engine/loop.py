@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from truthkit.decoding.engine.arithmetic import plausible
 from truthkit.decoding.engine.companion import Companion
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels
-from truthkit.decoding.engine.nan_watch import NanWatch
+from truthkit.decoding.engine.nan_watch import NanWatch, nan_in
 from truthkit.decoding.engine.row_group import RowGroup
 from truthkit.decoding.engine.shared_cache import check_narrows, is_static, keep_main_view, make_room, start_anew
 from truthkit.decoding.engine.view import View, ViewLogits
@@ -56,6 +57,7 @@ class Loop:
         beta: plausibility cut-off of the forwards to come.
         normalising: whether the method is to combine log-probabilities instead of logits.
         inert: whether the model is to run as it is.
+        stepping: whether the forward that runs is a compiled step, which needs no hooks on the model itself.
         generating: whether a call of `generate` is on its way; else forwards come from outside.
         length: of that call's prompts.
         ids: its token ids, where embeddings were given too.
@@ -74,7 +76,7 @@ class Loop:
         self.companions = [Companion(group) for group in others]
         self.groups: Sequence[RowGroup] = (self.main, *others)
         self.beta = method.beta
-        self.inert = self.generating = self.normalising = False
+        self.inert = self.generating = self.normalising = self.stepping = False
         self.cache_is_wanted = True
         self.length: int | None = None
         self.ids: torch.Tensor | None = None
@@ -103,6 +105,13 @@ class Loop:
         """A forward of the model as it is."""
         with self.plainly(), torch.no_grad():
             return self.model(**kwargs)
+
+    def combined(self, views: Sequence[ViewLogits]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The method's scores under the constraint, and whether there is NaN among them."""
+        for view in views if self.normalising else ():
+            view.normalise()
+        scores = plausible(self.method.combine(*views), views[0].logits, self.beta)
+        return scores, nan_in(scores)
 
     def forget(self, *, cache_is_wanted: bool = True) -> None:
         """Forget the prompts; a cache that somebody may go on with keeps the main view's rows alone."""

@@ -11,7 +11,7 @@ AT_ONCE = {"cpu"}
 
 
 class NanWatch:
-    """Looks at every forward's scores.
+    """Looks at every forward.
 
     Args:
         decoder: the name of the method.
@@ -26,9 +26,8 @@ class NanWatch:
         """Nothing was found."""
         self._found = None
 
-    def look(self, scores: torch.Tensor) -> None:
-        """At scores of shape (batch, positions, vocabulary); on a CPU NaN raises at once."""
-        found = scores.amax().isnan()
+    def look(self, found: torch.Tensor) -> None:
+        """At what `nan_in` said of a forward's scores; on a CPU NaN raises at once."""
         self._found = found if self._found is None else self._found | found
         if found.device.type in AT_ONCE:  # elsewhere one look at the end, not a synchronisation per token
             self.raise_if_found()
@@ -42,3 +41,8 @@ class NanWatch:
                 f"{self._decoder} met NaN logits from {type(self._model).__name__} in {self._model.dtype}. Check the "
                 "model's weights, or load it in another dtype (dtype=torch.float32 or torch.bfloat16)."
             )
+
+
+def nan_in(scores: torch.Tensor) -> torch.Tensor:
+    """Whether there is NaN in scores of shape (batch, positions, vocabulary); one bool, on their device."""
+    return scores.amax().isnan()

@@ -15,7 +15,7 @@ import torch
 
 from truthkit.decoding.engine.adapter_rows import AdapterRows
 from truthkit.decoding.engine.image_inputs import placeholders, scattered
-from truthkit.decoding.engine.layout import Prompt, along_axes
+from truthkit.decoding.engine.layout import Prompt, along_axes, repeated, repeated_positions
 from truthkit.decoding.engine.step_masks import StepMasks
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup
@@ -26,7 +26,6 @@ from truthkit.hf.room import context_length
 from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.trees import behind_prompts
 
-_NOT_PER_ROW = {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "cache_position"}
 _TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 
 
@@ -95,15 +94,22 @@ class RowGroup:
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks of adapters and exits on, for the threads of `block`; `stack` takes them off."""
         if self._fast is None:
-            self._fast = FastDecoding(self.model)
+            self._fast = FastDecoding(self.model, self.group.layouts)
         stack.enter_context(self._fast.running())
         for _, adapter in self._adapters:
             adapter.attach(stack, block)
         if self.exits:
             self.exits.attach(stack, block)
 
-    def aim(self, batch: int, keep: int | torch.Tensor) -> None:
-        """Say which rows the next forward's adapters and exits act on; `batch` 0 means none."""
+    def aim(self, batch: int, keep: int | torch.Tensor, width: int | None = None) -> None:
+        """Say which rows the next forward's adapters and exits act on; `batch` 0 means none.
+
+        Args:
+            batch: rows per view.
+            keep: the forward's `logits_to_keep`.
+            width: how many tokens it has, where that is not what `widen` made.
+        """
+        self._width = self._width if width is None else width
         for view, adapter in self._adapters:
             adapter.aim(slice(view * batch, (view + 1) * batch), self.rows * batch, self._width)
         if self.exits:
@@ -206,14 +212,7 @@ class RowGroup:
             raise ArgumentError(
                 "inputs_embeds was given, but a view with another prompt is read from its tokens; pass input_ids alone."
             )
-        for name, value in kwargs.items():
-            if (
-                isinstance(value, torch.Tensor)
-                and name not in _NOT_PER_ROW
-                and value.dim()
-                and len(value) == prompt.batch
-            ):
-                wide[name] = value.repeat(n, *[1] * (value.dim() - 1))
+        wide |= repeated(kwargs, prompt.batch, n)
         if ids is not None:
             wide["input_ids"] = ids if n == 1 else ids.repeat(n, 1)
             if prompt.ids is not None and past == 0:
@@ -256,11 +255,9 @@ class RowGroup:
                 last = positions[:, -1:].expand(prompt.batch, -1).repeat(n, 1) + prompt.offsets
                 every = every + last - every[:, -1:]
             wide["position_ids"] = every if past == 0 else every[:, -width:]
-        elif positions is not None and positions.dim() == 2:
-            repeated = positions if n == 1 else positions.expand(prompt.batch, -1).repeat(n, 1)
-            wide["position_ids"] = repeated if prompt.offsets is None else repeated + prompt.offsets
         elif positions is not None:
-            wide["position_ids"] = positions.repeat(1, n, 1)
+            main = repeated_positions(positions, prompt.batch, n)
+            wide["position_ids"] = main if prompt.offsets is None else main + prompt.offsets
         return wide
 
     def _makes_step_masks(self, mask: torch.Tensor | None, cache: Any) -> bool:
@@ -287,7 +284,7 @@ class RowGroup:
         assert ids is not None
         return scattered(self.model.get_input_embeddings()(ids), placeholders(self.vision, ids), images)
 
-    def split(self, logits: torch.Tensor, positions: int, step: int) -> list[ViewLogits]:
+    def split(self, logits: torch.Tensor, positions: int, step: int | torch.Tensor) -> list[ViewLogits]:
         """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the
         exits'; `step` goes into them.
         """

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from truthkit.decoding.engine.decode_step import DecodeStep
 from truthkit.decoding.engine.forward import ForwardPair, Observer
 from truthkit.decoding.engine.generate_calls import encoding_images, guarded
 from truthkit.decoding.engine.loop import Loop, Method
 from truthkit.decoding.engine.source import Notes
+from truthkit.hf.compiled import is_compiled
 from truthkit.hf.ownership import Block
-from truthkit.hf.wrapping import refuse_continuous_batching, replaced_method, sole_owner, uncompiled
+from truthkit.hf.steps import uncompiled
+from truthkit.hf.wrapping import refuse_continuous_batching, replaced_method, sole_owner
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +64,9 @@ class Session:
             encoding = functools.partial(encoding_images, loop, block)
             stack.enter_context(replaced_method(self.decoder.front, "generate", encoding, block))
             stack.enter_context(replaced_method(model, "generate_batch", refuse_continuous_batching, block))
-            stack.enter_context(uncompiled(model, self.decoder.compiled))
+            part = DecodeStep(loop, self.observers, block)
+            compiled = self.decoder.compiled or is_compiled(model, model)
+            stack.enter_context(uncompiled(model, compiled, part))
             stack.callback(loop.forget)
             self._stack = stack.pop_all()
 

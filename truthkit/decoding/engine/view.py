@@ -39,12 +39,13 @@ class ViewLogits:
     Attributes:
         logits: shape (batch, positions, vocabulary).
         exits: early exits, shape (layers, batch, positions, vocabulary); None where the view reads none.
-        step: how many tokens were generated before the first of the positions; 0 while the prompt is read.
+        step: how many tokens were generated before the first of the positions; 0 while the prompt is read. In a
+            compiled step a tensor of one int64, so that no code is made anew for every token.
     """
 
     logits: torch.Tensor
     exits: torch.Tensor | None = None
-    step: int = 0
+    step: int | torch.Tensor = 0
 
     def normalise(self) -> None:
         """Make log-probabilities of logits and exits, in place."""
