@@ -118,10 +118,10 @@ def train(
     }
     key, work = digest(made_of), out.with_name(f"{out.name}.partial")
     place = Shards()
-    report = card.finished(out, key)
+    report = found = card.finished(out, key)
     if report is None:
         with only_writer(work, place.index, place.count):
-            report = card.finished(out, key)  # by a process that has only just let go of the folder
+            report = found = card.finished(out, key)  # by a process that has only just let go of the folder
             if report is None:
                 checkpoint = Checkpoint(work, key, every=save_every)
                 with _trainable(model, settings, start) as peft:
@@ -137,7 +137,7 @@ def train(
                     }
                     if place.index == 0:
                         _publish(peft, work, out, report)
-    if place.index == 0:
+    if found is not None and place.index == 0:
         shutil.rmtree(work, ignore_errors=True)
     place.wait()
     return report
@@ -310,3 +310,4 @@ def _publish(peft: PeftModel, work: Path, out: Path, report: dict[str, Any]) -> 
         peft.save_pretrained(str(whole), save_embedding_layers=False)
         card.write(whole, report)
         os.replace(whole, out)
+    shutil.rmtree(work, ignore_errors=True)
