@@ -198,3 +198,29 @@ class TestFolderThatDoesNotFit:
         (folder / "adapter_model.safetensors").unlink()
         with pytest.raises(tk.NotAvailableError, match=r"has no adapter_model\.safetensors; save it again"):
             tk.ICD(tiny("llama"), amateur=str(folder))
+
+
+def test_weights_that_change_between_prompts(tmp_path: Path) -> None:
+    """In one block: untrained at first, then trained, then trained further in one layer."""
+    folder = save_adapter(tiny("llama"), tmp_path)
+    model, oracle = with_adapter(tiny("llama"), folder), with_adapter(tiny("llama"), folder)
+    seen: list[Any] = []
+
+    def change(act: Any) -> None:
+        for one in (model, oracle):
+            with torch.no_grad():
+                for name, weight in one.named_parameters():
+                    act(name, weight)
+
+    trained = {name: weight.detach().clone() for name, weight in model.named_parameters() if "lora_B" in name}
+    change(lambda name, weight: weight.zero_() if name in trained else None)
+    with tk.ICD(model, amateur="default") as session, torch.no_grad():
+        session.observers.append(lambda views, _combined: seen.append([view.logits for view in views]))
+        model(**BATCH)
+        change(lambda name, weight: weight.copy_(trained[name]) if name in trained else None)
+        model(**BATCH)
+        change(lambda name, weight: weight.mul_(2) if "layers.1.self_attn.k_proj.lora_A" in name else None)
+        model(**BATCH)
+    assert torch.equal(*seen[0])
+    torch.testing.assert_close(seen[2][1], oracle(**BATCH).logits, atol=2e-4, rtol=1e-5)
+    assert (seen[1][1] - seen[2][1]).abs().max() > 1e-3

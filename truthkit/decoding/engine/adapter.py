@@ -63,7 +63,7 @@ class Adapter:
     """
 
     def __init__(self, model: Any, adapter: str):
-        self.name, self._model = adapter, model
+        self.name, self.model = adapter, model
         self.holders = tuple(_layers_holding(model, adapter))
         """The PEFT layers that hold it, where it is loaded in the model."""
         if adapter in (loaded := getattr(model, "peft_config", {})):
@@ -78,8 +78,8 @@ class Adapter:
             NotAvailableError, ModelError: as on construction.
         """
         if self.holders:
-            return Adapter(self._model, self.name)
-        self.updates = tuple(_moved(update, self._model) for update in self.updates)
+            return Adapter(self.model, self.name)
+        self.updates = tuple(_moved(update, self.model) for update in self.updates)
         return self
 
     @property

@@ -6,7 +6,6 @@ modules and PEFT state stay as they are, so the base rows are the unmodified mod
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -27,7 +26,7 @@ class _Place:
 
     Attributes:
         idle: nothing is added: its `up` is zero, as LoRA begins, or its scaling.
-        readers: with which others it reads one input; None before that is known, or where it cannot be shared.
+        readers: it and those that read its input too; None where its factors do not lie here as they are.
         number: its number among them.
         up: transposed, shape (rank, out).
     """
@@ -41,10 +40,9 @@ class _Place:
 
 
 class _Readers:
-    """Updates of layers that read one input, whose first factors are multiplied with it together.
+    """Updates of layers that are known to read one input, whose first factors are multiplied with it together.
 
-    Args:
-        places: as their layers run.
+    Of each input the product is kept until all of them had theirs; layers that read others make their own.
     """
 
     def __init__(self, places: list[_Place]):
@@ -54,7 +52,7 @@ class _Readers:
         self._down = torch.cat([place.update.down.detach() for place in places])
         self._ranks = [len(place.update.down) for place in places]
         self._input: torch.Tensor | None = None
-        self._version = 0
+        self._version = self._left = 0
         self._lows: tuple[torch.Tensor, ...] = ()
 
     def low(self, place: _Place, given: torch.Tensor, rows: Callable[..., torch.Tensor]) -> torch.Tensor:
@@ -65,34 +63,25 @@ class _Readers:
             given: the input.
             rows: given it and an update, the adapter's rows of it, (rows, width, in).
         """
-        lows, version = self._lows, _version(given)
+        version = _version(given)
         if given is not self._input or version != self._version:
             flat = rows(given, place.update).flatten(0, -2)
-            lows = nn.functional.linear(flat.to(self._down.dtype), self._down).split(self._ranks, 1)
-        if place.number == len(self._ranks) - 1:  # nothing is left of it behind the last one
-            self.forget()
-        else:
-            self._input, self._version, self._lows = given, version, lows
-        return lows[place.number]
-
-    def forget(self) -> None:
-        """Let go of the input."""
-        self._input, self._lows = None, ()
+            self._lows = nn.functional.linear(flat.to(self._down.dtype), self._down).split(self._ranks, 1)
+            self._input, self._version, self._left = given, version, len(self._ranks)
+        low, self._left = self._lows[place.number], self._left - 1
+        if not self._left:
+            self._input, self._lows = None, ()
+        return low
 
 
 class AdapterRows:
-    """An adapter's updates, applied to some rows of every forward while attached.
-
-    The first forward shows which layers read the same input: q, k and v, or gate and up.
-    """
+    """An adapter's updates, applied to some rows of every forward while attached."""
 
     def __init__(self, adapter: Adapter):
         self._adapter = adapter
         self._places = [_Place(update) for update in adapter.updates]
+        self._siblings = _siblings(adapter.model, self._places)
         self._first, self._count, self._batch, self._width = 0, 0, 0, 0
-        self._seen: list[list[_Place]] = []
-        self._before: Callable[[], Any] = lambda: None
-        self._known = False
 
     def refresh(self) -> None:
         """Before a prompt: the adapter's weights may have changed."""
@@ -100,7 +89,7 @@ class AdapterRows:
         for place in changed:
             place.up = place.update.up.detach().t()
             place.idle = place.update.scaling == 0 or not bool(place.up.any())
-        if changed and self._known:
+        if changed:
             self._settle()
 
     def aim(self, rows: slice, batch: int, width: int) -> None:
@@ -108,16 +97,12 @@ class AdapterRows:
         self._first, self._count, self._batch, self._width = rows.start, rows.stop - rows.start, batch, width
         if batch:
             self._adapter.check_not_merged()
-        elif self._seen and not self._known:
-            self._known = True
-            self._settle()
 
     def _settle(self) -> None:
-        """Know from a forward which layers read the same input."""
         for place in self._places:
             place.readers = None
-        for places in self._seen:
-            here = [place for place in dict.fromkeys(places) if not place.idle and _is_whole(place.update)]
+        for places in self._siblings:
+            here = [place for place in places if not place.idle and _is_whole(place.update)]
             if len({(place.update.down.dtype, place.update.down.device) for place in here}) == 1:
                 _Readers(here)
 
@@ -152,12 +137,9 @@ class AdapterRows:
         def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             if not self._count:
                 return output
-            given = args[0]
-            if not self._known:
-                self._note(given, place)
             if place.idle:
                 return output
-            readers, target = place.readers, self._rows_of(output, update)
+            given, readers, target = args[0], place.readers, self._rows_of(output, update)
             if readers is not None and output.dtype == update.up.dtype and output.is_contiguous():
                 low = readers.low(place, given, self._rows_of)
                 target.flatten(0, -2).addmm_(low, place.up, alpha=update.scaling)
@@ -167,12 +149,6 @@ class AdapterRows:
             return output
 
         return hook
-
-    def _note(self, given: torch.Tensor, place: _Place) -> None:
-        if given is not self._before():
-            self._before = weakref.ref(given)
-            self._seen.append([])
-        self._seen[-1].append(place)
 
     def _rows_of(self, states: torch.Tensor, update: LowRank) -> torch.Tensor:
         """The adapter's rows of `states`, (rows, width, features), also where a layer sees all tokens in one line (OPT,
@@ -190,6 +166,21 @@ class AdapterRows:
                 f"mixture's expert or router?): {update.module}. {WAY_OUT}"
             )
         return states.narrow(0, self._first, self._count)
+
+
+_ONE_INPUT = ({"q_proj", "k_proj", "v_proj"}, {"query", "key", "value"}, {"gate_proj", "up_proj"}, {"w1", "w3"})
+"""Layers of one module that mostly read the same input."""
+
+
+def _siblings(model: nn.Module, places: list[_Place]) -> list[list[_Place]]:
+    """The updates in groups that may read one input."""
+    names = {module: name for name, module in model.named_modules()}
+    groups: dict[tuple[str, Any], list[_Place]] = {}
+    for place in places:
+        parent, _, name = names[place.update.module].rpartition(".")
+        kind = next((i for i, known in enumerate(_ONE_INPUT) if name in known), name)
+        groups.setdefault((parent, kind), []).append(place)
+    return list(groups.values())
 
 
 def _changed(place: _Place) -> bool:
