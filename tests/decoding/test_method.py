@@ -23,15 +23,22 @@ from truthkit.decoding.engine.registry import DECODERS, register
 from truthkit.decoding.spec import parse_spec
 
 SPECS = {
+    "adacad": "adacad:theta=0.3,beta=0.1",
+    "agreement": "agreement:view=m3id,divergence=l1,threshold=0.25,agree=3.0,differ=0.5,beta=0.2",
     "apc": "apc:beta=0.25",
     "cad": "cad:alpha=0.75,beta=0.2",
+    "coiecd": "coiecd:alpha=0.5,form=paper",
     "contrastive_search": "contrastive_search:penalty_alpha=0.4,top_k=5",
+    "deco": "deco:layers=0+2,alpha=0.5,top_p=0.8,top_k=5,norm=false",
     "dola": "dola:layers=0+2,beta=1e-05,norm=false",
+    "entropy_gate": "entropy_gate:threshold=2.0",
     "icd": "icd:amateur_prompt=lie, please, and be short,lam=0.5",
     "lol": "lol:amateur_prompt=lie,layers=low,dynamic=true,refocus=true,omega=0.75,gamma=-0.5",
     "m3id": "m3id:decay=0.05",
     "ritual": "ritual:transform=crop+rotation,alpha=1.5,seed=7",
     "ritual_plus": "ritual_plus:transform=crop,beta=0.0,choice_prompt=Which? {options}",
+    "sled": "sled:layers=high,evolution_rate=2.5,evolution_scale=75,steps=1,evolution_lower_bound=-50.0,norm=true",
+    "top_n_sigma": "top_n_sigma:n=2.0",
     "vcd": "vcd:alpha=2.0,noise_step=300",
 }
 
@@ -127,7 +134,7 @@ class TestText:
     @pytest.mark.parametrize("name", decoders())
     def test_round_trip(self, name: str, bench: Bench, images: ImageBench) -> None:
         spec = parse_spec(SPECS[name])
-        with_images = decoder_class(name).sees_images
+        with_images = decoder_class(name).sees_images or name == "agreement"
         model, processor = (images.model, images.tiny.processor) if with_images else (bench.model, bench.tokenizer)
         decoder: Any = spec.build(model, processor, context="once", images=[picture(20, 20, 1)])
         assert decoder.options == spec.options
@@ -139,7 +146,7 @@ class TestText:
     @pytest.mark.parametrize("name", decoders())
     def test_nothing_is_said_of_defaults(self, name: str, bench: Bench, images: ImageBench) -> None:
         model, processor = bench.model, bench.tokenizer
-        if parse_spec(name).needs_image:
+        if parse_spec(name).needs_image or name == "agreement":  # whose view is an image's by default
             model, processor = images.model, images.tiny.processor
         decoder: Any = parse_spec(name).build(model, processor, context="once", images=[picture(20, 20, 1)])
         assert decoder.spec == name

@@ -23,5 +23,5 @@ def test_amateur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "amateur: 56 examples, 8 steps" in shown
     assert "12 questions that were not trained on" in shown
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
-    assert list(figures) == ["model", "amateur", "ICD", "LOL", "ICD with the control"]
+    assert list(figures) == ["units", "model", "amateur", "ICD", "LOL", "ICD with the control"]
     assert figures["amateur"]["hallucinated"] > figures["model"]["hallucinated"]

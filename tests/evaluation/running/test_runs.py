@@ -50,7 +50,7 @@ def test_truthfulqa_resumed_and_compared(command: Any, shared_data: Path, tmp_pa
     (path.parent / "summary.json").unlink()
     assert command(*common, "--out", tmp_path / "a")[0] == 0
     after = json.loads((path.parent / "summary.json").read_text())
-    assert after["metrics"] == before["metrics"]
+    assert after["metrics"] == pytest.approx(before["metrics"], rel=1e-6)  # read in another batch
     assert len(path.read_text().splitlines()) == 3
     assert after["provenance"]["data_sha256"] == {"mc_task.json": hashlib.sha256(data.read_bytes()).hexdigest()}
     greedy, dola = (read_run(tmp_path / "a" / name) for name in ("greedy", "decoder"))
