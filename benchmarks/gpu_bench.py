@@ -133,12 +133,18 @@ class Bench:
         }
         for name, make in made.items():
             ways[name] = functools.partial(self.generate, make)
-        return ways if self.compiled else {**ways, **self._eager_only(amateurs)}
+        return ways if self.compiled else {**ways, **self._eager_only()}
+
+    @property
+    def _high(self) -> list[int]:
+        """Every second layer of the upper half."""
+        depth = self.model.config.num_hidden_layers
+        return list(range(depth // 2, depth - 1, 2))
 
     def _text_decoders(self, amateurs: dict[str, str]) -> dict[str, Callable[[], Any]]:
         model, tokenizer = self.model, self.processor
         depth = model.config.num_hidden_layers
-        high, three = list(range(depth // 2, depth - 1, 2)), [depth * share // 10 for share in (6, 7, 8)]
+        high, three = self._high, [depth * share // 10 for share in (6, 7, 8)]
         vector = tk.SteeringVector({depth // 2: torch.randn(model.config.hidden_size) * 0.01})
         lol = {"amateur": amateurs["q and v"], "beta": BETA, "layers": three}
 
@@ -169,7 +175,7 @@ class Bench:
             "RITUAL + VCD": functools.cache(lambda: ritual() + tk.VCD(model)),
         }
 
-    def _eager_only(self, amateurs: dict[str, str]) -> dict[str, Way]:
+    def _eager_only(self) -> dict[str, Way]:
         """What runs outside the step, and the plain loops that it replaces (batch 1)."""
         model = self.model
         ways: dict[str, Way] = {
@@ -179,10 +185,7 @@ class Bench:
         ways["fast_decoding"] = lambda: self.generate(lambda: tk.fast_decoding(model))
         if "pixel_values" in self.inputs or self.batch > 1:
             return ways
-        ids, high = (
-            self.inputs["input_ids"],
-            list(range(model.config.num_hidden_layers // 2, model.config.num_hidden_layers - 1, 2)),
-        )
+        ids, high = self.inputs["input_ids"], self._high
         ways["ICD, serial"] = self._serial_icd
         ways["DoLa, serial"] = lambda: self.serial(serial.dola(model, ids, high, BETA))
         for k in (4, 8):

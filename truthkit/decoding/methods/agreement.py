@@ -26,9 +26,9 @@ class Agreement(Decoder):
         s = (1 + differ) · l − differ · l'    elsewhere,   then the plausibility constraint
 
     Source: three papers combine a view of theirs in this way: MoD (arXiv 2505.17061; D = "js", threshold 0.05,
-    agree 4), ONLY (arXiv 2507.00898; "l1", 0.2 or 0.25, agree 3) and DeGF (arXiv 2502.06130; "js", 0.1), with differ 1.
-    The defaults are those of MoD's released code. Here every row and position is gated for itself: MoD's code looks at
-    the first row's first token, and keeps to that.
+    agree 4), ONLY (arXiv 2507.00898; "l1", 0.2 or 0.25, agree 3), both with differ 1, and DeGF (arXiv 2502.06130; "js",
+    0.1, from others' accounts). The defaults are those of MoD's released code. Here every row and position is gated for
+    itself: MoD's code looks at the first row's first token, and keeps to that.
 
     Args:
         model: the model, plain or PEFT-wrapped.
