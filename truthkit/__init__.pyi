@@ -36,6 +36,8 @@ from truthkit.decoding.methods.entropy_gate import (
     EntropyGate as EntropyGate,
     EntropyGateLogitsProcessor as EntropyGateLogitsProcessor,
 )
+from truthkit.decoding.methods.pai import PAI as PAI
+from truthkit.decoding.methods.sid import SID as SID, SIDLogitsProcessor as SIDLogitsProcessor
 from truthkit.decoding.methods.sled import SLED as SLED, SLEDLogitsProcessor as SLEDLogitsProcessor
 from truthkit.decoding.methods.top_n_sigma import (
     TopNSigma as TopNSigma,

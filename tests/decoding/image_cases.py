@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import truthkit as tk
+from tests.decoding.attention_oracle import Change, attending, pai, sid
 from tests.decoding.oracle import Oracle, Seen, apc, log_p, save_adapter, with_adapter
 from tests.decoding.oracle import farthest as farthest_exit
 from tests.tiny_vlm import SPECIAL, TinyVLM, picture, tiny_vlm
@@ -268,6 +269,25 @@ def choice(said: str) -> str | None:
     return next((NAMES[number - 1] for number in numbers if 1 <= number <= 6), None)
 
 
+Attends = Callable[[list[int], int], Change]
+"""How a view attends, given where its images are and which query is the first that counts."""
+
+
+@dataclass
+class AttendingLook(ImageLook):
+    """A view that attends to its images otherwise."""
+
+    attends: Attends | None = None
+
+    @torch.no_grad()
+    def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
+        ids = self.view(self.bench.row(prompt))["input_ids"][0].tolist()
+        images = [i for i, token in enumerate(ids) if token == SPECIAL["<image>"]]
+        assert self.attends is not None
+        with attending(self.model, self.attends(images, len(ids) - 1)):
+            return super().__call__(prompt, continuation, last)
+
+
 # -- formulas ----------------------------------------------------------------------------------------------------------
 
 Formula = Callable[[Seen, list[Seen], int], torch.Tensor]
@@ -308,6 +328,19 @@ def _ritual_m3id(alpha: float, beta: float, decay: float) -> Formula:
     return formula
 
 
+def _pai(gamma: float = 1.1) -> Formula:
+    def formula(main: Seen, others: list[Seen], _t: int) -> torch.Tensor:
+        scores = gamma * (main.logits - others[0].logits) + others[0].logits
+        return apc(scores, main.logits, 0.1)
+
+    return formula
+
+
+def _pai_vcd(main: Seen, others: list[Seen], t: int) -> torch.Tensor:
+    blind, noisy = (other.logits for other in others)
+    return apc(1.1 * main.logits - 0.1 * blind + (main.logits - noisy), main.logits, 0.1)
+
+
 def _icd(main: Seen, others: list[Seen], _t: int) -> torch.Tensor:
     return apc(log_p(main.logits) - log_p(others[0].logits), main.logits, 0.1)
 
@@ -324,9 +357,18 @@ def _dola(main: Seen, _others: list[Seen], _t: int) -> torch.Tensor:
 class ImageOracle(Oracle):
     """`Oracle` for prompts with images: it finds a row's images by its prompt."""
 
-    def __init__(self, bench: Bench, others: Sequence[ImageLook], formula: Formula, layers: Sequence[int] = ()):
+    def __init__(
+        self,
+        bench: Bench,
+        others: Sequence[ImageLook],
+        formula: Formula,
+        layers: Sequence[int] = (),
+        attends: Attends | None = None,
+    ):
         super().__init__(bench.model)
-        main = ImageLook(bench.twin, bench, lambda row: _plain(bench, row), layers)
+        look = AttendingLook if attends else ImageLook
+        options = {"attends": attends} if attends else {}
+        main = look(bench.twin, bench, lambda row: _plain(bench, row), layers, **options)  # type: ignore[arg-type]
         self.looks = [main, *others]  # type: ignore[list-item]
         self.by_step = formula
 
@@ -355,6 +397,8 @@ class Case:
     looks: Views
     formula: Formula
     layers: tuple[int, ...] = ()
+    attends: Attends | None = None
+    """How the main view attends to its images; None: as the model does."""
 
     def attached(self, bench: Bench, batch: int, model: Any = None) -> Any:
         """The decoder, for `with`."""
@@ -366,10 +410,12 @@ class Case:
 
     def expected(self, bench: Bench) -> ImageOracle:
         """The oracle."""
-        return ImageOracle(bench, self.looks(bench), self.formula, self.layers)
+        return ImageOracle(bench, self.looks(bench), self.formula, self.layers, self.attends)
 
 
-def _case(name: str, decoder: str, looks: Views, formula: Formula, exits: Any = (), **options: Any) -> Case:
+def _case(
+    name: str, decoder: str, looks: Views, formula: Formula, exits: Any = (), attends: Any = None, **options: Any
+) -> Case:
     """`exits` are the oracle's early exits; options that are callables are called with (bench, batch)."""
 
     def arguments(bench: Bench, batch: int) -> dict[str, Any]:
@@ -383,7 +429,7 @@ def _case(name: str, decoder: str, looks: Views, formula: Formula, exits: Any = 
         form = getattr(tk, f"{decoder}LogitsProcessor")
         return form(bench.model, bench.tiny.processor, attention_mask=mask, **given)
 
-    return Case(name, make, processor, looks, formula, exits)
+    return Case(name, make, processor, looks, formula, exits, attends)
 
 
 def _sum(name: str, first: Case, second: Case, looks: Views, formula: Formula) -> Case:
@@ -394,7 +440,7 @@ def _sum(name: str, first: Case, second: Case, looks: Views, formula: Formula) -
         parts = first.attached(bench, batch), second.attached(bench, batch)
         return tk.TogetherLogitsProcessor(*parts, attention_mask=mask)
 
-    return Case(name, make, processor, looks, formula)
+    return Case(name, make, processor, looks, formula, attends=first.attends or second.attends)
 
 
 def _images(bench: Bench, batch: int) -> Any:
@@ -437,6 +483,30 @@ _VCD = _case("vcd", "VCD", _drowned(), _vcd())
 _STRONG = _case("vcd-strong", "VCD", _drowned(900, 3), _vcd(2.0, 0.0), alpha=2.0, beta=0.0, noise_step=900, seed=3)
 _M3ID = _case("m3id", "M3ID", _unseen, _m3id(0.4), decay=0.4)
 
+_EDITED = [1, 2]
+_PAI = _case(
+    "pai",
+    "PAI",
+    _unseen,
+    _pai(),
+    attends=lambda images, first: pai(images, first, _EDITED, 1.5),
+    alpha=1.5,
+    layers=_EDITED,
+)
+
+
+def _least(rank: int, layer: int) -> Views:
+    def looks(bench: Bench) -> list[ImageLook]:
+        def attends(images: list[int], first: int) -> Change:
+            return sid(images, first, layer, rank)
+
+        return [AttendingLook(bench.twin, bench, lambda row: _plain(bench, row), attends=attends)]
+
+    return looks
+
+
+_SID = _case("sid", "SID", _least(2, 2), _vcd(), rank=2)
+
 _ALL = [
     _RITUAL,
     _TURNED,
@@ -444,6 +514,10 @@ _ALL = [
     _VCD,
     _STRONG,
     _M3ID,
+    _PAI,
+    _SID,
+    _sum("pai+vcd", _PAI, _VCD, lambda b: _unseen(b) + _drowned()(b), _pai_vcd),
+    _case("sid-early", "SID", _least(1, 1), _vcd(0.5, 0.0), rank=1, layer=1, alpha=0.5, beta=0.0),
     _sum(
         "ritual+vcd",
         _TURNED,
@@ -478,7 +552,7 @@ _ALL = [
 
 CASES: dict[str, Case] = {case.name: case for case in _ALL}
 
-KINDS = ("ritual", "ritual-plus", "vcd", "m3id", "ritual+m3id", "icd-prompt", "icd-adapter", "dola")
+KINDS = ("ritual", "ritual-plus", "vcd", "m3id", "pai", "sid", "ritual+m3id", "icd-prompt", "icd-adapter", "dola")
 """A case for each kind of view: other images, the same ones with noise, none, and what text has. The engine and the
 families meet in these; the others differ in their formulas and draws."""
 

@@ -8,7 +8,6 @@ times as long as the same rows packed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from truthkit.hf.implementation import implementation, outside
 
 PACKED = "truthkit_packed"
 """As transformers knows it."""
@@ -82,9 +83,6 @@ AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 _REPEATED = "_truthkit_repeated"
 """Where a mask keeps itself repeated for a group's rows, with its state then."""
-_LOCK = threading.Lock()
-_PACKED: dict[int, int] = {}
-"""How many blocks keep a config packed, by its id."""
 
 
 @contextmanager
@@ -94,17 +92,8 @@ def packed_attention(decoder: Any) -> Iterator[None]:
     Blocks may be left in any order; the last one to go puts `sdpa` back.
     """
     config = decoder.config
-    with _LOCK:
-        inside = _PACKED.get(id(config), 0)
-        packs = bool(inside) or (config._attn_implementation == "sdpa" and decoder._supports_attention_backend)
-        if packs:
-            _PACKED[id(config)] = inside + 1
-            config._attn_implementation = PACKED
-    try:
+    if outside(config) != "sdpa" or not decoder._supports_attention_backend:
         yield
-    finally:
-        with _LOCK:
-            if packs and (left := _PACKED.pop(id(config)) - 1):
-                _PACKED[id(config)] = left
-            elif packs:
-                config._attn_implementation = "sdpa"
+        return
+    with implementation(config, PACKED, rank=0):
+        yield

@@ -20,7 +20,7 @@ from transformers.cache_utils import (
 
 from truthkit.hf.branches import takes_branches
 from truthkit.hf.growing_cache import GrowingCache, GrowingLayer
-from truthkit.hf.packed_attention import PACKED
+from truthkit.hf.implementation import outside
 from truthkit.hf.sites import text_decoder
 
 
@@ -78,7 +78,7 @@ _TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLaye
 
 
 _OWN_POSITIONS = ("gpt_neo",)
-_TAKE_THE_MASK = ("sdpa", "eager", PACKED)
+_TAKE_THE_MASK = ("sdpa", "eager")
 
 
 def tree_obstacle(model: Any, cache: Cache) -> str | None:
@@ -90,7 +90,7 @@ def tree_obstacle(model: Any, cache: Cache) -> str | None:
         cache: what they would go into.
     """
     config = text_decoder(model).config
-    attention = config._attn_implementation
+    attention = outside(config)
     if attention not in _TAKE_THE_MASK:
         return f"its attention implementation, {attention!r}, takes no 4-D mask"
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters

@@ -120,7 +120,7 @@ class Companion:
             wide["logits_to_keep"] = keep
         with ExitStack() as stack, torch.no_grad():
             group.attach(stack, Block(type(group.model).__name__))
-            group.aim(ids.shape[0], keep if cuts else 0)
+            group.aim(ids.shape[0], keep if cuts else 0, past=past)
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, use_cache=use_cache, return_dict=True)
         self.length = past + ids.shape[1]

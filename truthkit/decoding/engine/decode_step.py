@@ -46,6 +46,8 @@ class DecodeStep:
         loop = self._loop
         if loop.companions:
             return "has a view with a forward of its own"
+        if loop.main.attention:
+            return "edits attention"
         if self._observers:
             return "is observed at every forward"
         if loop.inert or inputs["cache"] is not loop.cache:

@@ -19,7 +19,7 @@ from truthkit.decoding.engine.controls import Control, combined
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.decoding.engine.options import check_beta
 from truthkit.decoding.engine.session import Session
-from truthkit.decoding.engine.view import View, ViewLogits
+from truthkit.decoding.engine.view import AttentionEdit, View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup, check_same_vocabulary
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.padding import neutral_to_padding
@@ -41,6 +41,7 @@ class Decoder(DecodingMethod, ABC):
         layers: early exits to read in the main view and in every view with `exits=True`.
         beta: adaptive plausibility constraint by the main view, in (0, 1]; 0 turns it off.
         norm: pass early exits through the final norm.
+        attention: how the main view looks at its images.
 
     Attributes:
         front: the plain model, whose `generate` is called.
@@ -61,6 +62,7 @@ class Decoder(DecodingMethod, ABC):
         layers: Sequence[int] = (),
         beta: float = 0.0,
         norm: bool = True,
+        attention: Sequence[AttentionEdit] = (),
     ):
         self.front: GenerativeModel = plain_model(model)
         self.compiled = hasattr(model, "_orig_mod")
@@ -72,7 +74,7 @@ class Decoder(DecodingMethod, ABC):
         self.beta = check_beta(beta)
         if any(view.prompt and view.model is None for view in views) and not neutral_to_padding(self.model):
             views = [replace(view, model=self.front) if view.prompt and view.model is None else view for view in views]
-        self.views = (View("main", exits=bool(layers)), *views)
+        self.views = (View("main", exits=bool(layers), attention=tuple(attention)), *views)
         self.layers, self.norm = tuple(layers), norm
         own = [view for view in self.views if view.model is None]
         others = [self._elsewhere(view) for view in self.views if view.model is not None]
@@ -139,6 +141,7 @@ class Together(Decoder):
             layers=sorted({layer for decoder in decoders for layer in decoder.layers}),
             beta=max(decoder.beta for decoder in decoders) if beta is None else beta,
             norm=next((decoder.norm for decoder in decoders if decoder.layers), True),
+            attention=[edit for decoder in decoders for edit in decoder.views[0].attention],
         )
         self.compiled = any(decoder.compiled for decoder in decoders)
 

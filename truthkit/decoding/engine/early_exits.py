@@ -142,3 +142,15 @@ def layers_at_depth(model: Any, first: float, last: float, steps: int) -> tuple[
     count = len(decoder_blocks(model))
     shares = [first + (last - first) * step / max(steps - 1, 1) for step in range(steps)]
     return tuple(dict.fromkeys(max(int(share * count + 1e-6), 1) - 1 for share in shares))
+
+
+def blocks_from(model: Any, layers: str | Sequence[int] | None, depth: float) -> tuple[int, ...]:
+    """As `named_layers`; None: all blocks but the first `depth`, a share of them, rounded down.
+
+    Raises:
+        ArgumentError: as there.
+    """
+    if layers is not None:
+        return named_layers(model, layers)
+    count = len(decoder_blocks(model))
+    return tuple(range(int(depth * count + 1e-6), count))

@@ -86,7 +86,8 @@ class ForwardPair:
         self._short = None
         if past == 0 and loop.generating:
             wide, self._short = read_short(main, wide, cache, loop.forward_plainly)
-        main.aim(len(ids), keep)
+        rest = None if self._short is None else self._short.others(main.rows)
+        main.aim(len(ids), keep, past=past, views=rest)
         loop.past = past + ids.shape[1]
         return (), {**wide, "return_dict": True}
 

@@ -25,6 +25,8 @@ class Prompt:
     """Positions on several axes, shape (axes, rows, length), where the model has such and needs them from here."""
     whole: int = 0
     """The length of the main view's prompt with what followed in `RowGroup.prompt_goes_on`; 0 if nothing did."""
+    images: torch.Tensor | None = None
+    """Which tokens are an image's, bool, shape (rows, length), where a view edits its attention to them."""
 
     @property
     def extra(self) -> int:
@@ -44,7 +46,8 @@ class Prompt:
 
         mask, axes = taken(self.mask), taken(self.axes, 1)
         assert mask is not None
-        return Prompt(batch, self.length, taken(self.ids), mask, taken(self.offsets), self.padded, axes)
+        ids, offsets, images = taken(self.ids), taken(self.offsets), taken(self.images)
+        return Prompt(batch, self.length, ids, mask, offsets, self.padded, axes, images=images)
 
 
 def along_axes(prompt: torch.Tensor, mask: torch.Tensor, width: int, given: torch.Tensor | None) -> torch.Tensor:

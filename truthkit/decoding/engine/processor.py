@@ -64,6 +64,11 @@ class DecoderLogitsProcessor(LogitsProcessor):
     def follow(self, decoder: Decoder, attention_mask: torch.Tensor | None, pictures: Pictures | None) -> None:
         """Set up the forwards of `decoder`'s views."""
         self.decoder = decoder
+        if decoder.views[0].attention:
+            raise ModelError(
+                f"{type(decoder).__name__} edits the attention of the forward that generate itself runs, which is over "
+                f"before a logits processor is called; use `with tk.{type(decoder).__name__}(model, ...):` instead."
+            )
         refuse_fully_sharded(decoder.front, WAITING.format(type(decoder).__name__))
         own = [view for view in decoder.views[0 if decoder.layers else 1 :] if view.model is None]
         group = ViewGroup(decoder.model, own, decoder.layers, norm=decoder.norm, vision=decoder.front) if own else None

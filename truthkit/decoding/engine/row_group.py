@@ -6,7 +6,7 @@ of views whose prompts differ in length, and cuts the logits apart again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from truthkit.decoding.engine.adapter_rows import AdapterRows
+from truthkit.decoding.engine.attention_rows import AttentionRows
 from truthkit.decoding.engine.image_inputs import placeholders, scattered
 from truthkit.decoding.engine.layout import Prompt, along_axes, repeated, repeated_positions
 from truthkit.decoding.engine.step_masks import StepMasks
@@ -33,6 +34,7 @@ class RowGroup:
     """The views of a group as rows of a batch, while prompts are decoded.
 
     Attributes:
+        attention: the edits of views that look at their images otherwise.
         in_step: whether other processes must run as many forwards of the model as this one.
     """
 
@@ -42,10 +44,11 @@ class RowGroup:
         self.same_prompt = group.same_prompt
         self.images, self.exits = group.image_rows(), group.exits()
         self._adapters = [(view, AdapterRows(adapter.now())) for view, adapter in group.adapters]
+        self.attention = AttentionRows(group)
         self.in_step = is_fully_sharded(self.model)
         self._prompt: Prompt | None = None
         self._width = 0
-        self._nothing_hidden_later = self._takes_step_masks = False
+        self._nothing_hidden_later = self._takes_step_masks = self._generating = False
         self._fast: FastDecoding | None = None
         self._steps_of: Any = None
         self._steps: StepMasks | None = None
@@ -98,16 +101,26 @@ class RowGroup:
         stack.enter_context(self._fast.running())
         for _, adapter in self._adapters:
             adapter.attach(stack, block)
+        self.attention.attach(stack, block)
         if self.exits:
             self.exits.attach(stack, block)
 
-    def aim(self, batch: int, keep: int | torch.Tensor, width: int | None = None) -> None:
-        """Say which rows the next forward's adapters and exits act on; `batch` 0 means none.
+    def aim(
+        self,
+        batch: int,
+        keep: int | torch.Tensor,
+        width: int | None = None,
+        past: int = 0,
+        views: Sequence[int] | None = None,
+    ) -> None:
+        """Say which rows the next forward's adapters, exits and attention edits act on; `batch` 0 means none.
 
         Args:
             batch: rows per view.
             keep: the forward's `logits_to_keep`.
             width: how many tokens it has, where that is not what `widen` made.
+            past: how many of the main view's tokens came before.
+            views: the numbers of those that it has, where it doesn't have all.
         """
         self._width = self._width if width is None else width
         for view, adapter in self._adapters:
@@ -115,6 +128,20 @@ class RowGroup:
         if self.exits:
             rows = [slice(view * batch, (view + 1) * batch) for view in self.group.exit_views] if batch else []
             self.exits.aim(rows, keep)
+        if self.attention:
+            self._aim_attention(batch, keep, past, range(self.rows) if views is None else views)
+
+    def _aim_attention(self, batch: int, keep: int | torch.Tensor, past: int, views: Sequence[int]) -> None:
+        if not batch:
+            self.attention.aim((), 0, None, slice(0), 0)
+            return
+        prompt = self.prompt
+        before = past + prompt.extra if past else 0
+        columns = before + self._width
+        if self._generating:  # what `generate` keeps is no more than what it needs
+            keep = columns - max(before, prompt.answer_start + prompt.extra - 1)
+        queries = keep if isinstance(keep, torch.Tensor) else slice(-keep or None, None)
+        self.attention.aim(views, batch, prompt.images, queries, columns)
 
     def begin(
         self,
@@ -167,10 +194,26 @@ class RowGroup:
         wanted = wide_ids is not None or position_ids is None
         if wanted and ids.dim() == 2 and hasattr(self.vision.base_model, "get_rope_index"):
             axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
-        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, not bool(wide_mask.all()), axes)
+        padded = not bool(wide_mask.all())
+        images = (
+            self._image_tokens(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids) if self.attention else None
+        )
+        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, padded, axes, images=images)
+        self._generating = gaps
         self._nothing_hidden_later, self._steps_of = gaps and whole, None
         for _, adapter in self._adapters:
             adapter.refresh()
+
+    def _image_tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        """Which tokens of all views' prompts, `ids`, are an image's."""
+        found = placeholders(self.vision, ids) if ids.dim() == 2 else torch.zeros(1, dtype=torch.bool)
+        if not bool(found.any()):
+            raise ArgumentError(
+                f"a view edits its attention to images, but no prompt holds one ({type(self.vision).__name__} was given "
+                f"{'token ids without a placeholder' if ids.dim() == 2 else 'inputs_embeds without input_ids'}); pass "
+                "the processor's outputs whole."
+            )
+        return found
 
     def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
         """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""

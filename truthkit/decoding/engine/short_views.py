@@ -40,6 +40,10 @@ class ShortViews:
     logits: torch.Tensor
     cache: Any
 
+    def others(self, count: int) -> tuple[int, ...]:
+        """The numbers of the long views, of `count` in all."""
+        return tuple(view for view in range(count) if view not in self.views)
+
     def join(self, outputs: Any, cache: Any, count: int, positions: int) -> None:
         """Put the short views' rows among those of the others, of `count` views in all."""
         order = _order(count, self.views)
@@ -71,6 +75,8 @@ def read_short(
     batch, length = group.prompt.batch, mask.shape[1]
     lengths = mask.view(group.rows, batch, length).sum(dim=2).amax(dim=1).tolist()
     short = tuple(view for view in range(1, group.rows) if lengths[view] < _SHORT * length)
+    if group.attention.views() & set(short):
+        return wide, None
     if sum(length - lengths[view] for view in short) * batch < _WORTH or lengths[0] < _SHORT * length:
         return wide, None
     width = max(lengths[view] for view in short)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,29 @@ import torch
 
 from truthkit.decoding.engine.prompt_views import PromptRewrite
 from truthkit.decoding.engine.source import ImageRewrite
+
+
+@dataclass(frozen=True)
+class AttentionEdit:
+    """How a view looks at its images otherwise than the main one.
+
+    It is about the *asked* queries: the prompt's last token and all after it; in forwards outside of `generate` the
+    tokens whose logits are wanted.
+
+    Attributes:
+        layers: the blocks in which it acts, by number.
+        scores: makes other attention scores of those before mask and softmax, shape (rows, heads, asked queries, keys);
+            it is given them and which keys are image tokens, bool, shape (rows, 1, 1, keys).
+        hidden: names the keys that cannot be seen, bool, shape (rows, asked queries, keys), given the weights of block
+            `seen_at`, shape (rows, heads, asked queries, keys), and the image tokens, shape (rows, 1, keys). Queries
+            before the first asked one see as that one does.
+        seen_at: that block, which comes before `layers`.
+    """
+
+    layers: tuple[int, ...]
+    scores: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    hidden: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    seen_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +46,7 @@ class View:
         model: another model, with its own forward and cache; or the same one, to run apart.
         exits: whether the decoder's early exits are read in this view too.
         images: how this view's images come from the main ones.
+        attention: how it looks at them.
     """
 
     name: str
@@ -30,6 +55,7 @@ class View:
     model: Any | None = None
     exits: bool = False
     images: ImageRewrite | None = None
+    attention: tuple[AttentionEdit, ...] = ()
 
 
 @dataclass(frozen=True)

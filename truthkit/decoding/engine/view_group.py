@@ -12,9 +12,10 @@ from truthkit.decoding.engine.image_inputs import image_encoder
 from truthkit.decoding.engine.image_rows import ImageRows
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
+from truthkit.hf.attention import attention_obstacle
 from truthkit.hf.branches import takes_branches
 from truthkit.hf.fast_linear import Kept
-from truthkit.hf.sites import output_head
+from truthkit.hf.sites import output_head, text_decoder
 from truthkit.hf.trees import takes_trees
 
 _PLACES_BY_MASK = {"bloom", "mpt", "mamba2"}
@@ -44,6 +45,7 @@ class ViewGroup:
         self.exit_views = tuple(i for i, view in enumerate(views) if view.exits and layers)
         self.layers = tuple(layers) if self.exit_views else ()
         self.same_prompt = all(view.prompt is None for view in views)
+        self.edits_attention = any(view.attention for view in views)
         self.parameters = tuple(inspect.signature(model.forward).parameters)
         self.takes_positions = "position_ids" in self.parameters
         self.takes_logits_to_keep = "logits_to_keep" in self.parameters
@@ -53,6 +55,14 @@ class ViewGroup:
         self.adapters = tuple((i, Adapter(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter)
         for _, adapter in self.adapters:
             self._check_sees_alike(adapter)
+        if self.edits_attention and image_encoder(self.vision) is None:
+            raise ModelError(
+                f"{type(self.vision).__name__} has no get_image_features, as a text-only model or one that sees images "
+                "through cross-attention: there are no image tokens to attend to. Use a model that puts its images "
+                "among the tokens."
+            )
+        if self.edits_attention and (obstacle := attention_obstacle(text_decoder(model))) is not None:
+            raise ModelError(f"attention to images in {type(model).__name__} cannot be edited: {obstacle}.")
         self._exits = EarlyExits(model, self.layers, norm=norm) if self.layers else None
         if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
             raise ModelError(
@@ -86,13 +96,15 @@ class ViewGroup:
     @property
     def takes_trees(self) -> bool:
         """Whether forwards that go on from a cache may be trees (`truthkit.hf.trees`)."""
+        if self.edits_attention:  # what is read first ends where no prompt does
+            return False
         counted_along_the_row = not self.same_prompt and hasattr(self.vision.base_model, "get_rope_index")
         return takes_trees(self.model) and not counted_along_the_row
 
     @property
     def takes_branches(self) -> bool:
         """Whether rows may go on from rows that were read (`truthkit.hf.branches`)."""
-        return takes_branches(self.model)
+        return not self.edits_attention and takes_branches(self.model)
 
     def _check_sees_alike(self, adapter: Adapter) -> None:
         """Raise if an adapter changes how images are seen, which is settled before there are rows of views."""
