@@ -30,13 +30,14 @@ from truthkit.decoding.methods.agreement import (
     Agreement as Agreement,
     AgreementLogitsProcessor as AgreementLogitsProcessor,
 )
+from truthkit.decoding.methods.avisc import AvisC as AvisC, AvisCLogitsProcessor as AvisCLogitsProcessor
 from truthkit.decoding.methods.coiecd import COIECD as COIECD, COIECDLogitsProcessor as COIECDLogitsProcessor
 from truthkit.decoding.methods.deco import DeCo as DeCo, DeCoLogitsProcessor as DeCoLogitsProcessor
 from truthkit.decoding.methods.entropy_gate import (
     EntropyGate as EntropyGate,
     EntropyGateLogitsProcessor as EntropyGateLogitsProcessor,
 )
-from truthkit.decoding.methods.pai import PAI as PAI
+from truthkit.decoding.methods.pai import PAI as PAI, PAILogitsProcessor as PAILogitsProcessor
 from truthkit.decoding.methods.sid import SID as SID, SIDLogitsProcessor as SIDLogitsProcessor
 from truthkit.decoding.methods.sled import SLED as SLED, SLEDLogitsProcessor as SLEDLogitsProcessor
 from truthkit.decoding.methods.top_n_sigma import (

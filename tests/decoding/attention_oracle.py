@@ -11,6 +11,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from truthkit.hf.sites import text_decoder
+from truthkit.hf.wrapping import language_half
 
 Change = Callable[[int, torch.Tensor], torch.Tensor]
 """From a block's number and its masked scores, (heads, queries, keys), to other scores."""
@@ -21,7 +22,7 @@ _CHANGES: dict[int, Change] = {}
 def _forward(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    heads, width, size = query.shape[1:]
+    heads, _, size = query.shape[1:]
     key, value = (one[0].repeat_interleave(heads // one.shape[1], dim=0) for one in (key, value))
     scores = torch.einsum("hqd,hkd->hqk", query[0], key) * (size**-0.5 if scaling is None else scaling)
     if kwargs.get("softcap"):
@@ -40,7 +41,7 @@ AttentionMaskInterface.register("oracle", eager_mask)
 @contextmanager
 def attending(model: Any, change: Change) -> Iterator[None]:
     """Let the text decoder of `model` attend as `change` says in this block."""
-    config = text_decoder(model).config
+    config = text_decoder(language_half(model)).config
     before, config._attn_implementation = config._attn_implementation, "oracle"
     _CHANGES[id(config)] = change
     try:
@@ -80,3 +81,17 @@ def sid(images: list[int], first: int, layer: int, rank: int) -> Change:
         return scores
 
     return change
+
+
+def avisc(attention: torch.Tensor, layer_gamma: float, lam: float) -> list[int]:
+    """Which image tokens are not blind, given how much of each block's attention they draw, (blocks, tokens)."""
+    total = float(attention.sum())
+    ranked = sorted(range(len(attention)), key=lambda block: -float(attention[block].sum()))
+    chosen: list[int] = []
+    for block in ranked:
+        chosen.append(block)
+        if sum(float(attention[one].sum()) for one in chosen) / total >= layer_gamma:
+            break
+    mean = torch.stack([attention[block] for block in chosen]).mean(dim=0)
+    cut = float(mean.mean() + lam * mean.std())
+    return [i for i, one in enumerate(mean.tolist()) if one < cut]

@@ -17,12 +17,14 @@ import torch
 from PIL import Image
 
 import truthkit as tk
-from tests.decoding.attention_oracle import Change, attending, pai, sid
+from tests.decoding.attention_oracle import Change, attending, avisc, pai, sid
 from tests.decoding.oracle import Oracle, Seen, apc, log_p, save_adapter, with_adapter
 from tests.decoding.oracle import farthest as farthest_exit
 from tests.tiny_vlm import SPECIAL, TinyVLM, picture, tiny_vlm
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.hf.sites import text_decoder
+from truthkit.hf.wrapping import language_half
 from truthkit.images.noise import diffusion_noise
 from truthkit.images.transforms import content_seed, processor_size, transformed
 
@@ -288,6 +290,40 @@ class AttendingLook(ImageLook):
             return super().__call__(prompt, continuation, last)
 
 
+@dataclass
+class BlindLook(ImageLook):
+    """AvisC's view: the inputs of the language model are 0 where an image token is not blind."""
+
+    layer_gamma: float = 0.5
+    lam: float = 1.0
+
+    @torch.no_grad()
+    def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
+        inputs = self.view(self.bench.row(prompt))
+        ids = inputs["input_ids"][0].tolist()
+        images = [i for i, token in enumerate(ids) if token == SPECIAL["<image>"]]
+        drawn: list[torch.Tensor] = []
+
+        def look(_layer: int, scores: torch.Tensor) -> torch.Tensor:
+            drawn.append(torch.softmax(scores[:, -1], dim=-1).mean(dim=0)[images])
+            return scores
+
+        with attending(self.model, look):
+            forward(self.model, inputs, [], ())
+        gone = [images[i] for i in avisc(torch.stack(drawn), self.layer_gamma, self.lam)]
+
+        def blank(_module: Any, _args: Any, kwargs: dict[str, Any]) -> Any:
+            embeddings = kwargs["inputs_embeds"].clone()
+            embeddings[0, gone] = 0.0
+            return (), {**kwargs, "inputs_embeds": embeddings}
+
+        hook = text_decoder(language_half(self.model)).register_forward_pre_hook(blank, with_kwargs=True)
+        try:
+            return super().__call__(prompt, continuation, last)
+        finally:
+            hook.remove()
+
+
 # -- formulas ----------------------------------------------------------------------------------------------------------
 
 Formula = Callable[[Seen, list[Seen], int], torch.Tensor]
@@ -505,6 +541,10 @@ def _least(rank: int, layer: int) -> Views:
     return looks
 
 
+def _blinded(layer_gamma: float = 0.5, lam: float = 1.0) -> Views:
+    return lambda b: [BlindLook(b.twin, b, lambda row: _plain(b, row), layer_gamma=layer_gamma, lam=lam)]
+
+
 _SID = _case("sid", "SID", _least(2, 2), _vcd(), rank=2)
 
 _ALL = [
@@ -516,6 +556,8 @@ _ALL = [
     _M3ID,
     _PAI,
     _SID,
+    _case("avisc", "AvisC", _blinded(0.5, 0.3), _vcd(), lam=0.3),
+    _case("avisc-all", "AvisC", _blinded(1.0, -0.5), _vcd(0.5), layer_gamma=1.0, lam=-0.5, alpha=0.5),
     _sum("pai+vcd", _PAI, _VCD, lambda b: _unseen(b) + _drowned()(b), _pai_vcd),
     _case("sid-early", "SID", _least(1, 1), _vcd(0.5, 0.0), rank=1, layer=1, alpha=0.5, beta=0.0),
     _sum(
@@ -552,7 +594,19 @@ _ALL = [
 
 CASES: dict[str, Case] = {case.name: case for case in _ALL}
 
-KINDS = ("ritual", "ritual-plus", "vcd", "m3id", "pai", "sid", "ritual+m3id", "icd-prompt", "icd-adapter", "dola")
+KINDS = (
+    "ritual",
+    "ritual-plus",
+    "vcd",
+    "m3id",
+    "pai",
+    "sid",
+    "avisc",
+    "ritual+m3id",
+    "icd-prompt",
+    "icd-adapter",
+    "dola",
+)
 """A case for each kind of view: other images, the same ones with noise, none, and what text has. The engine and the
 families meet in these; the others differ in their formulas and draws."""
 

@@ -26,6 +26,7 @@ SPECS = {
     "adacad": "adacad:theta=0.3,beta=0.1",
     "agreement": "agreement:view=m3id,divergence=l1,threshold=0.25,agree=3.0,differ=0.5,beta=0.2",
     "apc": "apc:beta=0.25",
+    "avisc": "avisc:layer_gamma=0.75,lam=0.5,masking_scheme=noise,seed=3",
     "cad": "cad:alpha=0.75,beta=0.2",
     "coiecd": "coiecd:alpha=0.5,form=paper",
     "contrastive_search": "contrastive_search:penalty_alpha=0.4,top_k=5",
@@ -35,8 +36,10 @@ SPECS = {
     "icd": "icd:amateur_prompt=lie, please, and be short,lam=0.5",
     "lol": "lol:amateur_prompt=lie,layers=low,dynamic=true,refocus=true,omega=0.75,gamma=-0.5",
     "m3id": "m3id:decay=0.05",
+    "pai": "pai:alpha=0.5,gamma=2.0,layers=1+2",
     "ritual": "ritual:transform=crop+rotation,alpha=1.5,seed=7",
     "ritual_plus": "ritual_plus:transform=crop,beta=0.0,choice_prompt=Which? {options}",
+    "sid": "sid:rank=3,layer=1,alpha=0.5",
     "sled": "sled:layers=high,evolution_rate=2.5,evolution_scale=75,steps=1,evolution_lower_bound=-50.0,norm=true",
     "top_n_sigma": "top_n_sigma:n=2.0",
     "vcd": "vcd:alpha=2.0,noise_step=300",
@@ -240,7 +243,7 @@ class TestNames:
 
     def test_images(self) -> None:
         seeing = {name for name in decoders() if decoder_class(name).sees_images}
-        assert seeing == {"ritual", "ritual_plus", "vcd", "m3id"}
+        assert seeing == {"avisc", "m3id", "pai", "ritual", "ritual_plus", "sid", "vcd"}
 
 
 PROCESSORS = sorted(name for name in tk.__all__ if name.endswith("LogitsProcessor"))
@@ -264,6 +267,10 @@ def test_signature_of_every_processor(name: str, images: ImageBench) -> None:
         elif one.default is one.empty:
             required[key] = values[key]
     signature.bind(*positional, **required)
+    if name == "PAILogitsProcessor":  # which says why it cannot be
+        with pytest.raises(tk.ModelError, match="edits the attention"):
+            cls(*positional, **required)
+        return
     cls(*positional, **required)
     optional = {
         key: values.get(key, one.default)

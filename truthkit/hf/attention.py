@@ -1,12 +1,13 @@
 """Attention of which single rows may be changed and looked at: scores edited, keys hidden, weights shown.
 
-Inside of an `asking` block the attention layers run as outside of it, but for the rows, queries and layers that somebody
-asks for. What is asked of the last queries only is worked out for these alone, beside the kernel that serves all.
+Inside of an `asking` block the attention layers run as outside of it, but for the rows, queries and layers that
+somebody asks for. What is asked of the last queries only is worked out for these alone, beside the kernel for all.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ class Asked:
     The functions are given a slice of the batch, which lies within `rows`.
 
     Attributes:
-        rows: which.
+        rows: which; a slice that names both ends, or of all.
         queries: those that `scores` and `shown` are about.
         scores: makes other scores, before mask and softmax; shape (rows, heads, queries, keys).
         shown: is given the weights, after them; same shape.
@@ -65,6 +66,29 @@ class Asking(Protocol):
         """Of a layer, by its number, in a forward with so many tokens per row and keys in this layer."""
 
 
+class Watch:
+    """Keeps the weights of the last query of all rows in every layer.
+
+    Args:
+        block: in whose threads.
+
+    Attributes:
+        last: by layer, of the last forward, shape (rows, heads, 1, keys).
+    """
+
+    def __init__(self, block: Block):
+        self.block = block
+        self.last: dict[int, torch.Tensor] = {}
+
+    def asked(self, layer: int, _queries: int, _keys: int) -> list[Asked]:
+        """See `Asking`."""
+
+        def keep(weights: torch.Tensor, rows: slice) -> None:
+            self.last[layer] = torch.cat([self.last[layer], weights]) if rows.start else weights
+
+        return [Asked(slice(None), slice(-1, None), shown=keep)]
+
+
 _LOCK = threading.Lock()
 _ASKING: dict[int, tuple[Asking, ...]] = {}
 """By a config's id, in the order of entry."""
@@ -85,15 +109,22 @@ def attention_obstacle(decoder: Any) -> str | None:
     return None
 
 
+def check_readable(decoder: Any) -> None:
+    """Raises:
+    ModelError: the attention layers of `decoder`, a text decoder, cannot be asked (`attention_obstacle`).
+    """
+    if (obstacle := attention_obstacle(decoder)) is not None:
+        raise ModelError(f"the attention of {type(decoder).__name__} cannot be read or edited: {obstacle}.")
+
+
 @contextmanager
 def asking(decoder: Any, one: Asking) -> Iterator[None]:
     """Let `one` ask of the attention layers of `decoder`, a text decoder, in this block.
 
     Raises:
-        ModelError: they cannot be asked (`attention_obstacle`).
+        ModelError: they cannot be asked.
     """
-    if (obstacle := attention_obstacle(decoder)) is not None:
-        raise ModelError(f"the attention of {type(decoder).__name__} cannot be read or edited: {obstacle}.")
+    check_readable(decoder)
     config = decoder.config
     with implementation(config, ASKED[outside(config)], rank=1):
         with _LOCK:
@@ -142,21 +173,17 @@ def asked_attention_forward(
         )
     layer = _Layer(base, module, scaling, kwargs)
     outputs, weights = [], []
-    for rows in _pieces(found, len(query)):
+    ends = [one.rows.indices(len(query))[:2] for one in found]
+    cuts = sorted({0, len(query), *itertools.chain(*ends)})
+    for rows in itertools.starmap(slice, itertools.pairwise(cuts)):
         mask = attention_mask
         mask = mask[rows] if mask is not None and len(mask) > 1 else mask
-        here = [one for one in found if one.rows.start <= rows.start < one.rows.stop]
+        here = [one for one, (start, stop) in zip(found, ends, strict=True) if start <= rows.start < stop]
         output, weight = layer.run(query[rows], key[rows], value[rows], mask, here, rows)
         outputs.append(output)
         weights.append(weight)
     known = [weight for weight in weights if weight is not None]
     return torch.cat(outputs), torch.cat(known) if len(known) == len(outputs) else None
-
-
-def _pieces(found: Sequence[Asked], count: int) -> list[slice]:
-    """The batch cut where what is asked begins or ends."""
-    cuts = sorted({0, count, *(at for one in found for at in (one.rows.start, one.rows.stop))})
-    return [slice(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,6 @@ class _Aimed:
 
 
 def _columns(marks: torch.Tensor, keys: int) -> torch.Tensor:
-    """Marks on all columns as marks on a layer's keys: of a window the last ones, of a static cache with room behind."""
+    """Marks on all columns as marks on a layer's keys: of a window the last ones; a static cache has room behind."""
     marks = marks[..., max(marks.shape[-1] - keys, 0) :]
     return torch.nn.functional.pad(marks, (0, keys - marks.shape[-1]))

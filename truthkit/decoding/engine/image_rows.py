@@ -9,13 +9,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels, image_encoder, placeholders
-from truthkit.decoding.engine.source import Asked, ImageRewrite, Notes, Plainly, Source, no_images
+from truthkit.decoding.engine.source import (
+    Asked,
+    ImageFeatures,
+    ImageRewrite,
+    Notes,
+    Plainly,
+    Source,
+    features_of,
+    no_images,
+)
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.sites import input_device
 
@@ -23,14 +31,6 @@ _NO_IMAGES = (
     "this decoder compares images, but there are none; give generate the processor's outputs whole, or, to a logits "
     "processor, images=..."
 )
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One image's features: (tokens, hidden), and the same of further layers where a model adds them there."""
-
-    features: torch.Tensor
-    deep: tuple[torch.Tensor, ...]
 
 
 class ImageRows:
@@ -55,7 +55,7 @@ class ImageRows:
             raise ModelError(
                 f"{type(model).__name__} is a text-only model: it has no get_image_features. Use an image-text model."
             )
-        self._views: list[list[_Image] | None] = []
+        self._views: list[list[ImageFeatures] | None] = []
         self._inputs: list[ImageInputs | None] = []
         self._of_prompt: list[range] = []
         self._like: Any = None
@@ -98,26 +98,32 @@ class ImageRows:
         prompts = [row[where].tolist() for row, where in zip(ids, kept, strict=True)]
         source = Source(inputs, prompts, self.model, self._run, plainly)
         own: dict[int, ImageInputs | None] = {}
+        made: dict[int, list[ImageFeatures]] = {}
         notes: Notes = {}
         for i, rewrite in enumerate(self._rewrites):
             if rewrite is not None:
                 source.notes = {}
-                own[i] = rewrite(source)
+                found = rewrite(source)
+                if found is None or isinstance(found, dict):
+                    own[i] = found
+                else:
+                    made[i] = list(found)
                 notes = source.notes | notes
         self.notes, self.asked = notes, source.asked
-        seen = _images(source.seen) if source.seen is not None else []
+        seen = features_of(source.seen) if source.seen is not None else []
         parts = [part for part in own.values() if part is not None]
         for part in parts:
             _check_like(part, inputs)
-        main = len(own) < len(self._rewrites)
+        main = len(own) + len(made) < len(self._rewrites)
         if main and not seen:
             parts.insert(0, inputs)
-        encoded = _images(self._run(_joined(parts))) if parts else []
+        encoded = features_of(self._run(_joined(parts))) if parts else []
         count = len(encoded) // max(len(parts), 1)
         chunks = [encoded[start : start + count] for start in range(0, len(encoded), count)] if count else []
         shared = seen or (chunks.pop(0) if main else [])
         for i in range(len(self._rewrites)):
-            self._views.append(shared if i not in own else chunks.pop(0) if own[i] is not None else None)
+            images = shared if i not in own else chunks.pop(0) if own[i] is not None else None
+            self._views.append(made.get(i, images))
             self._inputs.append(own.get(i, inputs))
         places = placeholders(self.model, ids).sum(dim=1).tolist()
         dealt = [_dealt(view, places) for view in self._views if view]
@@ -171,12 +177,7 @@ def _takes_pixels(model: Any) -> bool:
     return "pixel_values" in inspect.signature(model.forward).parameters
 
 
-def _images(output: Any) -> list[_Image]:
-    deep = getattr(output, "deepstack_features", None) or ()
-    return [_Image(own, tuple(layer[i] for layer in deep)) for i, own in enumerate(output.pooler_output)]
-
-
-def _output(like: Any, images: Sequence[_Image]) -> Any:
+def _output(like: Any, images: Sequence[ImageFeatures]) -> Any:
     """The images' features in the form of `like`, an output of the same encoder."""
     pooled: Any = [image.features for image in images]
     fields: dict[str, Any] = {
@@ -212,7 +213,7 @@ def _check_like(part: ImageInputs, inputs: ImageInputs) -> None:
             )
 
 
-def _dealt(images: Sequence[_Image], places: Sequence[int]) -> list[range]:
+def _dealt(images: Sequence[ImageFeatures], places: Sequence[int]) -> list[range]:
     """Which images each prompt has, by its number of placeholders."""
     sizes = [len(image.features) for image in images]
     dealt, start = [], 0

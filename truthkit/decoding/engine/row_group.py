@@ -140,7 +140,9 @@ class RowGroup:
         columns = before + self._width
         if self._generating:  # what `generate` keeps is no more than what it needs
             keep = columns - max(before, prompt.answer_start + prompt.extra - 1)
-        queries = keep if isinstance(keep, torch.Tensor) else slice(-keep or None, None)
+        elif isinstance(keep, int) and not keep:
+            keep = self._width if past else 1
+        queries = keep if isinstance(keep, torch.Tensor) else slice(-keep, None)
         self.attention.aim(views, batch, prompt.images, queries, columns)
 
     def begin(
@@ -209,8 +211,8 @@ class RowGroup:
         found = placeholders(self.vision, ids) if ids.dim() == 2 else torch.zeros(1, dtype=torch.bool)
         if not bool(found.any()):
             raise ArgumentError(
-                f"a view edits its attention to images, but no prompt holds one ({type(self.vision).__name__} was given "
-                f"{'token ids without a placeholder' if ids.dim() == 2 else 'inputs_embeds without input_ids'}); pass "
+                f"a view edits its attention to images, but no prompt of {type(self.vision).__name__} holds one (there "
+                f"are {'no placeholders in input_ids' if ids.dim() == 2 else 'inputs_embeds without input_ids'}); pass "
                 "the processor's outputs whole."
             )
         return found

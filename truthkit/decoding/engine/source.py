@@ -7,8 +7,12 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from truthkit.decoding.engine.image_inputs import ImageInputs, encoded_already, token_types
-from truthkit.hf.sites import input_device
+import torch
+
+from truthkit.decoding.engine.image_inputs import ImageInputs, encoded_already, placeholders, token_types
+from truthkit.hf.attention import Watch, asking
+from truthkit.hf.ownership import Block
+from truthkit.hf.sites import input_device, text_decoder
 from truthkit.hf.wrapping import language_half
 from truthkit.text.tokens import padded
 
@@ -25,13 +29,28 @@ Notes = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class ImageFeatures:
+    """What the encoder made of one image: (tokens, hidden), and the same of further layers where a model adds them."""
+
+    features: torch.Tensor
+    deep: tuple[torch.Tensor, ...]
+
+
+def features_of(output: Any) -> list[ImageFeatures]:
+    """The images in what an encoder returned."""
+    deep = getattr(output, "deepstack_features", None) or ()
+    return [ImageFeatures(own, tuple(layer[i] for layer in deep)) for i, own in enumerate(output.pooler_output)]
+
+
+@dataclass(frozen=True)
 class Asked:
     """What was read of prompts for questions about them.
 
     Attributes:
         cache: of the model itself.
         length: columns of the prompts.
-        behind: how many of them are not in the cache: they come behind the question, or were not asked.
+        behind: how many of them are to be read still: they come behind the question, or were not asked, or are the
+            last one, behind which the answer begins.
     """
 
     cache: Cache
@@ -69,6 +88,10 @@ class Source:
             self.seen = self.encode(self.inputs)
         return self.seen
 
+    def images(self) -> list[ImageFeatures]:
+        """The main view's images, encoded."""
+        return features_of(self.output())
+
     def ask(self, questions: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
         """What the model itself replies to each question about its prompt's images, by greedy search.
 
@@ -78,6 +101,26 @@ class Source:
             questions: token ids, one question per prompt, with the prompt's image placeholders in it.
             new_tokens: at most so many in a reply.
         """
+        return self._generated(questions, new_tokens)
+
+    def attention(self) -> list[torch.Tensor]:
+        """How the last token of each prompt attends to its image tokens: for every block the mean over heads, shape
+        (blocks, image tokens).
+
+        The answers go on from what is read for it.
+
+        Raises:
+            ModelError: attention cannot be read.
+        """
+        decoder, weights = text_decoder(language_half(self.model)), Watch(Block("attention to images"))
+        with asking(decoder, weights):
+            self._generated(self.prompts, 1)
+        ids = padded(self.prompts)[0]
+        places = placeholders(self.model, ids)
+        mean = torch.stack([_over(ids.shape[1], weights.last[layer]) for layer in sorted(weights.last)], dim=1)
+        return [row[:, at.to(row.device)] for row, at in zip(mean, places, strict=True)]
+
+    def _generated(self, questions: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
         ids, mask = (tensor.to(input_device(self.model)) for tensor in padded(questions))
         features, width = self.output(), ids.shape[1]
         call: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": new_tokens}
@@ -98,8 +141,9 @@ class Source:
         return said.sequences[:, width:].tolist()
 
 
-ImageRewrite = Callable[[Source], "ImageInputs | None"]
-"""Maps a batch to the image inputs of a view, of the same shapes as the main ones, or to None for no images."""
+ImageRewrite = Callable[[Source], "ImageInputs | Sequence[ImageFeatures] | None"]
+"""Maps a batch to the image inputs of a view, of the same shapes as the main ones, to features of all images that are
+made already, or to None for no images."""
 
 
 def no_images(_source: Source) -> None:
@@ -107,11 +151,19 @@ def no_images(_source: Source) -> None:
 
 
 def _asked(cache: Cache, prompts: Sequence[list[int]], questions: Sequence[Sequence[int]]) -> Asked | None:
-    """None unless all questions differ from their prompts alike, with a part of the prompt behind."""
+    """None unless all questions differ from their prompts alike."""
     forms = set()
     for prompt, question in zip(prompts, questions, strict=True):
         same = next((i for i, (a, b) in enumerate(zip(prompt, question, strict=False)) if a != b), len(prompt))
         forms.add((len(prompt) - same, len(question) - len(prompt)))
-    if len(forms) > 1 or (behind := forms.pop()[0]) == 0:
+    if len(forms) > 1:
         return None
-    return Asked(cache, max(map(len, prompts)), behind)
+    return Asked(cache, max(map(len, prompts)), forms.pop()[0] or 1)
+
+
+def _over(columns: int, weights: torch.Tensor) -> torch.Tensor:
+    """Weights of one query, (rows, heads, 1, keys), as their mean over heads for all columns; a window holds the last
+    ones.
+    """
+    mean = weights[:, :, 0].float().mean(dim=1)
+    return torch.nn.functional.pad(mean, (columns - mean.shape[1], 0))

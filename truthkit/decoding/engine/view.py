@@ -16,8 +16,8 @@ from truthkit.decoding.engine.source import ImageRewrite
 class AttentionEdit:
     """How a view looks at its images otherwise than the main one.
 
-    It is about the *asked* queries: the prompt's last token and all after it; in forwards outside of `generate` the
-    tokens whose logits are wanted.
+    It is about the *asked* queries: the prompt's last token and all after it; in forwards outside of `generate` those
+    that `logits_to_keep` names, where it is given.
 
     Attributes:
         layers: the blocks in which it acts, by number.

@@ -12,7 +12,7 @@ from truthkit.decoding.engine.image_inputs import image_encoder
 from truthkit.decoding.engine.image_rows import ImageRows
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
-from truthkit.hf.attention import attention_obstacle
+from truthkit.hf.attention import check_readable
 from truthkit.hf.branches import takes_branches
 from truthkit.hf.fast_linear import Kept
 from truthkit.hf.sites import output_head, text_decoder
@@ -61,8 +61,8 @@ class ViewGroup:
                 "through cross-attention: there are no image tokens to attend to. Use a model that puts its images "
                 "among the tokens."
             )
-        if self.edits_attention and (obstacle := attention_obstacle(text_decoder(model))) is not None:
-            raise ModelError(f"attention to images in {type(model).__name__} cannot be edited: {obstacle}.")
+        if self.edits_attention:
+            check_readable(text_decoder(model))
         self._exits = EarlyExits(model, self.layers, norm=norm) if self.layers else None
         if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
             raise ModelError(

@@ -10,6 +10,7 @@ from truthkit.decoding.engine.arithmetic import check_at_least_zero, check_finit
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.early_exits import blocks_from
 from truthkit.decoding.engine.options import Beta, Layers
+from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.prompt_views import without_images
 from truthkit.decoding.engine.source import no_images
 from truthkit.decoding.engine.view import AttentionEdit, View, ViewLogits
@@ -75,3 +76,7 @@ class PAI(Decoder):
 
     def _raised(self, scores: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         return torch.where(images, scores + self.alpha * scores.abs(), scores)
+
+
+class PAILogitsProcessor(DecoderLogitsProcessor, decoder=PAI):
+    """Refused with the reason: the forward whose attention `PAI` edits is over when a logits processor is called."""
