@@ -168,6 +168,9 @@ class Bench:
             "RITUAL + VCD": lambda: self.generate(ritual() + tk.VCD(model)),
             "RITUAL + VCD, serial": lambda: self.serial([noisy, noisy]),
             "RITUAL+ (choice included)": lambda: self.generate(plus()),
+            "PAI": lambda: self.generate(tk.PAI(model, processor)),
+            "SID": lambda: self.generate(tk.SID(model)),
+            "AvisC": lambda: self.generate(tk.AvisC(model)),
             "RITUAL, processor": lambda: self.generate(
                 logits_processor=[tk.RITUALLogitsProcessor(model, processor, images=image)]
             ),
@@ -189,9 +192,9 @@ def _split(ticks: list[float]) -> Times:
     return ticks[1] - ticks[0], statistics.median(steps[2:])
 
 
-def measure(bench: Bench, rounds: int, name: str) -> dict[str, Any]:
-    """Milliseconds of the prefill and per token of every way, and their ratios to greedy."""
-    ways = bench.ways()
+def measure(bench: Bench, rounds: int, name: str, only: list[str] | None = None) -> dict[str, Any]:
+    """Milliseconds of the prefill and per token of every way, or of some and greedy, and their ratios to greedy."""
+    ways = {label: way for label, way in bench.ways().items() if only is None or label in ("greedy", *only)}
     times: dict[str, list[Times]] = {label: [] for label in ways}
     for way in ways.values():
         way()  # the first run of each is slow
@@ -220,6 +223,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--large", action="store_true", help="a random model of LLaVA-1.5-7B's size")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WAY", help="these ways beside greedy, by their names in the table"
+    )
     parser.add_argument("--out", type=Path, help="write all figures here as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -227,7 +233,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for dtype in args.dtypes:
         model, processor = build(getattr(torch, dtype), args.device, args.large)
-        results[dtype] = measure(Bench(model, processor, args.tokens), args.rounds, dtype)
+        results[dtype] = measure(Bench(model, processor, args.tokens), args.rounds, dtype, args.only)
         print(f"\n{dtype}, {args.device} ({args.threads} thread, {platform.processor() or platform.machine()})")
         print(f"  {'':38} {'prefill':>20}   {'per token':>20}")
         for label, f in results[dtype].items():

@@ -2,7 +2,8 @@
 
     python benchmarks/published.py --out published.json
 
-Every line decodes eight short prompts together by the formula, 24 tokens each, and asks at every row and step whether
+Every line decodes eight short prompts together by the formula, 24 tokens each (those about images with `scene-vlm` and
+eight scenes), and asks at every row and step whether
 the released code's rule would have chosen another layer, another strength, or another token. What is a fault, and where
 it was read, is on the page docs/methods/published-codes.md; no released code is run here.
 """
@@ -22,6 +23,8 @@ import truthkit as tk
 from truthkit.decoding.engine.arithmetic import jensen_shannon
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.coiecd import COIECD
+from truthkit.scenes.questions import held_out
+from truthkit.scenes.render import render
 
 PASSAGES = (
     "The river Vell is 90 miles long and flows south.",
@@ -104,6 +107,50 @@ class FirstToken:
         return agrees != self.first
 
 
+def other_least(model: Any, rank: int) -> tuple[Any, Judge]:
+    """SID: the first row's least attended image tokens, for all rows."""
+    sid, chosen = tk.SID(model, rank=rank), []
+    (edit,) = sid.views[1].attention
+
+    def note(weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        assert edit.hidden is not None
+        hidden = edit.hidden(weights, images)
+        chosen.append([row[at].tolist() for row, at in zip(hidden[:, -1], images[:, 0], strict=True)])
+        return hidden
+
+    noted = replace(sid.views[1], attention=(replace(edit, hidden=note),))
+    decoder = tk.Agreement(model, view=noted, threshold=0.0)  # always taken away, as SID does
+
+    def judge(_views: Sequence[ViewLogits], _combined: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([row != chosen[-1][0] for row in chosen[-1]])
+
+    return decoder, judge
+
+
+class BatchStatistics:
+    """AvisC: blocks and threshold by the whole batch's attention, at the prompt."""
+
+    def __init__(self, model: Any):
+        self.decoder = tk.AvisC(model)
+        self.changed: list[bool] = []
+        (rewrite,) = [view.images for view in self.decoder.views[1:]]
+        view = replace(self.decoder.views[1], images=lambda source: self._note(rewrite, source))
+        self.watched = tk.Agreement(model, view=view, threshold=0.0)
+
+    def _note(self, rewrite: Any, source: Any) -> Any:
+        every = torch.stack(source.attention())
+        share, order = (every.sum(dim=(0, 2)) / every.sum()).sort(descending=True)
+        count = int((share.cumsum(dim=0) < self.decoder.layer_gamma).sum()) + 1
+        mean = every[:, order[:count]].mean(dim=1)
+        together = mean < mean.mean() + self.decoder.lam * mean.std()
+        own = torch.stack([self.decoder.replaced(row) for row in every])
+        self.changed = (together != own).any(dim=1).tolist()
+        return rewrite(source)
+
+    def __call__(self, views: Sequence[ViewLogits], _combined: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.changed)
+
+
 def share(decoder: Any, judge: Judge, model: Any, inputs: Any, tokens: int) -> dict[str, float]:
     """How many of all rows and steps come out differently."""
     found: list[torch.Tensor] = []
@@ -147,6 +194,18 @@ def main() -> None:
         ),
     }
     figures = {line: share(decoder, judge, model, inputs, args.tokens) for line, (decoder, judge) in lines.items()}
+    seeing, processor = tk.load("scene-vlm")
+    processor.tokenizer.padding_side = "left"
+    pictures = [render(scene) for scene in held_out(8)]
+    asked = ["USER: <image>\nDescribe the image in one sentence. ASSISTANT:"] * 8
+    shown = processor(images=pictures, text=asked, return_tensors="pt")
+    statistics = BatchStatistics(seeing)
+    with_images: dict[str, tuple[Any, Judge]] = {
+        "SID: the first row's least attended tokens are not the row's": other_least(seeing, 16),
+        "AvisC: the batch's statistics blind other tokens": (statistics.watched, statistics),
+    }
+    for line, (decoder, judge) in with_images.items():
+        figures[line] = share(decoder, judge, seeing, shown, args.tokens)
     for line, figure in figures.items():
         print(f"{line:64} {100 * figure['changed']:5.1f} % of {figure['rows and steps']:.0f}")
     if args.out:

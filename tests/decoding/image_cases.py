@@ -207,7 +207,7 @@ def _noisy(bench: Bench, row: Row, step: int, seed: int) -> Inputs:
 
 def _blind(bench: Bench, row: Row) -> Inputs:
     """The prompt without the image's tokens and marks."""
-    gone = set(SPECIAL.values())
+    gone = {*SPECIAL.values(), bench.model.config.image_token_id}
     ids = [token for token in bench.made([row])["input_ids"][0].tolist() if token not in gone]
     inputs = {"input_ids": torch.tensor([ids])}
     for name in ("mm_token_type_ids", "token_type_ids"):
@@ -284,7 +284,7 @@ class AttendingLook(ImageLook):
     @torch.no_grad()
     def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
         ids = self.view(self.bench.row(prompt))["input_ids"][0].tolist()
-        images = [i for i, token in enumerate(ids) if token == SPECIAL["<image>"]]
+        images = [i for i, token in enumerate(ids) if token == self.model.config.image_token_id]
         assert self.attends is not None
         with attending(self.model, self.attends(images, len(ids) - 1)):
             return super().__call__(prompt, continuation, last)
@@ -301,7 +301,7 @@ class BlindLook(ImageLook):
     def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
         inputs = self.view(self.bench.row(prompt))
         ids = inputs["input_ids"][0].tolist()
-        images = [i for i, token in enumerate(ids) if token == SPECIAL["<image>"]]
+        images = [i for i, token in enumerate(ids) if token == self.model.config.image_token_id]
         drawn: list[torch.Tensor] = []
 
         def look(_layer: int, scores: torch.Tensor) -> torch.Tensor:
@@ -315,7 +315,13 @@ class BlindLook(ImageLook):
         def blank(_module: Any, _args: Any, kwargs: dict[str, Any]) -> Any:
             embeddings = kwargs["inputs_embeds"].clone()
             embeddings[0, gone] = 0.0
-            return (), {**kwargs, "inputs_embeds": embeddings}
+            changed = {**kwargs, "inputs_embeds": embeddings}
+            if kwargs.get("deepstack_visual_embeds") is not None:  # more of the image, for later blocks
+                at = [images.index(token) for token in gone]
+                changed["deepstack_visual_embeds"] = [
+                    deep.index_fill(0, torch.tensor(at), 0.0) for deep in kwargs["deepstack_visual_embeds"]
+                ]
+            return (), changed
 
         hook = text_decoder(language_half(self.model)).register_forward_pre_hook(blank, with_kwargs=True)
         try:

@@ -174,6 +174,12 @@ def asked_attention_forward(
     layer = _Layer(base, module, scaling, kwargs)
     outputs, weights = [], []
     ends = [one.rows.indices(len(query))[:2] for one in found]
+    masked = attention_mask is not None or query.shape[2] == 1
+    if masked and all(one.scores is None and one.shown is None for one in found):  # one kernel for all rows
+        every = layer.visible(attention_mask, query, key).expand(len(query), -1, -1, -1).clone()
+        for one, rows in zip(found, itertools.starmap(slice, ends), strict=True):
+            every[rows] = _hiding(one.hidden, rows, every[rows])
+        return base(module, query, key, value, every, scaling=scaling, **kwargs)
     cuts = sorted({0, len(query), *itertools.chain(*ends)})
     for rows in itertools.starmap(slice, itertools.pairwise(cuts)):
         mask = attention_mask
@@ -205,10 +211,10 @@ class _Layer:
         rows: slice,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Outputs and weights of some rows, of which all of the same is asked."""
-        width, length = query.shape[2], key.shape[2]
+        width = query.shape[2]
         for one in asked:
             if one.hidden is not None:
-                mask = _hiding(one.hidden(rows).to(query.device), self._visible(mask, width, length, query.device))
+                mask = _hiding(one.hidden, rows, self.visible(mask, query, key))
         looked = _together([one for one in asked if one.scores is not None or one.shown is not None])
         edited = [any(one.scores is not None for one in same) for same in looked]
         everything = any(found and _all_of(same[0].queries, width) for found, same in zip(edited, looked, strict=True))
@@ -218,7 +224,7 @@ class _Layer:
         for changed, same in zip(edited, looked, strict=True):
             queries = same[0].queries
             at = queries.to(query.device) if isinstance(queries, torch.Tensor) else queries
-            visible = self._visible(mask, width, length, query.device)
+            visible = self.visible(mask, query, key)
             own, seen = self._looked_at(query[:, :, at], key, value, visible[:, :, at], same, rows)
             if changed and everything:
                 output, weights = own, seen
@@ -228,11 +234,12 @@ class _Layer:
                     weights[:, :, at] = seen
         return output, weights
 
-    def _visible(self, mask: torch.Tensor | None, width: int, length: int, device: torch.device) -> torch.Tensor:
-        """The mask, also where the kernel needs none; shape (rows or 1, 1, width, length)."""
+    def visible(self, mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """The mask, also where the kernel needs none; shape (rows or 1, 1, queries, keys)."""
         if mask is not None:
             return mask
-        seen = torch.ones(1, 1, width, length, dtype=torch.bool, device=device)
+        width = query.shape[2]
+        seen = torch.ones(1, 1, width, key.shape[2], dtype=torch.bool, device=query.device)
         causal = self.kwargs.get("is_causal")
         causal = getattr(self.module, "is_causal", True) if causal is None else causal
         return seen.tril() if causal and width > 1 else seen
@@ -288,11 +295,12 @@ def _all_of(queries: Queries, width: int) -> bool:
     return isinstance(queries, slice) and len(range(width)[queries]) == width
 
 
-def _hiding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`mask`, bool or additive, without the keys `hidden`, shape (rows, queries or 1, keys)."""
-    if mask.dtype == torch.bool:
-        return mask & ~hidden[:, None]
-    return mask.masked_fill(hidden[:, None], torch.finfo(mask.dtype).min)
+def _hiding(hidden: Callable[[slice], torch.Tensor] | None, rows: slice, mask: torch.Tensor) -> torch.Tensor:
+    """The mask of some rows, bool or additive, without the keys that are hidden from them."""
+    if hidden is None:
+        return mask
+    keys = hidden(rows).to(mask.device)[:, None]
+    return mask & ~keys if mask.dtype == torch.bool else mask.masked_fill(keys, torch.finfo(mask.dtype).min)
 
 
 for _outside, _base, _mask in (("sdpa", _sdpa, sdpa_mask), ("eager", _eager, eager_mask)):

@@ -90,14 +90,14 @@ class AvisC(Decoder):
         features = []
         images = iter(source.images())
         for attention in source.attention():
-            replaced = self._replaced(attention)
+            replaced = self.replaced(attention)
             while len(replaced):
                 image = next(images)
                 own, replaced = replaced.tensor_split([len(image.features)])
                 features.append(self._without(image, own))
         return features
 
-    def _replaced(self, attention: torch.Tensor) -> torch.Tensor:
+    def replaced(self, attention: torch.Tensor) -> torch.Tensor:
         """Which image tokens are not blind, bool, given the attention to each in each block, shape (blocks, tokens)."""
         share, order = (attention.sum(dim=1) / attention.sum()).sort(descending=True)
         count = int((share.cumsum(dim=0) < self.layer_gamma).sum()) + 1
