@@ -31,9 +31,9 @@ def test_same_product_in_every_layout(layers: nn.ModuleDict, shape: tuple[int, i
         x = torch.randn(*shape, layer.in_features, dtype=layer.weight.dtype)
         with torch.no_grad():
             expected = layer(x)
-            for kernel in module._candidates(shape[0] * shape[1], layer.out_features):
+            for layout in module._candidates(shape[0] * shape[1], layer.out_features):
                 if layer.weight.dtype == torch.float32 and x[..., 0].numel() <= MAX_ROWS:
-                    rows = kernel(x.flatten(0, 1), layer.weight)
+                    rows = module._LAYOUTS[layout](x.flatten(0, 1), layer.weight)
                     assert rows.is_contiguous()
                     with_bias = rows if layer.bias is None else rows + layer.bias
                     torch.testing.assert_close(with_bias.view_as(expected), expected, atol=1e-5, rtol=1e-5)
@@ -67,7 +67,7 @@ def test_gradients_take_the_ordinary_path(layers: nn.ModuleDict) -> None:
 def test_the_choice_is_kept(layers: nn.ModuleDict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_chosen", {})
     counted = []
-    monkeypatch.setattr(module, "_fastest", lambda rows, weights: counted.append(rows) or module._plain)
+    monkeypatch.setattr(module, "_fastest", lambda rows, weights: counted.append(rows) or "plain")
     with torch.no_grad(), fast_linear(layers):
         for rows in (2, 2, 9, 12, MAX_ROWS, MAX_ROWS + 1):  # 9 rows run as 12 do
             layers["divisible"](torch.randn(rows, 320))

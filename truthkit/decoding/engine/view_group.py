@@ -13,7 +13,6 @@ from truthkit.decoding.engine.image_rows import ImageRows
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
 from truthkit.hf.branches import takes_branches
-from truthkit.hf.fast_linear import Kept
 from truthkit.hf.sites import output_head
 from truthkit.hf.trees import takes_trees
 
@@ -47,8 +46,6 @@ class ViewGroup:
         self.parameters = tuple(inspect.signature(model.forward).parameters)
         self.takes_positions = "position_ids" in self.parameters
         self.takes_logits_to_keep = "logits_to_keep" in self.parameters
-        self.layouts: Kept = {}
-        """Of linear layers: the same objects at every entry, or compiled steps would be compiled again."""
         self.image_rows()
         self.adapters = tuple((i, Adapter(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter)
         for _, adapter in self.adapters:
