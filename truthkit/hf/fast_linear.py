@@ -187,7 +187,9 @@ class FastLinear:
             if len(alike) * module.weight.numel() < _SAMPLE:
                 alike.append(module)
         kept = _KEPT.get(model, {})
-        self._fast = {one: kept.get(one) or _FastForward(one, samples[one.weight.shape]) for one in linears}
+        self._fast: dict[nn.Module, _FastForward] = {
+            one: kept.get(one) or _FastForward(one, samples[one.weight.shape]) for one in linears
+        }
         _KEPT[model] = self._fast
 
     @contextmanager
