@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -161,17 +161,10 @@ def of_images(args: argparse.Namespace, config: CompileConfig) -> dict[str, Run]
     return {f"image: {name}": way for name, way in ways.items()}
 
 
-def measure(ways: dict[str, Run], rounds: int) -> dict[str, Any]:
-    """Each way's milliseconds per step, its ratio to greedy search of its kind, and what was compiled for it."""
+def measure(ways: dict[str, Run], rounds: int) -> Iterator[dict[str, Any]]:
+    """After every round each way's milliseconds per step, its ratio to greedy search, and what was compiled for it."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     graphs, breaks = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0)
-    for _ in tqdm(range(rounds + 1)):  # the first one compiles
-        for name, way in ways.items():
-            counters.clear()
-            seconds[name].append(statistics.median(way()[SKIP:]))
-            graphs[name] += counters["stats"]["unique_graphs"]
-            breaks[name] += sum(counters["graph_break"].values())
-    medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}
 
     def figures(name: str) -> dict[str, Any]:
         part, kind = ("image: " if name.startswith("image: ") else ""), name.rpartition(", ")[2]
@@ -185,7 +178,15 @@ def measure(ways: dict[str, Run], rounds: int) -> dict[str, Any]:
             "breaks": breaks[name],
         }
 
-    return {name: figures(name) for name in ways}
+    for number in tqdm(range(rounds + 1)):
+        for name, way in ways.items():
+            counters.clear()
+            seconds[name].append(statistics.median(way()[SKIP:]))
+            graphs[name] += counters["stats"]["unique_graphs"]
+            breaks[name] += sum(counters["graph_break"].values())
+        if number:  # the first one compiles
+            medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}
+            yield {name: figures(name) for name in ways}
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -210,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of everything (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--backend", default="inductor", help="of torch.compile (default: %(default)s)")
-    parser.add_argument("--only", default="", help="measure greedy search, bare forwards and what contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="measure greedy search and what contains one of these")
     parser.add_argument("--parts", nargs="+", choices=["text", "images"], default=["text", "images"])
     parser.add_argument("--tiny", action="store_true", help="a random model of two layers, and no compiler")
     parser.add_argument("--out", type=Path, help="write PATH.json and PATH.md")
@@ -225,14 +226,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ways = of_text(Path(folder), args, config) if "text" in args.parts else {}
         ways |= of_images(args, config) if "images" in args.parts else {}
-        kept = {name: way for name, way in ways.items() if args.only in name or "greedy" in name or "bare" in name}
-        results = measure(kept, args.rounds)
-    table = markdown(results)
+        kept = {name: way for name, way in ways.items() if any(one in name for one in ("greedy", *args.only))}
+        for done, results in enumerate(measure(kept, args.rounds), 1):
+            table = markdown(results)
+            about = vars(args) | {"torch": torch.__version__, "rounds": done, "out": str(args.out)}
+            if args.out:  # after every round, so that what was measured is there whenever it ends
+                args.out.with_suffix(".json").write_text(json.dumps({"about": about, "results": results}, indent=2))
+                args.out.with_suffix(".md").write_text(table)
     print(f"float32, context {args.context}, {args.threads} thread, {args.backend}, {platform.processor()}\n\n{table}")
-    if args.out:
-        about = {"torch": torch.__version__, "backend": args.backend, "context": args.context, "threads": args.threads}
-        args.out.with_suffix(".json").write_text(json.dumps({"about": about, "results": results}, indent=2))
-        args.out.with_suffix(".md").write_text(table)
 
 
 if __name__ == "__main__":

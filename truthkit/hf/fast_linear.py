@@ -118,7 +118,10 @@ def _fastest(rows: int, weights: list[torch.Tensor]) -> str:
 
 def _measured_at(count: int) -> int:
     """A loop, of which a trace with an unknown `count` keeps only between which two numbers it lies."""
-    return next(rows for rows in _MEASURED_AT if count <= rows)
+    for rows in _MEASURED_AT[:-1]:
+        if count <= rows:
+            return rows
+    return MAX_ROWS
 
 
 class _FastForward:
