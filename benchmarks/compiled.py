@@ -1,11 +1,13 @@
 """What each decoder's compiled decode step costs, as a ratio to compiled greedy search, beside eager against eager.
 
     python benchmarks/compiled.py --rounds 5 --out compiled        # compiled.json and compiled.md
+    python benchmarks/compiled.py --parts images                   # a part of it
     python benchmarks/compiled.py --tiny --out compiled            # seconds, to see that it runs
 
 Static caches, torch's inductor, CPU time of a decoding step, medians over interleaved rounds. The text model is the
-bundled one, the amateurs are random rank-8 LoRAs; RITUAL runs on the model of `images.py`. "bare" is a compiled forward
-of as many rows and nothing else. Beside the times stand the graphs that torch made over all rounds, each of which
+bundled one, the amateurs are random rank-8 LoRAs; RITUAL runs on the model of `images.py`. On a CPU decoders run in the
+layout of `tk.fast_decoding`, so greedy search stands there with it too. "bare" is a compiled forward of as many rows,
+in that layout, and nothing else. Beside the times stand the graphs that torch made over all rounds, each of which
 enters every block anew, and the breaks in them: 1 and 0 are wanted.
 """
 
@@ -19,7 +21,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ Run = Callable[[], list[float]]
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SKIP = 2
 """Steps of every run that are not counted."""
+GREEDY, FAST = "greedy", "greedy, fast_decoding"
 
 
 class Clock(StoppingCriteria):
@@ -57,9 +60,9 @@ class Bench:
     def __init__(self, model: Any, inputs: dict[str, torch.Tensor], tokens: int, config: CompileConfig):
         self.model, self.inputs, self.tokens, self.config = model, inputs, tokens, config
 
-    def generate(self, block: Any = None, *, compiled: bool) -> list[float]:
+    def generate(self, block: Any, *, compiled: bool) -> list[float]:
         clock, static = Clock(), {"cache_implementation": "static", "compile_config": self.config}
-        with block or nullcontext():
+        with block:
             self.model.generate(
                 **self.inputs,
                 do_sample=False,
@@ -71,11 +74,11 @@ class Bench:
         return [b - a for a, b in itertools.pairwise(clock.ticks)]
 
     def bare(self, forward: Any, rows: int) -> list[float]:
-        """Compiled forwards of so many rows; those of the prompt are not."""
+        """Compiled forwards of so many rows in the layout of decoders; those of the prompt are not."""
         wide = {name: value.repeat(rows, *[1] * (value.dim() - 1)) for name, value in self.inputs.items()}
         length, seconds = wide["input_ids"].shape[1], []
         cache = StaticCache(config=self.model.config.get_text_config(), max_cache_len=length + self.tokens)
-        with torch.no_grad():
+        with torch.no_grad(), tk.fast_decoding(self.model):
             self.model(**wide, cache=cache, logits_to_keep=1)
             token = wide["input_ids"][:, -1:].clone()
             for place in range(length, length + self.tokens - 1):
@@ -85,11 +88,18 @@ class Bench:
                 seconds.append(time.process_time() - start)
         return seconds
 
-    def both(self, name: str, block: Any = None) -> dict[str, Run]:
+    def both(self, name: str, block: Callable[[], Any] = nullcontext) -> dict[str, Run]:
         return {
-            f"{name}, eager": lambda: self.generate(block, compiled=False),
-            f"{name}, compiled": lambda: self.generate(block, compiled=True),
+            f"{name}, eager": lambda: self.generate(block(), compiled=False),
+            f"{name}, compiled": lambda: self.generate(block(), compiled=True),
         }
+
+    def kept(self, name: str, block: Any) -> dict[str, Run]:
+        """The same with one object for all rounds."""
+        return self.both(name, lambda: block)
+
+    def greedy(self) -> dict[str, Run]:
+        return self.both(GREEDY) | self.both(FAST, lambda: tk.fast_decoding(self.model))
 
     def bare_ways(self, *counts: int) -> dict[str, Run]:
         forwards = {rows: self._compiled() for rows in counts}
@@ -130,14 +140,14 @@ def of_text(folder: Path, args: argparse.Namespace, config: CompileConfig) -> di
     torch.manual_seed(0)
     vectors = {layer: torch.randn(model.config.hidden_size) for layer in layers}
     return {
-        **bench.both("greedy"),
+        **bench.greedy(),
         **bench.bare_ways(1, 2, 3),
-        **bench.both("DoLa", tk.DoLa(model, layers=[0] if args.tiny else list(range(14, 29, 2)))),
-        **bench.both("ICD, LoRA on q and v", tk.ICD(model, tokenizer, amateur=queries)),
-        **bench.both("ICD, LoRA on all linear layers", tk.ICD(model, tokenizer, amateur=everything)),
-        **bench.both("LOL, refocus", tk.LOL(model, tokenizer, amateur=queries, layers=lower, refocus=True)),
-        **bench.both("CAD", tk.CAD(model, tokenizer, context=passage)),
-        **bench.both("steering, all layers", tk.Steering(model, vectors, strength=0.1)),
+        **bench.kept("DoLa", tk.DoLa(model, layers=[0] if args.tiny else list(range(14, 29, 2)))),
+        **bench.kept("ICD, LoRA on q and v", tk.ICD(model, tokenizer, amateur=queries)),
+        **bench.kept("ICD, LoRA on all linear layers", tk.ICD(model, tokenizer, amateur=everything)),
+        **bench.kept("LOL, refocus", tk.LOL(model, tokenizer, amateur=queries, layers=lower, refocus=True)),
+        **bench.kept("CAD", tk.CAD(model, tokenizer, context=passage)),
+        **bench.kept("steering, all layers", tk.Steering(model, vectors, strength=0.1)),
     }
 
 
@@ -147,25 +157,18 @@ def of_images(args: argparse.Namespace, config: CompileConfig) -> dict[str, Run]
     looks = images.Bench(model, processor, args.tokens)
     bench = Bench(model, looks.inputs, args.tokens, config)
     ritual = tk.RITUAL(model, processor, images=looks.image)
-    ways = {**bench.both("greedy"), **bench.bare_ways(1, 2), **bench.both("RITUAL", ritual)}
+    ways = {**bench.greedy(), **bench.bare_ways(1, 2), **bench.kept("RITUAL", ritual)}
     return {f"image: {name}": way for name, way in ways.items()}
 
 
-def measure(ways: dict[str, Run], rounds: int) -> dict[str, Any]:
-    """Each way's milliseconds per step, its ratio to greedy search of its kind, and what was compiled for it."""
+def measure(ways: dict[str, Run], rounds: int) -> Iterator[dict[str, Any]]:
+    """After every round each way's milliseconds per step, its ratio to greedy search, and what was compiled for it."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     graphs, breaks = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0)
-    for _ in tqdm(range(rounds + 1)):  # the first one compiles
-        for name, way in ways.items():
-            counters.clear()
-            seconds[name].append(statistics.median(way()[SKIP:]))
-            graphs[name] += counters["stats"]["unique_graphs"]
-            breaks[name] += sum(counters["graph_break"].values())
-    medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}
 
     def figures(name: str) -> dict[str, Any]:
         part, kind = ("image: " if name.startswith("image: ") else ""), name.rpartition(", ")[2]
-        beside = {f"{kind} greedy": medians[name] / medians[f"{part}greedy, {kind}"]}
+        beside = {plain: medians[name] / medians[f"{part}{plain}, {kind}"] for plain in (GREEDY, FAST)}
         if kind == "compiled":
             bare = [other for other in medians if other.startswith(f"{part}bare")]
             beside |= {other.removeprefix(part): medians[name] / medians[other] for other in bare}
@@ -175,22 +178,29 @@ def measure(ways: dict[str, Run], rounds: int) -> dict[str, Any]:
             "breaks": breaks[name],
         }
 
-    return {name: figures(name) for name in ways}
+    for number in tqdm(range(rounds + 1)):
+        for name, way in ways.items():
+            counters.clear()
+            seconds[name].append(statistics.median(way()[SKIP:]))
+            graphs[name] += counters["stats"]["unique_graphs"]
+            breaks[name] += sum(counters["graph_break"].values())
+        if number:  # the first one compiles
+            medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}
+            yield {name: figures(name) for name in ways}
 
 
 def markdown(results: dict[str, Any]) -> str:
     """A table with a line for each thing that was run."""
-    lines = ["| | eager | compiled | over bare rows | graphs, breaks |", "| --- | --- | --- | --- | --- |"]
-    for name in dict.fromkeys(name.rpartition(", ")[0] for name in results):
-        eager, made = results.get(f"{name}, eager"), results[f"{name}, compiled"]
-        ratio = [
-            f"{one['over'][f'{kind} greedy']:.2f}" if one else ""
-            for one, kind in ((eager, "eager"), (made, "compiled"))
-        ]
-        bare = ", ".join(
-            f"{value:.2f} of {other.split()[1]}" for other, value in made["over"].items() if "bare" in other
-        )
-        lines.append(f"| {name} | {ratio[0]} | {ratio[1]} | {bare} | {made['graphs']}, {made['breaks']} |")
+    lines = [
+        "| | eager | compiled | compiled, over fast_decoding | over bare rows | graphs, breaks |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(name.removesuffix(", eager").removesuffix(", compiled") for name in results):
+        eager, made = results.get(f"{name}, eager"), results[f"{name}, compiled"]["over"]
+        bare = ", ".join(f"{value:.2f} of {other.split()[1]}" for other, value in made.items() if "bare" in other)
+        figures = [f"{eager['over'][GREEDY]:.2f}" if eager else "", f"{made[GREEDY]:.2f}", f"{made[FAST]:.2f}", bare]
+        counted = "{graphs}, {breaks}".format(**results[f"{name}, compiled"])
+        lines.append(f"| {' | '.join([name, *figures, counted])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -201,28 +211,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of everything (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--backend", default="inductor", help="of torch.compile (default: %(default)s)")
-    parser.add_argument("--only", default="", help="measure greedy search, bare forwards and what contains this")
-    parser.add_argument("--text-only", action="store_true", help="leave images out")
+    parser.add_argument("--only", nargs="+", default=[""], help="measure greedy search and what contains one of these")
+    parser.add_argument("--parts", nargs="+", choices=["text", "images"], default=["text", "images"])
     parser.add_argument("--tiny", action="store_true", help="a random model of two layers, and no compiler")
     parser.add_argument("--out", type=Path, help="write PATH.json and PATH.md")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.tiny:
-        args.backend, args.context, args.tokens, args.rounds, args.text_only = "eager", 16, 6, 1, True
+        args.backend, args.context, args.tokens, args.rounds, args.parts = "eager", 16, 6, 1, ["text"]
     config = CompileConfig(backend=args.backend, mode="default")
     config._compile_all_devices = True  # for plain greedy search; in truthkit's blocks a config is enough
     warnings.filterwarnings("error", message="decode steps run uncompiled")
 
     with tempfile.TemporaryDirectory() as folder:
-        ways = of_text(Path(folder), args, config) | ({} if args.text_only else of_images(args, config))
-        kept = {name: way for name, way in ways.items() if args.only in name or "greedy" in name or "bare" in name}
-        results = measure(kept, args.rounds)
-    table = markdown(results)
+        ways = of_text(Path(folder), args, config) if "text" in args.parts else {}
+        ways |= of_images(args, config) if "images" in args.parts else {}
+        kept = {name: way for name, way in ways.items() if any(one in name for one in ("greedy", *args.only))}
+        for done, results in enumerate(measure(kept, args.rounds), 1):
+            table = markdown(results)
+            about = vars(args) | {"torch": torch.__version__, "rounds": done, "out": str(args.out)}
+            if args.out:  # after every round, so that what was measured is there whenever it ends
+                args.out.with_suffix(".json").write_text(json.dumps({"about": about, "results": results}, indent=2))
+                args.out.with_suffix(".md").write_text(table)
     print(f"float32, context {args.context}, {args.threads} thread, {args.backend}, {platform.processor()}\n\n{table}")
-    if args.out:
-        about = {"torch": torch.__version__, "backend": args.backend, "context": args.context, "threads": args.threads}
-        args.out.with_suffix(".json").write_text(json.dumps({"about": about, "results": results}, indent=2))
-        args.out.with_suffix(".md").write_text(table)
 
 
 if __name__ == "__main__":

@@ -24,19 +24,22 @@ from tests.tiny import FAMILIES, padded_batch, tiny
 from tests.tiny_vlm import FAMILIES as IMAGE_FAMILIES
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.view import View, ViewLogits
+from truthkit.hf import fast_linear
 
 WITH_WINDOWS = {"gemma2", "gemma3_text", "mistral", "llava_next", "gemma3"}
 """Whose static layers count the tokens in a Python number, at which torch makes a second and a third graph."""
 
 
 class Compiler:
-    """A backend that runs graphs as they are, and how many there were."""
+    """A backend that runs graphs as they are, how many there were, and what the last one calls."""
 
     def __init__(self) -> None:
         self.graphs = 0
+        self.calls: list[Any] = []
 
         def backend(graph: torch.fx.GraphModule, _inputs: Any, **_options: Any) -> Any:
             self.graphs += 1
+            self.calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
             return graph.forward
 
         self.backend = backend  # a function, for configs copy what they hold
@@ -85,6 +88,50 @@ def test_one_graph_for_all_kinds_of_views(bench: Bench) -> None:
     check(lambda: case.attached(bench, 3), bench.model, bench.rows(3), 128, entries=3)
 
 
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For how many rows layouts were measured; blocks of 64 are found to be the fastest for all."""
+    rows: list[int] = []
+    monkeypatch.setattr(fast_linear, "_chosen", {})
+    monkeypatch.setattr(fast_linear, "_fastest", lambda n, _weights: rows.append(n) or "rows by blocks of 64")
+    return rows
+
+
+def test_linear_layers_in_their_layout(measured: list[int], tmp_path: Any) -> None:
+    """Four views of three rows; measured before the graph is made, then no more."""
+    large = {"hidden_size": 264, "intermediate_size": 264, "num_hidden_layers": 2}
+    bench, compiler = tiny_bench("llama", tmp_path, **large), Compiler()
+    with (block := CASES["lol-adapter-refocus"].attached(bench, 3)):
+        want = run(bench.model, bench.rows(3), max_new_tokens=128, do_sample=False)
+    assert measured == [12]
+    measured.clear()
+    fast_linear._chosen.clear()
+    for _ in range(3):
+        with block:
+            assert run(bench.model, bench.rows(3), **compiler.options(128)) == want
+    assert compiler.graphs == 1
+    assert compiler.calls.count(torch.bmm) == 2 * 3  # the layers of the MLP; the others are small
+    assert measured == [12]
+    assert not counters["graph_break"]
+
+
+def test_plain_greedy_search_in_the_layout_and_without(measured: list[int]) -> None:
+    """`tk.fast_decoding` is part of the code of its blocks, whichever comes first, and of no other."""
+    model = tiny("llama", num_hidden_layers=2, hidden_size=264, intermediate_size=264)
+    inputs, compiler = padded_batch(5, 9), Compiler()
+    options = compiler.options()
+    options["compile_config"]._compile_all_devices = True
+    want = run(model, inputs, max_new_tokens=8, do_sample=False)
+    for _ in range(3):
+        with tk.fast_decoding(model):
+            assert run(model, inputs, **options) == want
+        blocks = compiler.calls.count(torch.bmm)
+        assert run(model, inputs, **options) == want
+    assert compiler.graphs == 2
+    assert blocks == 0
+    assert measured == [2]
+
+
 def test_modes(bench: Bench) -> None:
     """A view longer than a lone prompt without padding; prompts read in chunks, the last one of a single token; and
     several draws of each prompt from one seed.
@@ -118,6 +165,7 @@ def test_places_on_several_axes(tmp_path: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, in BLOOM's GELU
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mpt"])  # which has no static cache
 def test_every_family(family: str, tmp_path: Any) -> None:
     bench, most = tiny_bench(family, tmp_path), 3 if family in WITH_WINDOWS else 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from truthkit.hf.fast_linear import FastLinear, Kept
+from truthkit.hf.fast_linear import FastLinear
 from truthkit.hf.packed_attention import packed_attention
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.wrapping import plain_model
@@ -17,8 +17,8 @@ from truthkit.hf.wrapping import plain_model
 class FastDecoding:
     """The layout of `fast_decoding` for a plain model, to be put on as often as one likes (`running`)."""
 
-    def __init__(self, model: Any, kept: Kept | None = None):
-        self._linear, self._decoder = FastLinear(model, kept), text_decoder(model)
+    def __init__(self, model: Any):
+        self._linear, self._decoder = FastLinear(model), text_decoder(model)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -27,7 +27,7 @@ class FastDecoding:
             yield
 
 
-def fast_decoding(model: Any, kept: Kept | None = None) -> AbstractContextManager[None]:
+def fast_decoding(model: Any) -> AbstractContextManager[None]:
     """Run `model` in its fastest layout for a few rows: linear layers (`fast_linear`) and attention
     (`packed_attention`).
 
@@ -36,10 +36,9 @@ def fast_decoding(model: Any, kept: Kept | None = None) -> AbstractContextManage
 
     Args:
         model: any model of transformers; PEFT and `torch.compile` wrappers are looked through.
-        kept: as in `fast_linear`.
 
     Example:
         >>> with tk.fast_decoding(model):
         ...     model.generate(**inputs, cache=tk.GrowingCache(config=model.config))
     """
-    return FastDecoding(plain_model(model), kept).running()
+    return FastDecoding(plain_model(model)).running()

@@ -5,7 +5,8 @@ three rows cost far more than one, and four cost less than three. The same produ
 copying a weight: the weight times the rows as columns, whole or in blocks of output features, the rows times such
 blocks, or with the rows padded. Which is fastest depends on the CPU, the shape and the number of rows, so it is
 measured once for each, in about a tenth of a second, and kept for the process. Above 16 rows no layout beat the
-libraries' own by enough.
+libraries' own by enough. Where a forward is traced, the layout is chosen, and if need be measured, while the trace is
+made, and is part of the graph.
 
 The arithmetic is the same float32 sum of products in another order, so logits may differ in the last bits, as they do
 with any change of batch size.
@@ -13,9 +14,9 @@ with any change of batch size.
 
 from __future__ import annotations
 
-import bisect
 import functools
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeGuard
@@ -41,10 +42,8 @@ _HOPELESS = 1.3
 """A layout that once took this many times as long as the best is not tried again."""
 _MEASURED_AT = (1, 2, 3, 4, 6, 8, 12, MAX_ROWS)
 """For how many rows there is a choice; numbers in between take that of the next one."""
-_BLOCKS = (64, 16)
-"""Output features in a block of rows times weight; 64 and 16 win on different CPUs."""
 
-_chosen: dict[tuple[int, int, int, int], Kernel] = {}
+_chosen: dict[tuple[int, int, int, int], str] = {}
 
 
 def _plain(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -77,32 +76,52 @@ def _padded(to: int, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return _plain(nn.functional.pad(rows, (0, 0, 0, to - len(rows))), weight)[: len(rows)]
 
 
-def _candidates(rows: int, outputs: int) -> list[Kernel]:
-    by_columns = [(_blocks_by_columns, _BLOCKS[0])]
-    by_rows = [(_rows_by_blocks, size) for size in _BLOCKS if rows > 1]
-    in_blocks = [functools.partial(_in_blocks, *one) for one in (*by_columns, *by_rows) if one[1] <= outputs]
-    padded = [functools.partial(_padded, to) for to in (4, 8) if to > rows > 1][:1]
-    return [_plain, _columns, *in_blocks, *padded]
+_PLAIN = "plain"
+_LAYOUTS: dict[str, Kernel] = {
+    _PLAIN: _plain,
+    "columns": _columns,
+    "blocks of 64 by columns": functools.partial(_in_blocks, _blocks_by_columns, 64),
+    "rows by blocks of 64": functools.partial(_in_blocks, _rows_by_blocks, 64),
+    "rows by blocks of 16": functools.partial(_in_blocks, _rows_by_blocks, 16),
+    "padded to 4": functools.partial(_padded, 4),
+    "padded to 8": functools.partial(_padded, 8),
+}
 
 
-def _fastest(rows: int, weights: list[torch.Tensor]) -> Kernel:
+def _candidates(rows: int, outputs: int) -> list[str]:
+    blocks = [(64, "blocks of 64 by columns")]
+    if rows > 1:  # 64 and 16 win on different CPUs
+        blocks += [(64, "rows by blocks of 64"), (16, "rows by blocks of 16")]
+    padded = [f"padded to {to}" for to in (4, 8) if to > rows > 1][:1]
+    return [_PLAIN, "columns", *(name for size, name in blocks if size <= outputs), *padded]
+
+
+def _fastest(rows: int, weights: list[torch.Tensor]) -> str:
     outputs, inputs = weights[0].shape
     if rows > 8:  # where less time goes into reading the weights
         weights = weights[: max(len(weights) // 4, 1)]
     x = torch.ones(rows, inputs)
-    kernels = _candidates(rows, outputs)
-    seconds = dict.fromkeys(kernels, float("inf"))
+    names = _candidates(rows, outputs)
+    seconds = dict.fromkeys(names, float("inf"))
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter  # other processes do not count
     for _ in range(3):
         best = min(seconds.values())
-        for kernel in kernels:
-            if seconds[kernel] == float("inf") or seconds[kernel] < _HOPELESS * best:
-                start = clock()
+        for name in names:
+            if seconds[name] == float("inf") or seconds[name] < _HOPELESS * best:
+                kernel, start = _LAYOUTS[name], clock()
                 for weight in weights:
                     kernel(x, weight)
-                seconds[kernel] = min(seconds[kernel], clock() - start)
-    fastest = min(kernels, key=seconds.__getitem__)
-    return fastest if seconds[fastest] < _WORTHWHILE * seconds[_plain] else _plain
+                seconds[name] = min(seconds[name], clock() - start)
+    fastest = min(names, key=seconds.__getitem__)
+    return fastest if seconds[fastest] < _WORTHWHILE * seconds[_PLAIN] else _PLAIN
+
+
+def _measured_at(count: int) -> int:
+    """A loop, of which a trace with an unknown `count` keeps only between which two numbers it lies."""
+    for rows in _MEASURED_AT[:-1]:
+        if count <= rows:
+            return rows
+    return MAX_ROWS
 
 
 class _FastForward:
@@ -110,29 +129,31 @@ class _FastForward:
 
     Args:
         module: the layer.
-        alike: weights of the same shape, to measure on.
+        alike: layers to measure on, with weights of the same shape.
     """
 
-    def __init__(self, module: nn.Linear, alike: list[torch.Tensor]):
+    def __init__(self, module: nn.Linear, alike: list[nn.Linear]):
         self._module, self._alike, self._original = module, alike, module.forward
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling():  # the compiler has layouts of its own, and nothing can be timed in a graph
-            return self._original(rows)
         weight, bias = self._module.weight, self._module.bias
         outputs, inputs = weight.shape
         count = rows.numel() // inputs
         if not 0 < count <= MAX_ROWS or rows.dtype != torch.float32 or torch.is_grad_enabled():
             return self._original(rows)
-        measured_at = _MEASURED_AT[bisect.bisect_left(_MEASURED_AT, count)]
-        key = (outputs, inputs, measured_at, torch.get_num_threads())
-        kernel = _chosen.get(key)
-        if kernel is None:
-            kernel = _chosen[key] = _fastest(measured_at, self._alike)
+        kernel = _LAYOUTS[self._layout(_measured_at(count), outputs, inputs)]
         output = kernel(rows.reshape(count, inputs), weight)
         if bias is not None:
             output = output + bias
         return output.reshape(*rows.shape[:-1], outputs)
+
+    @torch.compiler.assume_constant_result  # a trace calls it, and keeps what it returns
+    def _layout(self, rows: int, outputs: int, inputs: int) -> str:
+        key = (outputs, inputs, rows, torch.get_num_threads())
+        if (name := _chosen.get(key)) is None:
+            weights = [one.weight.detach() for one in self._alike if one.weight.shape == (outputs, inputs)]
+            name = _chosen[key] = _fastest(rows, weights or [self._module.weight.detach()])
+        return name
 
     def __deepcopy__(self, _memo: Any) -> Any:
         raise AttachError(NO_COPY.format("forward"))
@@ -150,8 +171,8 @@ def _eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-Kept = dict[nn.Module, _FastForward]
-"""What stands in place of each layer's `forward`."""
+_KEPT: weakref.WeakKeyDictionary[nn.Module, dict[nn.Module, _FastForward]] = weakref.WeakKeyDictionary()
+"""By model, what stands in place of each layer's `forward`: the same in all blocks, or code would be compiled again."""
 
 
 class FastLinear:
@@ -159,19 +180,20 @@ class FastLinear:
 
     Args:
         model: the plain model.
-        kept: see `fast_linear`.
     """
 
-    def __init__(self, model: nn.Module, kept: Kept | None = None):
-        kept = {} if kept is None else kept
+    def __init__(self, model: nn.Module):
         linears = [] if is_spread(model) else [module for module in model.modules() if _eligible(module)]
-        samples: dict[torch.Size, list[torch.Tensor]] = {}
+        samples: dict[torch.Size, list[nn.Linear]] = {}
         for module in linears:
-            weights = samples.setdefault(module.weight.shape, [])
-            if len(weights) * module.weight.numel() < _SAMPLE:
-                weights.append(module.weight.detach())
-        self._fast: Kept = {one: kept.get(one) or _FastForward(one, samples[one.weight.shape]) for one in linears}
-        kept.update(self._fast)
+            alike = samples.setdefault(module.weight.shape, [])
+            if len(alike) * module.weight.numel() < _SAMPLE:
+                alike.append(module)
+        kept = _KEPT.get(model, {})
+        self._fast: dict[nn.Module, _FastForward] = {
+            one: kept.get(one) or _FastForward(one, samples[one.weight.shape]) for one in linears
+        }
+        _KEPT[model] = self._fast
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -187,7 +209,7 @@ class FastLinear:
                     del module.__dict__["forward"]
 
 
-def fast_linear(model: nn.Module, kept: Kept | None = None) -> AbstractContextManager[None]:
+def fast_linear(model: nn.Module) -> AbstractContextManager[None]:
     """Run the linear layers of `model` in their fastest layout for few rows; nothing happens off the CPU or off
     float32. Nor where processes hold the model together: each would choose by its own clock, and their logits part.
 
@@ -196,6 +218,5 @@ def fast_linear(model: nn.Module, kept: Kept | None = None) -> AbstractContextMa
 
     Args:
         model: the plain model.
-        kept: of earlier blocks, where compiled code knows it and is not to be made anew.
     """
-    return FastLinear(model, kept).running()
+    return FastLinear(model).running()

@@ -66,7 +66,8 @@ class _Readers:
         version = _version(given)
         if given is not self._input or version != self._version:
             flat = rows(given, place.update).flatten(0, -2)
-            self._lows = nn.functional.linear(flat.to(self._down.dtype), self._down).split(self._ranks, 1)
+            low = nn.functional.linear(flat.to(self._down.dtype), self._down)
+            self._lows = low.split_with_sizes(self._ranks, 1)
             self._input, self._version, self._left = given, version, len(self._ranks)
         low, self._left = self._lows[place.number], self._left - 1
         if not self._left:

@@ -97,7 +97,7 @@ class RowGroup:
     def attach(self, stack: ExitStack, block: Block) -> None:
         """Put the hooks of adapters and exits on, for the threads of `block`; `stack` takes them off."""
         if self._fast is None:
-            self._fast = FastDecoding(self.model, self.group.layouts)
+            self._fast = FastDecoding(self.model)
         stack.enter_context(self._fast.running())
         for _, adapter in self._adapters:
             adapter.attach(stack, block)

@@ -14,7 +14,6 @@ from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
 from truthkit.hf.attention import check_readable
 from truthkit.hf.branches import takes_branches
-from truthkit.hf.fast_linear import Kept
 from truthkit.hf.sites import output_head, text_decoder
 from truthkit.hf.trees import takes_trees
 
@@ -49,8 +48,6 @@ class ViewGroup:
         self.parameters = tuple(inspect.signature(model.forward).parameters)
         self.takes_positions = "position_ids" in self.parameters
         self.takes_logits_to_keep = "logits_to_keep" in self.parameters
-        self.layouts: Kept = {}
-        """Of linear layers: the same objects at every entry, or compiled steps would be compiled again."""
         self.image_rows()
         self.adapters = tuple((i, Adapter(self.vision, view.adapter)) for i, view in enumerate(views) if view.adapter)
         for _, adapter in self.adapters:
