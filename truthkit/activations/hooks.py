@@ -98,6 +98,9 @@ class Hooked(ABC):
     _untraceable: ClassVar[str | None] = None
     """Why what `_on_states` does cannot be compiled with the model, as a clause."""
 
+    of_whole_prompt = False
+    """Whether what it does to a token depends on all of the prompt, so that prompts are not to be read in parts."""
+
     def __init__(self, model: Any, layers: Sequence[int] | None, site: str, positions: Positions, processor: Any):
         self._given, self.model = model, plain_model(model)
         self.site, self.positions = site, check_positions(positions, processor)
@@ -133,6 +136,7 @@ class Hooked(ABC):
         with ExitStack() as stack:
             stack.enter_context(owner.open())
             self._tracker.attach(stack, owner)
+            self._attach(stack, owner)
             for layer in dict.fromkeys(self.layers):
                 stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer), owner).remove)
             share = _Share(type(self).__name__, self, owner, self._tracker, self._untraceable)
@@ -148,6 +152,9 @@ class Hooked(ABC):
         self._block = None
         self._stack.close()
         owner.refuse_left(caller, exception)
+
+    def _attach(self, stack: ExitStack, owner: Block) -> None:
+        """Put on what is needed beside the hooks on the states, before these; `stack` takes it off."""
 
     @abstractmethod
     def _begin_forward(self) -> None: ...

@@ -40,6 +40,7 @@ class Tracker:
         shape: rows and width of the current forward.
         after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
         stepping: what the hooks do was done before this forward (`step`), which is compiled.
+        memory: what is to be kept with the text of the current forward, from its first forward on.
         prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
         part: for forwards outside `generate` whose tokens are all of a "prompt", or all of an "answer", whatever was
             read before. None: the beginning of a text says where its prompt ends.
@@ -52,6 +53,7 @@ class Tracker:
         self.part: Literal["prompt", "answer"] | None = None
         self.after_prompt = self.stepping = False
         self.shape = (0, 0)
+        self.memory: dict[Any, Any] = {}
         self._make: Callable[[], Tokens]
         self._tokens: Tokens | None = None
         self._counted: tuple[int, int, int, Any] = (0, 0, 0, None)
@@ -100,6 +102,17 @@ class Tracker:
             items, narrow, rows, device = self._counted
             self._item = torch.arange(rows, device=device) % narrow // (narrow // items)
         return self._item
+
+    @property
+    def caller_row(self) -> torch.Tensor:
+        """For each row of the forward the row that it is to the caller, whatever the view; (rows,), int64."""
+        _, narrow, rows, device = self._counted
+        return torch.arange(rows, device=device) % narrow
+
+    @property
+    def views(self) -> int:
+        """How many rows of the forward there are for one of the caller's."""
+        return self._counted[2] // self._counted[1]
 
     @property
     def items(self) -> int:
@@ -221,6 +234,7 @@ class Tracker:
     ) -> None:
         """To a forward of `width` tokens; `arguments` gives its mask, flat and as it is, its positions and its ids."""
         text.columns, self.shape, start = past + width, (rows, width), text.start
+        self.memory = start["memory"]
         self.after_prompt = past >= start["width"]
         if self.part is not None and not self._generating:
             self.after_prompt = self.part == "answer"
