@@ -210,7 +210,7 @@ def test_every_view_of_a_decoder_by_its_own_states(of: Any, first: str) -> None:
     def combined(prompt: list[int], continuation: list[int]) -> torch.Tensor:
         main = account(prompt, continuation).log_softmax(-1)
         other = account(prefix + prompt, continuation).log_softmax(-1)[len(prefix) :]
-        return 2 * main - other
+        return main - other
 
     decoder = tk.ICD(model, ToyTokenizer(), amateur_prompt=lie, beta=0.0)
     where = Cosine(TOWARDS, above=above, of=of, layer=None if of == "token" else 0)

@@ -64,6 +64,7 @@ class Tracker:
         self._narrow: list[dict[str, Any]] = []
         self._between: dict[str, Any] = {}
         self._prompts_given: torch.Tensor | None = None
+        self._mask_given: torch.Tensor | None = None
         self._prepared: torch.Tensor | None = None
         self._main_rows = 0
         self._main = Text()
@@ -147,12 +148,14 @@ class Tracker:
                 given = given if given is not None else kwargs.get("inputs_embeds")
                 self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
                 self._prompts_given = given if isinstance(given, torch.Tensor) and given.dim() == 2 else None
+                mask = kwargs.get("attention_mask")
+                self._mask_given = mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
                 self._generating, self._main = True, Text()
                 self._forget_others()
                 try:
                     return original(*args, **kwargs)
                 finally:
-                    self._generating, self._asked, self._prompts_given = False, None, None
+                    self._generating, self._asked, self._prompts_given, self._mask_given = False, None, None, None
                     self._forget_others()
 
         return generate
@@ -320,6 +323,9 @@ class Tracker:
         """What holds for a whole text: where its prompt ends, and how long it is without padding."""
         extra = width - narrow["width"]
         prompt_width = (self._asked[1] if self._asked and own else narrow["width"]) + extra
+        if mask is not None and mask.shape[1] < prompt_width and own and self._mask_given is not None:
+            whole = self._mask_given  # the first chunk of a prefill has but the beginning, which may be all padding
+            mask = whole.to(device)[self.item] if whole.shape[1] == prompt_width else mask
         given = torch.full((rows, 1), prompt_width, device=device) if mask is None else _given(mask, prompt_width)
         prompt = given
         if self.prompt_lengths is not None and not self._generating:
