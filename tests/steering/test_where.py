@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,7 @@ def by_prompt(model: Any, above: float, of: str, start: str, projected: bool = F
 def threshold(values: list[float]) -> float:
     """One that some of the rows meet, as far as can be from all of them."""
     ordered = sorted(values)
-    return max(zip(ordered, ordered[1:], strict=False), key=lambda pair: pair[1] - pair[0])[0] + 1e-3
+    return max(itertools.pairwise(ordered), key=lambda pair: pair[1] - pair[0])[0] + 1e-3
 
 
 def prompt_threshold(model: Any, batch: Any, of: str, projected: bool = False) -> float:
@@ -295,9 +296,9 @@ def test_what_cannot_be_told() -> None:
     model, batch = tiny("llama"), padded_batch(5, 9)
     plain = decode(model, batch, "greedy").sequences.tolist()
     one = {name: value[1:] for name, value in batch.items()}
-    with tk.Steering(model, VECTORS, where=Cosine(TOWARDS, above=0.0, of="last")):
-        with pytest.raises(tk.ArgumentError, match="before a prompt's last token was read"):
-            decode(model, batch, "greedy", prefill_chunk_size=4)
+    steering = tk.Steering(model, VECTORS, where=Cosine(TOWARDS, above=0.0, of="last"))
+    with steering, pytest.raises(tk.ArgumentError, match="before a prompt's last token was read"):
+        decode(model, batch, "greedy", prefill_chunk_size=4)
     with tk.Steering(model, VECTORS, where=Entropy(above=1.0)) as steering:
         with pytest.raises(tk.ArgumentError, match="one token at a time"):
             decode(model, one, "greedy", prompt_lookup_num_tokens=3)

@@ -109,6 +109,7 @@ class Hooked(ABC):
         for layer in self.layers:
             site_module(blocks[layer], site)
         self._tracker = Tracker(self.model, processor, self._begin_forward)
+        self._beside: list[Callable[[ExitStack, Block], None]] = []  # what goes on before the hooks on the states
         self._stack = ExitStack()
         self._block: Block | None = None
 
@@ -136,7 +137,8 @@ class Hooked(ABC):
         with ExitStack() as stack:
             stack.enter_context(owner.open())
             self._tracker.attach(stack, owner)
-            self._attach(stack, owner)
+            for attach in self._beside:
+                attach(stack, owner)
             for layer in dict.fromkeys(self.layers):
                 stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer), owner).remove)
             share = _Share(type(self).__name__, self, owner, self._tracker, self._untraceable)
@@ -152,9 +154,6 @@ class Hooked(ABC):
         self._block = None
         self._stack.close()
         owner.refuse_left(caller, exception)
-
-    def _attach(self, stack: ExitStack, owner: Block) -> None:
-        """Put on what is needed beside the hooks on the states, before these; `stack` takes it off."""
 
     @abstractmethod
     def _begin_forward(self) -> None: ...

@@ -5,10 +5,10 @@
 | `Cosine(d, above=0.1)` | the cosine of its own state with `d` is above 0.1 | at each token |
 | `Cosine(d, above=0.1, of="last")` | that of its prompt's last token is | once per row, from the prompt on |
 | `Cosine(d, above=0.1, of="mean")` | that of its prompt's mean state is | once per row, from the prompt on |
-| `Entropy(above=1.0)` | the model was unsure of it: what it was chosen from had an entropy above 1 nat | at each token |
+| `Entropy(above=1.0)` | it was chosen from scores with an entropy above 1 nat | at each token |
 
-Each row of a batch is judged for itself, and each view of a decoder by its own states. Several in a tuple must all hold.
-`positions` says which tokens may be steered at all, so the two compose.
+Each row of a batch is judged for itself, and each view of a decoder by its own states. Several in a tuple must all
+hold. `positions` says which tokens may be steered at all, so the two compose.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Cosine:
         for layer, one in found.items():
             if one is None:
                 raise ArgumentError(
-                    f"a condition has no direction for layer {layer}, only for {sorted(by_layer)}; pass layer= to read "
+                    f"a condition has no direction for layer {layer}, only for {list(by_layer)}; pass layer= to read "
                     "one of these, or give a direction for every steered layer."
                 )
             if len(one) != width:

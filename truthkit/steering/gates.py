@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Gate(Protocol):
         """What is to be done on the host before a forward, whose tokens the tracker knows."""
 
     def open(self, layer: int, hidden: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
-        """Which tokens meet the condition, shape (rows, width or 1, 1), bool; traced in compiled decode steps.
+        """Which tokens meet the condition, shape (rows or 1, width or 1, 1), bool; traced in compiled decode steps.
 
         Args:
             layer: that is steered.
@@ -55,7 +56,7 @@ def gate_for(condition: Condition, model: Any, layers: tuple[int, ...], site: st
     return kind(condition, units, model, site, tracker)
 
 
-class _CosineGate:
+class _CosineGate(ABC):
     """What the two kinds share: the similarity, and reading a layer that is named."""
 
     def __init__(self, condition: Cosine, units: dict[int, torch.Tensor], model: Any, site: str, tracker: Tracker):
@@ -70,8 +71,9 @@ class _CosineGate:
             read = decoder_blocks(self._model)[self._layer]
             stack.callback(hook_states(read, self._site, self._read, block).remove)
 
+    @abstractmethod
     def _read(self, given: torch.Tensor) -> None:
-        raise NotImplementedError
+        """Take in the states of the layer that is named."""
 
     def _states(self, given: torch.Tensor) -> torch.Tensor:
         return given if given.dim() == 3 else given.view(*self.tracker.shape, -1)
@@ -190,6 +192,7 @@ class EntropyGate:
         self.condition, self.tracker, self._model = condition, tracker, language_half(model)
         self._ids: torch.Tensor | None = None
         self._found: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._met: torch.Tensor | None = None
         self._now: torch.Tensor
 
     def attach(self, stack: ExitStack, block: Block) -> None:
@@ -202,7 +205,7 @@ class EntropyGate:
             stack.enter_context(replaced_method(self._model, name, make, block))
 
     def _forget(self) -> None:
-        self._ids, self._found = None, None
+        self._ids, self._found, self._met = None, None, None
 
     def _anew(self, original: Any) -> Any:
         def generate(*args: Any, **kwargs: Any) -> Any:
@@ -231,34 +234,39 @@ class EntropyGate:
         return update
 
     def begin(self) -> None:
-        tracker = self.tracker
-        if not tracker.after_prompt:
-            tokens = tracker.tokens
-            if bool((tokens.real & (tokens.number >= tokens.prompt)).any()):
-                raise ArgumentError(self._refusal)
-            self._now = torch.zeros(1, 1, 1, dtype=torch.bool, device=tokens.real.device)
+        self._follow()
+        tracker, met = self.tracker, self._met
+        if met is not None and tracker.after_prompt and tracker.shape[1] == 1:
+            self._now = met[tracker.caller_row.to(met.device), -1][:, None, None]
             return
-        if self._found is None or self._ids is None or tracker.shape[1] != 1:
-            raise ArgumentError(self._refusal)
-        entropy = self._followed(self._found[0], self._ids, self._found[1])
-        self._now = between(entropy, self.condition)[tracker.caller_row.to(entropy.device)][:, None, None]
+        tokens = tracker.tokens
+        at = torch.where(tokens.real, tokens.number - tokens.prompt, -1)
+        if bool((at >= (0 if met is None else met.shape[1])).any()):
+            raise ArgumentError(
+                "where=Entropy(...) needs the scores that each token was chosen from, so it works inside generate "
+                "only, one token at a time: not in a forward over a given answer, nor with an assistant or "
+                "prompt_lookup_num_tokens."
+            )
+        if met is None:
+            self._now = torch.zeros_like(tokens.real)[..., None]
+            return
+        rows = met[tracker.caller_row.to(met.device)].to(at.device)  # without a cache all tokens are read again
+        self._now = (rows.gather(1, at.clamp_min(0)) & (at >= 0))[..., None]
 
-    _refusal = (
-        "where=Entropy(...) needs the scores that each token was chosen from, so it works inside generate only, one "
-        "token at a time: not in a forward over a given answer, nor with an assistant or prompt_lookup_num_tokens."
-    )
-
-    def _followed(self, before: torch.Tensor, now: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
-        """The entropies (rows,), each in the row that goes on from it."""
-        rows, items = len(now), self.tracker.items
-        if rows == items == len(before):
-            return entropy
-        if rows % items or len(before) % items or before.shape[1] != now.shape[1] - 1:
-            raise ArgumentError(self._refusal)
-        item = torch.arange(rows, device=now.device) // (rows // items)
-        item_before = torch.arange(len(before), device=now.device) // (len(before) // items)
-        same = (now[:, None, :-1] == before[None]).all(dim=-1) & (item[:, None] == item_before[None])
-        return entropy[same.long().argmax(dim=1).to(entropy.device)]
+    def _follow(self) -> None:
+        """Take in what the last token of every row was chosen from."""
+        if self._found is None or self._ids is None:
+            return
+        (before, entropy), now, items = self._found, self._ids, self.tracker.items
+        self._found = None
+        met = between(entropy, self.condition)[:, None]
+        if not len(before) == len(now) == items:
+            same = (now[:, None, : before.shape[1]] == before[None]).all(dim=-1)
+            item, item_before = (torch.arange(len(ids), device=now.device) * items // len(ids) for ids in (now, before))
+            parent = (same & (item[:, None] == item_before[None])).long().argmax(dim=1)
+            met = met[parent.to(met.device)]
+            self._met = None if self._met is None else self._met[parent.to(met.device)]
+        self._met = met if self._met is None else torch.cat([self._met, met], dim=1)
 
     def open(self, _layer: int, hidden: torch.Tensor, _chosen: torch.Tensor | None) -> torch.Tensor:
         return self._now.to(hidden.device)

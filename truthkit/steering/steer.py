@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ import torch
 from truthkit.activations.hooks import Hooked, OnStates
 from truthkit.activations.positions import Positions, selected
 from truthkit.errors import ArgumentError
-from truthkit.hf.ownership import Block
 from truthkit.hf.sites import site_width
 from truthkit.steering.conditions import Conditions, all_of
 from truthkit.steering.edits import edited, with_norm_of
@@ -80,15 +78,10 @@ class Steering(Hooked):
         self._never_later = all(part in _BEFORE_PROMPT_ENDS for part in parts)
         self._always_later = any(part in _AFTER_PROMPT for part in parts)
         conditions, self.where = all_of(where), where
-        self._gates: list[Gate] = [
-            gate_for(one, self.model, self.layers, site, self._tracker) for one in conditions
-        ]
+        self._gates: list[Gate] = [gate_for(one, self.model, self.layers, site, self._tracker) for one in conditions]
+        self._beside += [gate.attach for gate in self._gates]
         self.of_whole_prompt = any(gate.of_whole_prompt for gate in self._gates)
         self._only_adds = self.mode == "add" and features is None and not keep_norm and not self._gates
-
-    def _attach(self, stack: ExitStack, owner: Block) -> None:
-        for gate in self._gates:
-            gate.attach(stack, owner)
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
