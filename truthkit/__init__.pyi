@@ -53,9 +53,16 @@ from truthkit.factcheck.checker import FactChecker as FactChecker
 from truthkit.hf.fast import fast_decoding as fast_decoding
 from truthkit.hf.growing_cache import GrowingCache as GrowingCache
 from truthkit.models.loading import load as load
+from truthkit.steering.conditions import Cosine as Cosine, Entropy as Entropy
 from truthkit.steering.extraction.extract import extract as extract
 from truthkit.steering.steer import Steering as Steering
 from truthkit.steering.vector import SteeringVector as SteeringVector
+from truthkit.steering.vision import (
+    VisionSteering as VisionSteering,
+    VisionVector as VisionVector,
+    vision_vector as vision_vector,
+)
+from truthkit.steering.vti import VTI as VTI
 
 __all__: list[str]
 __version__: str

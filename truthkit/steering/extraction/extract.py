@@ -80,8 +80,8 @@ def extract(
         layers: layer numbers; None and "all" are all, in the same one pass.
         positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is
             the answer and "last" the last token of all. See `truthkit.activations.positions`.
-        method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.extraction.methods` for
-            their `options`.
+        method: "mean", "pca", "mean_pca", "logistic", "lda" or "contrastive_pca"; see
+            `truthkit.steering.extraction.methods` for their `options`.
         site: "block", "heads" or "mlp".
         held_out: the share of pairs to score on, in whole groups, up to `MOST_HELD_OUT` pairs; 0 scores nothing.
         token_budget: how many tokens, padding included, run in one forward.

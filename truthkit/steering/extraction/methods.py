@@ -77,6 +77,22 @@ def principal_component(data: LayerData, *, centred: bool = False) -> torch.Tens
     return _scaled(_top_eigenvector(moment[0]), data.mean_difference)
 
 
+def mean_and_component(data: LayerData) -> torch.Tensor:
+    """Mean of the pairs' differences plus their first principal component about it, at length 1 (VTI, Liu et al.,
+    *Reducing Hallucinations in Vision-Language Models via Latent Space Steering*, 2410.15778, released code).
+
+    Each layer has a component of its own, turned towards the mean: our reading. The code takes one over all layers'
+    states side by side, with the sign that comes out.
+    """
+    assert data.difference is not None
+    covariance = data.difference.covariance()[0]
+    if not float(covariance.trace()) > 0:  # one pair has no component
+        return data.mean_difference
+    component = _top_eigenvector(covariance)
+    towards = -1.0 if float(component @ data.mean_difference) < 0 else 1.0
+    return _scaled(data.mean_difference + towards * component, data.mean_difference)
+
+
 def logistic_probe(data: LayerData, *, l2: float = 1.0) -> torch.Tensor:
     """Normal of a logistic probe on standardised features, in the activations' own space.
 
@@ -171,6 +187,7 @@ def contrastive_component(data: LayerData, *, alpha: float = 1.0) -> torch.Tenso
 METHODS: dict[str, Method] = {
     "mean": Method(mean_difference),
     "pca": Method(principal_component, differences=True),
+    "mean_pca": Method(mean_and_component, differences=True),
     "logistic": Method(logistic_probe, rows=True),
     "lda": Method(shrinkage_lda, covariance=True),
     "contrastive_pca": Method(contrastive_component, covariance=True, differences=True),
