@@ -226,7 +226,8 @@ class SteeringVector:
         Raises:
             ArgumentError: the vector has no such layer.
         """
-        if layers == "all" or (layers is None and (len(self) == 1 or "selection" in self.provenance)):
+        cut = len(self) == 1 or not {"selection", "heads"}.isdisjoint(self.provenance)
+        if layers == "all" or (layers is None and cut):
             return self
         if isinstance(layers, str):
             raise ArgumentError(f"layers is {layers!r}; expected numbers, or 'all'.")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any
 
 import torch
 
 from truthkit.activations.positions import Positions
 from truthkit.decoding.engine.arithmetic import check_finite
-from truthkit.errors import ArgumentError, AttachError
+from truthkit.errors import ArgumentError
+from truthkit.steering.blocks import Blocks
 from truthkit.steering.conditions import Conditions
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector
@@ -20,7 +20,7 @@ STEP = 0.1
 """Of the released code, beside its alphas."""
 
 
-class VTI:
+class VTI(Blocks):
     """Move what MLPs put out towards a direction, in the text decoder, in the vision tower, or in both.
 
         x ← ‖x‖ · norm(x/‖x‖ + 0.1 · alpha · v̂)     after every MLP, at every token
@@ -70,7 +70,7 @@ class VTI:
             check_finite("alpha_text", alpha_text),
             check_finite("alpha_image", alpha_image),
         )
-        self.parts: list[Steering | VisionSteering] = []
+        parts: list[Steering | VisionSteering] = []
         if text is not None:
             directions = text if isinstance(text, Mapping) else text.directions
             if isinstance(text, SteeringVector):
@@ -89,21 +89,7 @@ class VTI:
                 where=where,
                 processor=processor,
             )
-            self.parts.append(steering)
+            parts.append(steering)
         if vision is not None:
-            self.parts.append(VisionSteering(model, vision, strength=STEP * self.alpha_image))
-        self._stack: ExitStack | None = None
-
-    def __enter__(self) -> Self:
-        if self._stack is not None:
-            raise AttachError("this VTI is entered already; leave its block first, or make another one.")
-        with ExitStack() as stack:
-            for part in self.parts:
-                stack.enter_context(part)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        stack, self._stack = self._stack, None
-        if stack is not None:
-            stack.__exit__(*exception)
+            parts.append(VisionSteering(model, vision, strength=STEP * self.alpha_image))
+        super().__init__(parts)

@@ -108,13 +108,14 @@ def logistic_probe(data: LayerData, *, l2: float = 1.0) -> torch.Tensor:
     x = (data.rows - mean) / std
     sign = torch.ones(len(x), dtype=x.dtype)
     sign[1::2] = -1.0
-    return _scaled(_logistic_weights(x, sign, l2) / std, data.mean_difference)
+    return _scaled(logistic_weights(x, sign, l2)[0] / std, data.mean_difference)
 
 
-def _logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> torch.Tensor:
-    """Newton's method; rows of `x` are the texts, the intercept is not penalised.
+def logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (features,) and intercept () that minimise Σ log-loss + l2/2 · |w|², by Newton's method.
 
-    With more features than texts the weights lie in the span of the rows, so the problem is solved there.
+    Rows of `x` are the texts, `sign` is 1 or -1 for each; the intercept is not penalised. With more features than texts
+    the weights lie in the span of the rows, so the problem is solved there.
     """
     import torch
 
@@ -142,7 +143,7 @@ def _logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> torch.T
         w, before, value = w - size * step, value, new
         if before - value < 1e-12 * max(1.0, float(before)):
             break
-    return w[:-1] if basis is None else basis @ w[:-1]
+    return (w[:-1] if basis is None else basis @ w[:-1]), w[-1]
 
 
 def shrinkage_lda(data: LayerData, *, shrinkage: float | None = None) -> torch.Tensor:
