@@ -104,7 +104,7 @@ def vista_vectors(
             for name, value in given.items()
         }
         with Capture(model, layers, positions="last") as capture, torch.no_grad():
-            plain(**moved, use_cache=False)
+            plain.generate(**moved, max_new_tokens=1, do_sample=False)
         last.append(capture)
     if len(last[0].rows) != len(last[1].rows):
         raise ArgumentError(f"inputs has {len(last[0].rows)} prompts, but without has {len(last[1].rows)}.")
