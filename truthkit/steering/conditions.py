@@ -30,7 +30,8 @@ class Cosine:
 
     With `of="mean"` and `projected=True` this is the condition of CAST (Lee et al., *Programming Refusal with
     Conditional Activation Steering*, arXiv 2409.05907, and its released code): the similarity of the prompt's mean
-    state h with tanh(ĉ·(ĉᵀh)). Without `projected`, our default, it is the plain cosine, which keeps its sign.
+    state h with tanh(ĉ·(ĉᵀh)). A layer number of that code means what goes into a block, ours what comes out. Without
+    `projected`, our default, it is the plain cosine, which keeps its sign.
 
     Args:
         direction: (features,), one for all layers; or directions by layer, as a `SteeringVector` has them.

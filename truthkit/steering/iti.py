@@ -102,7 +102,8 @@ def iti_vector(
     Every head gets a logistic probe on its output, fitted without the held-out pairs; the heads whose probes get the
     most held-out sides right are chosen, of equal ones the first. θ_h is the direction between the class means (the
     paper's mass mean shift, the default) or the probe's normal, at length 1, and σ_h the standard deviation of all
-    sides' outputs along it. The vector has σ_h · θ_h where the head's features are, so one file holds it all.
+    sides' outputs along it (the released code takes it from a second set of texts). The vector has σ_h · θ_h where the
+    head's features are, so one file holds it all.
 
     Args:
         model: a text or image-text model; PEFT wrappers are looked through.

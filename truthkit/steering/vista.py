@@ -26,8 +26,8 @@ class VISTA(Blocks):
         x ← ‖x‖ · norm(x/‖x‖ + strength · (1 + max(0, cos(x, −v))) · v̂)     after every MLP, at every token
         s = (1 − share) · l + share · mean of early exits
 
-    Source: the authors' released code. A recipe over `Steering` with `mode="opposed", keep_norm=True, site="mlp"`, and
-    `ExitsMean`.
+    Source: the authors' released code for the steering, our notes on the paper for the exits. A recipe over `Steering`
+    with `mode="opposed", keep_norm=True, site="mlp"`, and `ExitsMean`.
 
     Args:
         model: an image-text model, or a text model with directions of one's own; PEFT wrappers are looked through.
@@ -83,7 +83,8 @@ def vista_vectors(
 ) -> dict[int, torch.Tensor]:
     """For each layer and prompt, what its image adds to the state of its last token: h(with) − h(without).
 
-    Source: the authors' released code, whose principal component of one difference is the difference.
+    Source: the authors' released code, but for the principal component of one difference that it adds, which is an
+    arbitrary direction of length 1.
 
     Args:
         model: an image-text model; PEFT wrappers are looked through.

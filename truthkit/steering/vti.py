@@ -25,7 +25,7 @@ class VTI(Blocks):
 
         x ← ‖x‖ · norm(x/‖x‖ + 0.1 · alpha · v̂)     after every MLP, at every token
 
-    Source: the authors' released code; the paper writes the same without the 0.1. A recipe over `Steering` with
+    Source: the authors' released code, whose 0.1 stands beside its alphas. A recipe over `Steering` with
     `mode="relative", keep_norm=True, site="mlp"`, and `VisionSteering`.
 
     Args:
