@@ -112,3 +112,15 @@ def test_bad_input() -> None:
     assert decode(model, batch, "greedy").sequences.tolist() == plain
     with tk.VISTA(model, vectors, strength=0.0, share=0.0):
         assert decode(model, batch, "greedy").sequences.tolist() == plain
+
+
+def test_prompt_lookup() -> None:
+    """Of all three recipes: several tokens in one forward, some of them taken back."""
+    model, batch = tiny("llama"), padded_batch(9)
+    heads = tk.SteeringVector({1: torch.cat([torch.zeros(12), torch.ones(36)])}, 4, "heads")
+    vectors = {at: torch.randn(48, generator=torch.Generator().manual_seed(at)) for at in range(4)}
+    for block in (tk.VTI(model, vectors, alpha_text=6.0), tk.ITI(model, heads, alpha=2.0), tk.VISTA(model, vectors)):
+        with block:
+            expected = decode(model, batch, "greedy")
+            found = decode(model, batch, "greedy", prompt_lookup_num_tokens=3)
+        assert found.sequences.tolist() == expected.sequences.tolist()

@@ -17,6 +17,7 @@ from tests.each import each
 from tests.steering.oracle import MODES, check, decode, logits_with, same
 from tests.tiny import padded_batch, tiny
 from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.likelihood.parts import acts_by_part
 from truthkit.steering.conditions import Cosine, Entropy
 from truthkit.steering.vector import SteeringVector
 
@@ -252,6 +253,24 @@ def test_likelihood_of_answers() -> None:
     for row, value in zip(rows, found, strict=True):
         log_p = account(row[:7], row[7:]).log_softmax(-1)
         assert float(sum(log_p[at - 1, row[at]] for at in range(7, len(row)))) == pytest.approx(value, abs=1e-3)
+
+
+def test_what_depends_on_the_whole_prompt() -> None:
+    """Such steering is never given a prompt in parts, when answers are scored or share a prompt."""
+    model, token = tiny("llama"), Cosine(TOWARDS, above=0.0)
+    whole = [Cosine(TOWARDS, above=0.0, of="last"), Cosine(TOWARDS, above=0.0, of="mean"), Entropy(above=1.0)]
+    assert not tk.Steering(model, VECTORS, where=token).of_whole_prompt
+    assert all(tk.Steering(model, VECTORS, where=(token, one)).of_whole_prompt for one in whole)
+    assert not any(map(acts_by_part, [tk.Steering(model, VECTORS, where=one) for one in whole]))
+
+
+@each("position", ["last", -1, slice(-2, None), "generated"])
+def test_where_a_padded_prompt_ends_that_is_read_in_chunks(position: Any) -> None:
+    """The first chunk is padding and nothing else in two of the rows."""
+    model, batch = tiny("llama"), padded_batch(5, 9, 3)
+    with tk.Steering(model, VECTORS, positions=position):
+        whole = decode(model, batch, "greedy")
+        same(decode(model, batch, "greedy", prefill_chunk_size=4), whole)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
