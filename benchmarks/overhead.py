@@ -97,6 +97,34 @@ class Bench:
                 seconds.append(time.process_time() - start)
         return seconds[1:]
 
+    def steered(self) -> dict[str, Steps]:
+        """Every block's output, with vectors too short to change a token; half of all tokens meet the conditions."""
+        model, draw = self.model, torch.Generator().manual_seed(0)
+        vectors = {at: 1e-4 * torch.randn(576, generator=draw) for at in range(30)}
+        one, wide = {14: vectors[14]}, {14: torch.randn(576, generator=draw)}
+        chosen = range(0, 30, 2)
+        heads = {at: 1e-4 * torch.nn.functional.pad(torch.randn(64, generator=draw), (0, 512)) for at in chosen}
+        conditions: dict[str, Any] = {
+            "cosine": tk.Cosine(vectors, above=0.0),
+            "prompt": tk.Cosine(wide, above=0.0, of="last", layer=14),
+            "entropy": tk.Entropy(above=1.0),
+        }
+        blocks: dict[str, Any] = {
+            "steering, 1 layer": lambda: tk.Steering(model, one),
+            "steering, 30 layers": lambda: tk.Steering(model, vectors),
+            "steering, 1 layer, where cosine": lambda: tk.Steering(model, one, where=conditions["cosine"]),
+            "steering, 1 layer, where prompt": lambda: tk.Steering(model, one, where=conditions["prompt"]),
+            "steering, 1 layer, where entropy": lambda: tk.Steering(model, one, where=conditions["entropy"]),
+            "steering, 30 layers, where cosine": lambda: tk.Steering(model, vectors, where=conditions["cosine"]),
+            "steering, 30 layers, where entropy": lambda: tk.Steering(model, vectors, where=conditions["entropy"]),
+            "steering, VTI": lambda: tk.VTI(model, vectors, alpha_text=1e-3),
+            "steering, ITI, 15 heads": lambda: tk.ITI(model, tk.SteeringVector(heads, 30, "heads"), alpha=1.0),
+            "steering, VISTA": lambda: tk.VISTA(model, vectors, strength=1e-4),
+            "steering, VISTA without exits": lambda: tk.VISTA(model, vectors, strength=1e-4, share=0.0),
+            "ExitsMean, 6 layers": lambda: tk.ExitsMean(model),
+        }
+        return {label: lambda make=make: self.generate(make()) for label, make in blocks.items()}  # type: ignore[misc]
+
     def ways(self, adapter: str) -> dict[str, Steps]:
         model, tokenizer, high = self.model, self.tokenizer, list(range(14, 29, 2))
         icd: dict[str, Any] = {"amateur": adapter, "beta": BETA}
@@ -134,6 +162,7 @@ class Bench:
                 logits_processor=[tk.DoLaLogitsProcessor(model, layers=high)]
             ),
         }
+        ways |= self.steered()
         for k in (4, 8):
             ways[f"contrastive search, k={k}"] = lambda k=k: self.generate(tk.ContrastiveSearch(model, top_k=k))  # type: ignore[misc]
             ways[f"contrastive search, k={k}, serial"] = lambda k=k: self.serial(  # type: ignore[misc]

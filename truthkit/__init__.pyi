@@ -39,6 +39,10 @@ from truthkit.decoding.methods.entropy_gate import (
 )
 from truthkit.decoding.methods.pai import PAI as PAI, PAILogitsProcessor as PAILogitsProcessor
 from truthkit.decoding.methods.sid import SID as SID, SIDLogitsProcessor as SIDLogitsProcessor
+from truthkit.decoding.methods.exits_mean import (
+    ExitsMean as ExitsMean,
+    ExitsMeanLogitsProcessor as ExitsMeanLogitsProcessor,
+)
 from truthkit.decoding.methods.sled import SLED as SLED, SLEDLogitsProcessor as SLEDLogitsProcessor
 from truthkit.decoding.methods.top_n_sigma import (
     TopNSigma as TopNSigma,
@@ -56,9 +60,18 @@ from truthkit.factcheck.checker import FactChecker as FactChecker
 from truthkit.hf.fast import fast_decoding as fast_decoding
 from truthkit.hf.growing_cache import GrowingCache as GrowingCache
 from truthkit.models.loading import load as load
+from truthkit.steering.conditions import Cosine as Cosine, Entropy as Entropy
 from truthkit.steering.extraction.extract import extract as extract
+from truthkit.steering.iti import ITI as ITI, iti_vector as iti_vector
 from truthkit.steering.steer import Steering as Steering
 from truthkit.steering.vector import SteeringVector as SteeringVector
+from truthkit.steering.vision import (
+    VisionSteering as VisionSteering,
+    VisionVector as VisionVector,
+    vision_vector as vision_vector,
+)
+from truthkit.steering.vista import VISTA as VISTA, vista_vectors as vista_vectors
+from truthkit.steering.vti import VTI as VTI
 
 __all__: list[str]
 __version__: str

@@ -47,6 +47,20 @@ def test_extract(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "v.safetensors.partial").exists()
 
 
+def test_heads(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "iti.safetensors"
+    arguments = ["--heads", "3", "--method", "logistic:l2=2", "--held-out", "0.4"]
+    assert cli.main(["extract", str(pairs), "--out", str(out), *arguments]) == 0
+    assert "held-out accuracy of the best heads, as layer.head: " in capsys.readouterr().out
+    found, options = tk.SteeringVector.load(out), {"heads": 3, "direction": "probe", "l2": 2.0, "held_out": 0.4}
+    expected = tk.iti_vector(tiny("llama"), ToyTokenizer(), toy_pairs(24), **options)  # type: ignore[arg-type]
+    assert found.provenance["heads"] == expected.provenance["heads"]
+    assert all(torch.equal(found[layer], expected[layer]) for layer in expected)
+    assert cli.main(["vector", "show", str(out)]) == 0
+    assert cli.main(["extract", str(pairs), "--out", str(out), "--heads", "3", "--method", "pca"]) == 2
+    assert "--heads goes with" in capsys.readouterr().err
+
+
 def test_select(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "v.safetensors"
     arguments = ["--select", "--strengths=-0.1+-0.05+0.05+0.1", "--json"]

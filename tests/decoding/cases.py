@@ -264,6 +264,10 @@ _ALL = [
     ),
     _case("deco", "DeCo", oracle.deco(), exits=lambda b: (1, 2)),
     _case("deco-options", "DeCo", oracle.deco(2.0, 0.6, 5), exits=_high, layers="high", alpha=2.0, top_p=0.6, top_k=5),
+    _case("exits-mean", "ExitsMean", oracle.exits_mean(), exits=lambda b: (2,)),
+    _case(
+        "exits-mean-options", "ExitsMean", oracle.exits_mean(0.6, 0.1), exits=_high, layers="high", share=0.6, beta=0.1
+    ),
     _case("adacad", "AdaCAD", oracle.adacad(), _without, context=_contexts),
     _case("adacad-theta", "AdaCAD", oracle.adacad(theta=0.4), _without, context=_contexts, theta=0.4),
     _case("coiecd", "COIECD", oracle.coiecd(), _without, context=_contexts),

@@ -147,6 +147,16 @@ def deco(alpha: float = 0.6, top_p: float = 0.9, top_k: int = 20) -> Formula:
     return formula
 
 
+def exits_mean(share: float = 0.3, beta: float = 0.0) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        scores = main.logits * (1 - share)
+        for one in main.exits:
+            scores = scores + share / len(main.exits) * one
+        return apc(scores, main.logits, beta) if beta else scores
+
+    return formula
+
+
 def adacad(theta: float = 0.0) -> Formula:
     def formula(main: Seen, others: list[Seen]) -> torch.Tensor:
         strength = max(theta, js_divergence(main.logits, others[0].logits))

@@ -63,6 +63,12 @@ class TestArguments:
                 "evolution_rate is -1; expected 0 or more",
             ),
             (lambda b: tk.DeCo(b.model, layers=[4]), tk.ArgumentError, "layers contains 4"),
+            (
+                lambda b: tk.ExitsMean(b.model, share=1.5),
+                tk.ArgumentError,
+                r"share is 1.5; expected a number in \[0, 1\]",
+            ),
+            (lambda b: tk.ExitsMean(b.model, layers=[]), tk.ArgumentError, "layers is empty"),
             (lambda b: tk.DeCo(b.model, top_p=0), tk.ArgumentError, r"top_p is 0; expected a share .* in \(0, 1\]"),
             (lambda b: tk.DeCo(b.model, top_k=True), tk.ArgumentError, "top_k is True; expected a whole number"),
             (lambda b: tk.AdaCAD(b.model, b.tokenizer, context=""), tk.ArgumentError, "context is empty"),

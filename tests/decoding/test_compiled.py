@@ -25,6 +25,7 @@ from tests.tiny_vlm import FAMILIES as IMAGE_FAMILIES
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.hf import fast_linear
+from truthkit.steering.conditions import Cosine, Entropy
 
 WITH_WINDOWS = {"gemma2", "gemma3_text", "mistral", "llava_next", "gemma3"}
 """Whose static layers count the tokens in a Python number, at which torch makes a second and a third graph."""
@@ -208,6 +209,9 @@ VECTORS = {0: torch.linspace(-3, 3, 48), 1: torch.linspace(2, -2, 48)}
         {},
         {"positions": slice(2, None), "mode": "project_out", "strength": [1.0, 0.5]},
         {"positions": "prompt", "site": "heads"},
+        {"where": Cosine(VECTORS, above=0.0)},
+        {"where": (Cosine(VECTORS[1], above=0.0, layer=0), Entropy(above=2.0)), "mode": "relative"},
+        {"where": Cosine(VECTORS[1], above=0.05, of="mean"), "keep_norm": True},
     ],
 )
 def test_steering(options: dict[str, Any]) -> None:

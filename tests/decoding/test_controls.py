@@ -38,6 +38,8 @@ def constraint(beta: float) -> Control:
         ("coiecd:alpha=0.5", [cooler(1.5)]),
         ("sled", []),
         ("deco", [cooler(1.6)]),
+        ("exits_mean", []),
+        ("exits_mean:beta=0.1", [constraint(0.1)]),
         ("agreement", [cooler(5.0), constraint(0.1)]),
         ("top_n_sigma", []),
         ("entropy_gate", []),

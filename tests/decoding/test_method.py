@@ -33,6 +33,7 @@ SPECS = {
     "deco": "deco:layers=0+2,alpha=0.5,top_p=0.8,top_k=5,norm=false",
     "dola": "dola:layers=0+2,beta=1e-05,norm=false",
     "entropy_gate": "entropy_gate:threshold=2.0",
+    "exits_mean": "exits_mean:layers=0+2,share=0.4,norm=false,beta=0.2",
     "icd": "icd:amateur_prompt=lie, please, and be short,lam=0.5",
     "lol": "lol:amateur_prompt=lie,layers=low,dynamic=true,refocus=true,omega=0.75,gamma=-0.5",
     "m3id": "m3id:decay=0.05",

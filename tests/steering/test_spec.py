@@ -12,6 +12,7 @@ import truthkit as tk
 from tests.each import each
 from tests.tiny import padded_batch, tiny
 from truthkit.activations.positions import Role, Text
+from truthkit.steering.conditions import Cosine, Entropy
 from truthkit.steering.spec import parse_layers, parse_positions, parse_steer
 from truthkit.steering.vector import SteeringVector
 
@@ -70,6 +71,11 @@ def test_steer() -> None:
         ("v.safetensors:1,layer=3", "the options are layers, positions"),
         ("v.safetensors:1,keep_norm=yes", "keep_norm=yes"),
         ("v.safetensors:1,mode=ad", "mode is 'ad'"),
+        ("v.safetensors:1,where=cosine", "where is 'cosine'; expected for example cosine>0.1"),
+        ("v.safetensors:1,where=sine>0.1", "the conditions are cosine, last, mean, entropy"),
+        ("v.safetensors:1,where=entropy@3>0.1", "where is 'entropy@3>0.1'"),
+        ("v.safetensors:1,where=cosine>", "where is"),
+        ("v.safetensors:1,where=cosine>high", "where is"),
     ],
 )
 def test_bad_steer(text: str, message: str) -> None:
@@ -91,5 +97,10 @@ def test_a_spec_steers_as_the_vector_does(tmp_path: Path) -> None:
     path = str(tmp_path / "v.safetensors")
     assert tokens(parse_steer(path).build(model)) == tokens(vector.steer(model, strength=2.0))
     assert tokens(parse_steer(f"{path}:1,layers=1").build(model)) == tokens(vector.steer(model, layers=1))
+    written = parse_steer(f"{path}:1,layers=all,where=cosine>-0.05+mean({path})@1<0.2+entropy>1e-1")
+    where = (Cosine(vector, above=-0.05), Cosine(vector, below=0.2, of="mean", layer=1), Entropy(above=0.1))
+    assert tokens(written.build(model)) == tokens(vector.steer(model, layers="all", where=where))
+    with pytest.raises(tk.ArgumentError, match=r"above is 2.0 in Cosine"):
+        parse_steer(f"{path}:1,where=cosine>2").build(model)
     with pytest.raises(tk.NotAvailableError):
         parse_steer("none.safetensors").build(model)

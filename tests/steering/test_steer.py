@@ -117,9 +117,10 @@ def _rotated(h: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return h.norm() * (math.cos(turned) * u + math.sin(turned) * w) if turned > 0 else h.norm() * u
 
 
-STRENGTHS = {"relative": 0.3, "rotate": 0.4, "scale": 2.5, "clamp": 2.5}
+STRENGTHS = {"relative": 0.3, "opposed": 0.3, "rotate": 0.4, "scale": 2.5, "clamp": 2.5}
 MODES = {
     "relative": lambda h, v: h + 0.3 * h.norm() * v / v.norm(),
+    "opposed": lambda h, v: h + 0.3 * (1 + max(0.0, float(-h @ v / h.norm() / v.norm()))) * h.norm() * v / v.norm(),
     "rotate": _rotated,
     "project_out": lambda h, v: h - (h @ v) / (v @ v) * v,
     "scale": lambda h, v: h + (2.5 - 1) * (h @ v) / (v @ v) * v,

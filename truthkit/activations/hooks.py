@@ -98,6 +98,9 @@ class Hooked(ABC):
     _untraceable: ClassVar[str | None] = None
     """Why what `_on_states` does cannot be compiled with the model, as a clause."""
 
+    of_whole_prompt = False
+    """Whether what it does to a token depends on all of the prompt, so that prompts are not to be read in parts."""
+
     def __init__(self, model: Any, layers: Sequence[int] | None, site: str, positions: Positions, processor: Any):
         self._given, self.model = model, plain_model(model)
         self.site, self.positions = site, check_positions(positions, processor)
@@ -106,6 +109,7 @@ class Hooked(ABC):
         for layer in self.layers:
             site_module(blocks[layer], site)
         self._tracker = Tracker(self.model, processor, self._begin_forward)
+        self._beside: list[Callable[[ExitStack, Block], None]] = []  # what goes on before the hooks on the states
         self._stack = ExitStack()
         self._block: Block | None = None
 
@@ -133,6 +137,8 @@ class Hooked(ABC):
         with ExitStack() as stack:
             stack.enter_context(owner.open())
             self._tracker.attach(stack, owner)
+            for attach in self._beside:
+                attach(stack, owner)
             for layer in dict.fromkeys(self.layers):
                 stack.callback(hook_states(blocks[layer], self.site, self._on_states(layer), owner).remove)
             share = _Share(type(self).__name__, self, owner, self._tracker, self._untraceable)

@@ -40,6 +40,7 @@ class Tracker:
         shape: rows and width of the current forward.
         after_prompt: all tokens of this forward come after the prompt, as in a decoding step.
         stepping: what the hooks do was done before this forward (`step`), which is compiled.
+        memory: what is to be kept with the text of the current forward, from its first forward on.
         prompt_lengths: for forwards outside `generate`: how many of each text's tokens are prompt. None means all.
         part: for forwards outside `generate` whose tokens are all of a "prompt", or all of an "answer", whatever was
             read before. None: the beginning of a text says where its prompt ends.
@@ -52,6 +53,7 @@ class Tracker:
         self.part: Literal["prompt", "answer"] | None = None
         self.after_prompt = self.stepping = False
         self.shape = (0, 0)
+        self.memory: dict[Any, Any] = {}
         self._make: Callable[[], Tokens]
         self._tokens: Tokens | None = None
         self._counted: tuple[int, int, int, Any] = (0, 0, 0, None)
@@ -62,6 +64,7 @@ class Tracker:
         self._narrow: list[dict[str, Any]] = []
         self._between: dict[str, Any] = {}
         self._prompts_given: torch.Tensor | None = None
+        self._mask_given: torch.Tensor | None = None
         self._prepared: torch.Tensor | None = None
         self._main_rows = 0
         self._main = Text()
@@ -102,6 +105,17 @@ class Tracker:
         return self._item
 
     @property
+    def caller_row(self) -> torch.Tensor:
+        """For each row of the forward the row that it is to the caller, whatever the view; (rows,), int64."""
+        _, narrow, rows, device = self._counted
+        return torch.arange(rows, device=device) % narrow
+
+    @property
+    def views(self) -> int:
+        """How many rows of the forward there are for one of the caller's."""
+        return self._counted[2] // self._counted[1]
+
+    @property
     def items(self) -> int:
         """How many items the caller's batch has."""
         return self._counted[0]
@@ -134,12 +148,14 @@ class Tracker:
                 given = given if given is not None else kwargs.get("inputs_embeds")
                 self._asked = (given.shape[0], given.shape[1]) if isinstance(given, torch.Tensor) else None
                 self._prompts_given = given if isinstance(given, torch.Tensor) and given.dim() == 2 else None
+                mask = kwargs.get("attention_mask")
+                self._mask_given = mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
                 self._generating, self._main = True, Text()
                 self._forget_others()
                 try:
                     return original(*args, **kwargs)
                 finally:
-                    self._generating, self._asked, self._prompts_given = False, None, None
+                    self._generating, self._asked, self._prompts_given, self._mask_given = False, None, None, None
                     self._forget_others()
 
         return generate
@@ -221,6 +237,7 @@ class Tracker:
     ) -> None:
         """To a forward of `width` tokens; `arguments` gives its mask, flat and as it is, its positions and its ids."""
         text.columns, self.shape, start = past + width, (rows, width), text.start
+        self.memory = start["memory"]
         self.after_prompt = past >= start["width"]
         if self.part is not None and not self._generating:
             self.after_prompt = self.part == "answer"
@@ -306,6 +323,9 @@ class Tracker:
         """What holds for a whole text: where its prompt ends, and how long it is without padding."""
         extra = width - narrow["width"]
         prompt_width = (self._asked[1] if self._asked and own else narrow["width"]) + extra
+        if mask is not None and mask.shape[1] < prompt_width and own and self._mask_given is not None:
+            whole = self._mask_given  # the first chunk of a prefill has but the beginning, which may be all padding
+            mask = whole.to(device)[self.item] if whole.shape[1] == prompt_width else mask
         given = torch.full((rows, 1), prompt_width, device=device) if mask is None else _given(mask, prompt_width)
         prompt = given
         if self.prompt_lengths is not None and not self._generating:

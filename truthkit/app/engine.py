@@ -55,6 +55,11 @@ def _loaded(spec: SteerSpec, model: Any, processor: Any) -> _Loaded:
     """The vector of a file, checked against `model`, and its use with the layers that are steered by default."""
     vector = spec.load()
     steering = spec.on(vector, model, processor)
+    if any(condition.kind == "entropy" for condition in spec.options.get("where", ())):
+        raise ArgumentError(
+            f"{spec.text!r} steers where the entropy was high or low, which the app cannot show: it reads an answer "
+            "again to project it on the vector. Leave the condition out, or use truthkit generate."
+        )
     if len(vector) > 1 and "layers" not in spec.options:
         spec = replace(spec, options={**spec.options, "layers": list(steering.layers)})
     return _Loaded(spec, vector)

@@ -34,7 +34,7 @@ are its answers. A message of an image-text model may hold images: its content i
 same "group" are never on both sides of the held-out split. Bad lines are reported and skipped.
 
 positions: last, prompt, answer, all, image, a number, a range 3:10, role:user, text:PASSAGE; joined by +
-methods:   mean, pca, logistic, lda, contrastive_pca; with an option as in logistic:l2=0.5
+methods:   mean, pca, mean_pca, logistic, lda, contrastive_pca; with an option as in logistic:l2=0.5
 
 An extraction that was interrupted goes on where it stopped when the same command is given again. Several processes
 share the work: torchrun --nproc_per_node 2 -m truthkit.cli extract ... or accelerate launch --multi_gpu -m ...; both
@@ -65,6 +65,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--positions", metavar="P", default="last", help="see below")
     parser.add_argument("--method", metavar="M", default="mean", help="see below")
     parser.add_argument("--site", choices=("block", "heads", "mlp"), default="block", help="what is read")
+    parser.add_argument(
+        "--heads",
+        type=at_least(1),
+        metavar="K",
+        help="for ITI: choose the K heads whose probes read the held-out pairs best; --method mean or logistic",
+    )
     parser.add_argument("--held-out", type=float, default=0.2, metavar="X", help="share to score on")
     parser.add_argument("--token-budget", type=at_least(1), default=2048, metavar="N", help="tokens per forward")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the held-out split")
@@ -90,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     method, options = _method(args.method)
     if not 0 <= args.held_out < 1:
         raise ArgumentError(f"--held-out is {args.held_out}; expected a share from 0 to less than 1.")
+    if args.heads is not None:
+        _check_heads(args, method)
     layers = parse_layers(args.layers) if args.layers else None
     positions = parse_positions(args.positions)
     strengths = _numbers(args.strengths)
@@ -104,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.steering import extract
 
     model, processor = load(args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args))
+    if args.heads is not None:
+        return _heads(args, model, processor, file.pairs, out, positions, method, options)
     against = args.against
     if against is not None and against != "base":
         against, _ = load(against, dtype=args.dtype, **placing(args))
@@ -136,6 +146,52 @@ def run(args: argparse.Namespace) -> int:
         os.replace(work / out.name, out)
         shutil.rmtree(work, ignore_errors=True)
     _report(args, vector, out)
+    return 0
+
+
+def _check_heads(args: argparse.Namespace, method: str) -> None:
+    if method not in ("mean", "logistic") or args.select or args.against or args.layers or args.held_out == 0:
+        raise ArgumentError(
+            "--heads goes with --method mean or logistic, and with --held-out above 0; not with --layers, --against or "
+            "--select."
+        )
+
+
+def _heads(
+    args: argparse.Namespace,
+    model: Any,
+    processor: Any,
+    pairs: list[Pair],
+    out: Path,
+    positions: Any,
+    method: str,
+    options: dict[str, Any],
+) -> int:
+    """Write the vector of the best heads."""
+    from truthkit.hf.spread import shards
+    from truthkit.steering.iti import iti_vector
+
+    vector = iti_vector(
+        model,
+        processor,
+        pairs,
+        heads=args.heads,
+        direction="mean" if method == "mean" else "probe",
+        positions=positions,
+        held_out=args.held_out,
+        token_budget=args.token_budget,
+        seed=args.seed,
+        **options,
+    )
+    place = shards(model)
+    if place.index == 0 and place.speaks:
+        vector.save(out)
+        _report(args, vector, out)
+        if not args.json:
+            best = ", ".join(
+                f"{one['layer']}.{one['head']} {one['accuracy']:.3f}" for one in vector.provenance["heads"][:5]
+            )
+            print(f"held-out accuracy of the best heads, as layer.head: {best}")
     return 0
 
 

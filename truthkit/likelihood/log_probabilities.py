@@ -109,7 +109,7 @@ def _read(reader: _Reader, steerings: Sequence[Hooked], *, share_prefix: bool) -
     model, session = reader.model, reader.session
     check_room(model, max(map(len, reader.rows)), "a text, its prompt included,", "shorten it")
     plain = plain_model(model)
-    choosy = [steering for steering in steerings if steering.positions != "all"]
+    choosy = [steering for steering in steerings if steering.positions != "all" or steering.of_whole_prompt]
     by_part = session is None and all(map(acts_by_part, choosy)) and takes_branches(plain) and takes_trees(plain)
     parted = choosy if by_part and share_prefix else []
     choosy = [] if parted else choosy

@@ -16,7 +16,7 @@ _OF_PARTS = ("all", "prompt", *_OF_ANSWERS)
 
 def acts_by_part(steering: Hooked) -> bool:
     """Whether it asks of a token no more than which part of its text it is in."""
-    return all(part in _OF_PARTS for part in _each(steering.positions))
+    return not steering.of_whole_prompt and all(part in _OF_PARTS for part in _each(steering.positions))
 
 
 def acts_on_answers(steering: Hooked) -> bool:

@@ -6,6 +6,7 @@
 | --- | --- | --- |
 | `"add"` | h + s·v | 0 changes nothing |
 | `"relative"` | h + s·│h│·û | as large a part of every state; with `keep_norm` the form of VTI (arXiv 2410.15778) |
+| `"opposed"` | h + s·(1 + max(0, −c/│h│))·│h│·û | more where `h` points away; with `keep_norm` VISTA's (2502.03628) |
 | `"project_out"` | h − s·c·û | 1 removes the component |
 | `"scale"` | h + (s − 1)·c·û | 1 changes nothing |
 | `"clamp"` | h + (s·│v│ − c)·û | the component becomes s times the vector's length |
@@ -39,6 +40,8 @@ def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | 
     if mode == "relative":
         return hidden + strength * hidden.norm(dim=-1, keepdim=True) * direction
     component = (hidden * direction).sum(dim=-1, keepdim=True)
+    if mode == "opposed":  # s·│h│·(1 + max(0, −c/│h│))
+        return hidden + strength * (hidden.norm(dim=-1, keepdim=True) + (-component).clamp_min(0)) * direction
     if mode == "rotate":
         return _rotated(hidden, direction, component, strength)
     if mode == "project_out":

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from truthkit.activations.positions import Position, Positions, Role, Text, check_positions
 from truthkit.errors import ArgumentError, did_you_mean
 from truthkit.steering.names import FORMATS, check_mode
+from truthkit.steering.where_spec import parse_where
 from truthkit.written import split_options
 
 if TYPE_CHECKING:
     from truthkit.steering.steer import Steering
     from truthkit.steering.vector import SteeringVector
 
-_OPTIONS = ("layers", "positions", "mode", "keep_norm")
+_OPTIONS = ("layers", "positions", "mode", "keep_norm", "where")
 _SLICE = re.compile(r"(-?\d{1,9}|):(-?\d{1,9}|)")
 
 
@@ -77,7 +78,7 @@ class SteerSpec:
         text: as it was written.
         path: the vector's file.
         strength: how strongly; None is what `truthkit extract --select` found best, else 1.
-        options: keyword arguments for `SteeringVector.steer`.
+        options: keyword arguments for `SteeringVector.steer`; conditions (`where`) as they were written.
         allow_other_model: steer another model than the one the vector was made from, too.
     """
 
@@ -112,8 +113,14 @@ class SteerSpec:
             strength=self.strength_of(vector),
             processor=processor,
             allow_other_model=self.allow_other_model,
-            **self.options,
+            **self.options_of(vector),
         )
+
+    def options_of(self, vector: SteeringVector) -> dict[str, Any]:
+        """The keyword arguments for steering by `vector`, the file's."""
+        if (written := self.options.get("where")) is None:
+            return self.options
+        return self.options | {"where": tuple(condition.build(vector) for condition in written)}
 
     def strength_of(self, vector: SteeringVector) -> float:
         """The strength that was written, or else what was found best for `vector`, the file's."""
@@ -122,7 +129,8 @@ class SteerSpec:
 
 
 def parse_steer(text: str, *, allow_other_model: bool = False) -> SteerSpec:
-    """Read `FILE`, `FILE:STRENGTH` or `FILE:STRENGTH,layers=10+12,positions=generated,mode=add,keep_norm=true`.
+    """Read `FILE`, `FILE:STRENGTH` or `FILE:STRENGTH,layers=10+12,positions=generated,mode=add,keep_norm=true`; a last
+    option is `where=cosine>0.1`, see `truthkit.steering.where_spec`.
 
     Raises:
         ArgumentError: the strength is no number, or an option is unknown or has no value that makes sense.
@@ -160,7 +168,9 @@ def _option(text: str, name: str, value: str) -> Any:
             return check_mode(value)
         case "keep_norm" if value in ("true", "false"):
             return value == "true"
+        case "where":
+            return parse_where(value)
     close = "" if name in _OPTIONS else did_you_mean(name, _OPTIONS)
     raise ArgumentError(
-        f"{text!r} has {name}={value}{close}; the options are {', '.join(_OPTIONS)} (true or false for the last)."
+        f"{text!r} has {name}={value}{close}; the options are {', '.join(_OPTIONS)} (true or false for keep_norm)."
     )

@@ -11,7 +11,9 @@ from truthkit.activations.hooks import Hooked, OnStates
 from truthkit.activations.positions import Positions, selected
 from truthkit.errors import ArgumentError
 from truthkit.hf.sites import site_width
+from truthkit.steering.conditions import Conditions, all_of
 from truthkit.steering.edits import edited, with_norm_of
+from truthkit.steering.gates import Gate, gate_for
 from truthkit.steering.names import check_mode
 
 _BEFORE_PROMPT_ENDS = ("prompt", "last")
@@ -35,6 +37,7 @@ class Steering(Hooked):
         site: "block", "heads" or "mlp".
         features: change these features only, as one attention head's.
         keep_norm: rescale every changed state to the length it had.
+        where: what a token, or its row, must meet to be steered; see `truthkit.steering.conditions`.
         processor: tokenizer or processor, for positions that look at characters.
 
     Attributes:
@@ -56,6 +59,7 @@ class Steering(Hooked):
         site: str = "block",
         features: slice | None = None,
         keep_norm: bool = False,
+        where: Conditions = None,
         processor: Any = None,
     ):
         super().__init__(model, list(vectors), site, positions, processor)
@@ -73,7 +77,11 @@ class Steering(Hooked):
         parts = positions if isinstance(positions, tuple) else (positions,)
         self._never_later = all(part in _BEFORE_PROMPT_ENDS for part in parts)
         self._always_later = any(part in _AFTER_PROMPT for part in parts)
-        self._only_adds = self.mode == "add" and features is None and not keep_norm
+        conditions, self.where = all_of(where), where
+        self._gates: list[Gate] = [gate_for(one, self.model, self.layers, site, self._tracker) for one in conditions]
+        self._beside += [gate.attach for gate in self._gates]
+        self.of_whole_prompt = any(gate.of_whole_prompt for gate in self._gates)
+        self._only_adds = self.mode == "add" and features is None and not keep_norm and not self._gates
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
@@ -128,6 +136,8 @@ class Steering(Hooked):
         self._skip = tracker.after_prompt and self._never_later
         everywhere = tracker.after_prompt and self._always_later
         self._chosen = None if self._skip or everywhere else selected(self.positions, tracker.tokens)[..., None]
+        for gate in self._gates:
+            gate.begin()
 
     def _vector(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's vector for the rows of this forward, in the dtype and on the device of `hidden`.
@@ -170,8 +180,12 @@ class Steering(Hooked):
             changed[..., self.features] = self._changed(layer, hidden[..., self.features])
         else:
             changed = self._changed(layer, hidden)
-        if self._chosen is not None:
-            changed = torch.where(self._chosen.to(hidden.device), changed, hidden)
+        chosen = None if self._chosen is None else self._chosen.to(hidden.device)
+        for gate in self._gates:
+            met = gate.open(layer, hidden, self._chosen)
+            chosen = met if chosen is None else chosen & met
+        if chosen is not None:
+            changed = torch.where(chosen, changed, hidden)
         return changed.view_as(given)
 
     def _changed(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from truthkit.hf.sites import SITES
 from truthkit.steering import vector_file
 from truthkit.steering.bake import Baked, bake
 from truthkit.steering.checked import by_layer, check_about
+from truthkit.steering.conditions import Conditions
 from truthkit.steering.fit import check_origin, check_shape
 from truthkit.steering.layers import default_layer, middle_of_best
 from truthkit.steering.steer import Steering
@@ -225,7 +226,8 @@ class SteeringVector:
         Raises:
             ArgumentError: the vector has no such layer.
         """
-        if layers == "all" or (layers is None and (len(self) == 1 or "selection" in self.provenance)):
+        cut = len(self) == 1 or not {"selection", "heads"}.isdisjoint(self.provenance)
+        if layers == "all" or (layers is None and cut):
             return self
         if isinstance(layers, str):
             raise ArgumentError(f"layers is {layers!r}; expected numbers, or 'all'.")
@@ -259,6 +261,7 @@ class SteeringVector:
         layers: Layers = None,
         mode: str = "add",
         keep_norm: bool = False,
+        where: Conditions = None,
         processor: Any = None,
         allow_other_model: bool = False,
     ) -> Steering:
@@ -270,6 +273,7 @@ class SteeringVector:
             positions: which tokens; see `truthkit.activations.positions`.
             mode: what is done; see `truthkit.steering.edits`.
             keep_norm: rescale every changed state to the length it had.
+            where: what a token, or its row, must meet to be steered; see `truthkit.steering.conditions`.
             processor: tokenizer or processor, for positions that look at characters.
             layers: the layers to steer, or "all" of the vector's. None steers one, `best_layer()` where there are
                 scores and else the middle one, and says so; a vector that was cut to chosen layers, these.
@@ -285,6 +289,7 @@ class SteeringVector:
             mode=mode,
             site=self.site,
             keep_norm=keep_norm,
+            where=where,
             processor=processor,
         )
 

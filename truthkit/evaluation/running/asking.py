@@ -148,7 +148,9 @@ class Asking:
         supplied = self.supplied | {"images": images}
         decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
         sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
-        apart = self.share_prefix and all(one.positions in _SEEN_APART for one in self.steerings)
+        apart = self.share_prefix and not any(
+            one.of_whole_prompt or one.positions not in _SEEN_APART for one in self.steerings
+        )
         rows = [
             ids[kept].tolist() for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         ]

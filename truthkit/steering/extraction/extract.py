@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from truthkit.activations.capture import read_texts
 from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, check_positions, describe_positions
 from truthkit.activations.spool import Spool
@@ -33,21 +32,18 @@ from truthkit.hf.spread import shards as shards_of
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
 from truthkit.steering.extraction.copies import near_copies
-from truthkit.steering.extraction.encoding import EncodedPairs, encode_pairs
+from truthkit.steering.extraction.encoding import encode_pairs
 from truthkit.steering.extraction.held_out import held_out_scores, split_groups
 from truthkit.steering.extraction.methods import LayerData, Method, find_method
-from truthkit.steering.extraction.pairs import checked_pairs, read_pairs
+from truthkit.steering.extraction.pairs import all_pairs
 from truthkit.steering.extraction.progress import Progress
+from truthkit.steering.extraction.reading import Other, Reading
 from truthkit.steering.fit import model_id
 from truthkit.steering.vector import Layers, SteeringVector
 from truthkit.text.template import template_of
-from truthkit.text.tokens import batches
 
 MOST_HELD_OUT = 256
 """No more pairs than this are held out: the interval is narrow by then, and memory stays the same [our choice]."""
-
-Other = Any
-"""The model of the negative sides: a model, "base" (adapters off), or the name of a loaded adapter."""
 
 
 def extract(
@@ -80,8 +76,8 @@ def extract(
         layers: layer numbers; None and "all" are all, in the same one pass.
         positions: which tokens are read; the mean over them stands for the text. With prompt and answers, "answer" is
             the answer and "last" the last token of all. See `truthkit.activations.positions`.
-        method: "mean", "pca", "logistic", "lda" or "contrastive_pca"; see `truthkit.steering.extraction.methods` for
-            their `options`.
+        method: "mean", "pca", "mean_pca", "logistic", "lda" or "contrastive_pca"; see
+            `truthkit.steering.extraction.methods` for their `options`.
         site: "block", "heads" or "mlp".
         held_out: the share of pairs to score on, in whole groups, up to `MOST_HELD_OUT` pairs; 0 scores nothing.
         token_budget: how many tokens, padding included, run in one forward.
@@ -107,7 +103,7 @@ def extract(
         raise ArgumentError(
             f"held_out is {held_out!r} and token_budget {token_budget!r}; expected [0, 1) and at least 1."
         )
-    given = _all_pairs(pairs)
+    given = all_pairs(pairs)
     encoded = encode_pairs(given, processor, context_length(plain))
     share = min(held_out, MOST_HELD_OUT / len(encoded.groups))
     fit_on, held = (
@@ -139,7 +135,7 @@ def extract(
         "seed": seed,
         "hashes": {"pairs": encoded.digest(), "template": _template_digest(processor)},
     }
-    reading = _Reading(model, plain, processor, encoded, wanted, positions, site, against)
+    reading = Reading(model, plain, processor, encoded, wanted, positions, site, against)
     states = _States(fitting, len(wanted), site_width(plain, site), fit_on, held, plain.dtype)
     with ExitStack() as stack:
         _run(reading, states, stack, plan, checkpoint, token_budget, progress)
@@ -153,96 +149,9 @@ def extract(
     return SteeringVector(directions, blocks, site, json.loads(json.dumps(provenance)))
 
 
-def _all_pairs(pairs: Any) -> list[Any]:
-    if isinstance(pairs, str | PathLike):
-        file = read_pairs(pairs)
-        if file.bad:
-            shown = " ".join(map(str, file.bad[:5])) + (" ..." if len(file.bad) > 5 else "")
-            warnings.warn(f"{len(file.bad)} bad lines of {Path(pairs).name} were skipped: {shown}", stacklevel=3)
-        pairs = file.pairs
-    return checked_pairs(pairs)
-
-
 def _template_digest(processor: Any) -> str | None:
     template = template_of(processor)
     return plan_sha256(template) if template else None
-
-
-class _Reading:
-    """Reads the states of any texts of the encoded pairs, each from its side's model."""
-
-    def __init__(
-        self,
-        model: Any,
-        plain: Any,
-        processor: Any,
-        encoded: EncodedPairs,
-        layers: tuple[int, ...],
-        positions: Positions,
-        site: str,
-        against: Other,
-    ):
-        self.encoded, self.plain, self._model = encoded, plain, model
-        self._options: dict[str, Any] = {"layers": layers, "positions": positions, "site": site, "processor": processor}
-        self._against = against
-        if isinstance(against, str) and not hasattr(model, "peft_config"):
-            raise ArgumentError(f"against={against!r} names an adapter, but this model has none; pass a model.")
-        if isinstance(against, str) and against != "base" and against not in model.peft_config:
-            raise ArgumentError(
-                f"against={against!r}; the model's adapters are {sorted(model.peft_config)}, or use 'base'."
-            )
-
-    def batches(self, texts: Sequence[int], budget: int, *, whole_pairs: bool) -> list[list[int]]:
-        """Text numbers in batches of at most `budget` padded tokens, sorted by length; pairs kept together if asked."""
-        length = self.encoded.ids.length
-        units = [[text, text + 1] for text in texts[::2]] if whole_pairs else [[text] for text in texts]
-        sizes = [len(unit) * max(map(length, unit)) for unit in units]
-        return [[text for number in batch for text in units[number]] for batch in batches(sizes, budget)]
-
-    def read(self, texts: list[int]) -> torch.Tensor:
-        """(layers, texts, features)."""
-        if self._against is None:
-            return self._read(self.plain, texts)
-        first = self._read(self.plain, [text for text in texts if text % 2 == 0])
-        second = self._read_against([text for text in texts if text % 2])
-        order = [text for text in texts if text % 2 == 0] + [text for text in texts if text % 2]
-        back = torch.tensor([order.index(text) for text in texts])
-        return torch.cat([first.cpu(), second.cpu()], dim=1)[:, back]
-
-    def _read(self, model: Any, texts: list[int]) -> torch.Tensor:
-        if not texts:
-            return torch.zeros(len(self._options["layers"]), 0, site_width(model, self._options["site"]))
-        text_config = model.config.get_text_config(decoder=True)
-        if getattr(text_config, "use_bidirectional_attention", None):  # PaliGemma's texts would see their padding
-            alone = texts
-        else:
-            alone = [text for text in texts if text in self.encoded.pictured]
-        if not alone:
-            return self._read_batch(model, texts)
-        together = [text for text in texts if text not in alone]
-        read = [self._read_batch(model, batch) for batch in [together, *([text] for text in alone)] if batch]
-        return torch.cat(read, dim=1)[:, [[*together, *alone].index(text) for text in texts]]
-
-    def _read_batch(self, model: Any, texts: list[int]) -> torch.Tensor:
-        encoded = self.encoded
-        inputs = encoded.inputs(texts[0], model) if texts[0] in encoded.pictured else None
-        ids, prompts = [encoded.ids[text] for text in texts], [encoded.prompts[text] for text in texts]
-        return read_texts(model, ids, prompts, inputs=inputs, **self._options)
-
-    def _read_against(self, texts: list[int]) -> torch.Tensor:
-        if not isinstance(self._against, str):
-            return self._read(plain_model(self._against), texts)
-        if self._against == "base":
-            with self._model.disable_adapter():
-                return self._read(self.plain, texts)
-        active = (
-            self._model.active_adapters if hasattr(self._model, "active_adapters") else [self._model.active_adapter]
-        )
-        self._model.set_adapter(self._against)
-        try:
-            return self._read(self.plain, texts)
-        finally:
-            self._model.base_model.set_adapter(list(active))
 
 
 class _States:
@@ -332,7 +241,7 @@ def _copied(moments: Moments) -> Moments:
 
 
 def _run(
-    reading: _Reading,
+    reading: Reading,
     states: _States,
     stack: ExitStack,
     plan: dict[str, Any],

@@ -77,6 +77,22 @@ def principal_component(data: LayerData, *, centred: bool = False) -> torch.Tens
     return _scaled(_top_eigenvector(moment[0]), data.mean_difference)
 
 
+def mean_and_component(data: LayerData) -> torch.Tensor:
+    """Mean of the pairs' differences plus their first principal component about it, at length 1 (VTI, Liu et al.,
+    *Reducing Hallucinations in Vision-Language Models via Latent Space Steering*, 2410.15778, released code).
+
+    Each layer has a component of its own, turned towards the mean: our reading. The code takes one over all layers'
+    states side by side, with the sign that comes out.
+    """
+    assert data.difference is not None
+    covariance = data.difference.covariance()[0]
+    if not float(covariance.trace()) > 0:  # one pair has no component
+        return data.mean_difference
+    component = _top_eigenvector(covariance)
+    towards = -1.0 if float(component @ data.mean_difference) < 0 else 1.0
+    return _scaled(data.mean_difference + towards * component, data.mean_difference)
+
+
 def logistic_probe(data: LayerData, *, l2: float = 1.0) -> torch.Tensor:
     """Normal of a logistic probe on standardised features, in the activations' own space.
 
@@ -92,13 +108,14 @@ def logistic_probe(data: LayerData, *, l2: float = 1.0) -> torch.Tensor:
     x = (data.rows - mean) / std
     sign = torch.ones(len(x), dtype=x.dtype)
     sign[1::2] = -1.0
-    return _scaled(_logistic_weights(x, sign, l2) / std, data.mean_difference)
+    return _scaled(logistic_weights(x, sign, l2)[0] / std, data.mean_difference)
 
 
-def _logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> torch.Tensor:
-    """Newton's method; rows of `x` are the texts, the intercept is not penalised.
+def logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (features,) and intercept () that minimise Σ log-loss + l2/2 · |w|², by Newton's method.
 
-    With more features than texts the weights lie in the span of the rows, so the problem is solved there.
+    Rows of `x` are the texts, `sign` is 1 or -1 for each; the intercept is not penalised. With more features than texts
+    the weights lie in the span of the rows, so the problem is solved there.
     """
     import torch
 
@@ -126,7 +143,7 @@ def _logistic_weights(x: torch.Tensor, sign: torch.Tensor, l2: float) -> torch.T
         w, before, value = w - size * step, value, new
         if before - value < 1e-12 * max(1.0, float(before)):
             break
-    return w[:-1] if basis is None else basis @ w[:-1]
+    return (w[:-1] if basis is None else basis @ w[:-1]), w[-1]
 
 
 def shrinkage_lda(data: LayerData, *, shrinkage: float | None = None) -> torch.Tensor:
@@ -171,6 +188,7 @@ def contrastive_component(data: LayerData, *, alpha: float = 1.0) -> torch.Tenso
 METHODS: dict[str, Method] = {
     "mean": Method(mean_difference),
     "pca": Method(principal_component, differences=True),
+    "mean_pca": Method(mean_and_component, differences=True),
     "logistic": Method(logistic_probe, rows=True),
     "lda": Method(shrinkage_lda, covariance=True),
     "contrastive_pca": Method(contrastive_component, covariance=True, differences=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -209,6 +210,21 @@ def checked_pairs(pairs: Iterable[Any]) -> list[Pair]:
     if not checked:
         raise ArgumentError("pairs is empty; give at least one (positive, negative) pair.")
     return checked
+
+
+def all_pairs(pairs: str | PathLike[str] | Iterable[Any]) -> list[Pair]:
+    """The pairs as they were given, or those of a file, whose bad lines are skipped with a warning.
+
+    Raises:
+        ArgumentError, NotAvailableError: as `read_pairs` and `checked_pairs`.
+    """
+    if isinstance(pairs, str | PathLike):
+        file = read_pairs(pairs)
+        if file.bad:
+            shown = " ".join(map(str, file.bad[:5])) + (" ..." if len(file.bad) > 5 else "")
+            warnings.warn(f"{len(file.bad)} bad lines of {Path(pairs).name} were skipped: {shown}", stacklevel=3)
+        pairs = file.pairs
+    return checked_pairs(pairs)
 
 
 def pairs_from_template(template: str, positives: Sequence[str], negatives: Sequence[str]) -> list[Pair]:
