@@ -18,6 +18,7 @@ import torch
 from truthkit.decoding.engine.controls import Control, combined
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.decoding.engine.options import check_beta
+from truthkit.decoding.engine.prompt_exits import PromptExit
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup, check_same_vocabulary
@@ -41,6 +42,7 @@ class Decoder(DecodingMethod, ABC):
         layers: early exits to read in the main view and in every view with `exits=True`.
         beta: adaptive plausibility constraint by the main view, in (0, 1]; 0 turns it off.
         norm: pass early exits through the final norm.
+        prompt_exits: early exits of the main view to read at all tokens of the prompt, for `prompt_entropies`.
 
     Attributes:
         front: the plain model, whose `generate` is called.
@@ -61,6 +63,7 @@ class Decoder(DecodingMethod, ABC):
         layers: Sequence[int] = (),
         beta: float = 0.0,
         norm: bool = True,
+        prompt_exits: Sequence[PromptExit] = (),
     ):
         self.front: GenerativeModel = plain_model(model)
         self.compiled = hasattr(model, "_orig_mod")
@@ -73,10 +76,11 @@ class Decoder(DecodingMethod, ABC):
         if any(view.prompt and view.model is None for view in views) and not neutral_to_padding(self.model):
             views = [replace(view, model=self.front) if view.prompt and view.model is None else view for view in views]
         self.views = (View("main", exits=bool(layers)), *views)
-        self.layers, self.norm = tuple(layers), norm
+        self.layers, self.norm, self.prompt_exits = tuple(layers), norm, tuple(prompt_exits)
         own = [view for view in self.views if view.model is None]
         others = [self._elsewhere(view) for view in self.views if view.model is not None]
-        self.groups = (ViewGroup(self.model, own, layers, norm=norm, vision=self.front), *others)
+        main = ViewGroup(self.model, own, layers, norm=norm, vision=self.front, prompt_exits=self.prompt_exits)
+        self.groups = (main, *others)
 
     def _elsewhere(self, view: View) -> ViewGroup:
         """The group of a view in another model; its exits sit at the same relative depth."""
@@ -139,6 +143,7 @@ class Together(Decoder):
             layers=sorted({layer for decoder in decoders for layer in decoder.layers}),
             beta=max(decoder.beta for decoder in decoders) if beta is None else beta,
             norm=next((decoder.norm for decoder in decoders if decoder.layers), True),
+            prompt_exits=sorted({one for decoder in decoders for one in decoder.prompt_exits}),
         )
         self.compiled = any(decoder.compiled for decoder in decoders)
 
@@ -151,10 +156,13 @@ class Together(Decoder):
 
     def _as_seen_by(self, decoder: Decoder, view: ViewLogits) -> ViewLogits:
         """The view with the early exits that `decoder` asked for."""
-        if view.exits is None or decoder.layers == self.layers:
-            return view
-        exits = view.exits[[self.layers.index(layer) for layer in decoder.layers]] if decoder.layers else None
-        return ViewLogits(view.logits, exits, view.step)
+        exits, entropies = view.exits, view.prompt_entropies
+        if exits is not None and decoder.layers != self.layers:
+            exits = exits[[self.layers.index(layer) for layer in decoder.layers]] if decoder.layers else None
+        if entropies is not None and decoder.prompt_exits != self.prompt_exits:
+            own = [self.prompt_exits.index(one) for one in decoder.prompt_exits]
+            entropies = entropies[own] if own else None
+        return ViewLogits(view.logits, exits, view.step, entropies)
 
     @classmethod
     def controls(cls, **options: Any) -> tuple[Control, ...]:
