@@ -112,11 +112,13 @@ def sled(rate: float = 2.0, scale: int = 10, steps: int = 10, bound: float = -10
         final = main.logits
         tokens = torch.softmax(final, dim=-1).topk(min(scale, len(final))).indices.tolist()
         votes = dict.fromkeys(tokens, 0.0)
-        for early in main.exits:
+        for early in (one.double() for one in main.exits):  # unnormalised ones are all but certain: 1 − p is small
+            p = torch.softmax(early, dim=-1)
             for token in tokens:
-                direction = torch.softmax(early, dim=-1)
-                direction[token] -= 1
-                cosine = torch.cosine_similarity(direction, early - final, dim=0)
+                direction = p.clone()
+                direction[token] = 0
+                direction[token] = -direction.sum()
+                cosine = torch.cosine_similarity(direction, early - final.double(), dim=0, eps=0.0)
                 votes[token] += max(0.0, float(cosine)) ** 2
         target = torch.zeros_like(final)
         for token, vote in votes.items():
