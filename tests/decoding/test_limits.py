@@ -29,6 +29,7 @@ def test_of_text(bench: Bench) -> None:
     for same in (
         tk.SLED(model, evolution_rate=0.0),
         tk.DeCo(model, alpha=0.0),
+        tk.ActivationDecoding(model, alpha=0.0),
         tk.TopNSigma(model, n=0.0),
         tk.EntropyGate(model, threshold=0.0),
         tk.Agreement(model, tokenizer, view=tk.View("same"), agree=1.0),
@@ -58,3 +59,4 @@ def test_of_pictures() -> None:
     plain = tiny.model.generate(**inputs, max_new_tokens=6, do_sample=False)
     assert torch.equal(generate(tk.SLED(tiny.model, evolution_rate=0.0)), plain)
     assert torch.equal(generate(tk.DeCo(tiny.model, alpha=0.0)), plain)
+    assert torch.equal(generate(tk.ActivationDecoding(tiny.model, alpha=0.0)), plain)

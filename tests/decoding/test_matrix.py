@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
 
 from tests.decoding import image_cases, test_decoders, test_image_decoders
 from tests.decoding.cases import CASES, MODES, tiny_bench
@@ -60,7 +61,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module", params=["llava", "qwen2_vl"])
 def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return image_bench(request.param, tmp_path_factory.mktemp("adapter"))
+    return image_bench(request.param, tmp_path_factory.mktemp("adapter"), dtype=torch.float64)
 
 
 def turns() -> Iterator[tuple[str, int, dict[str, Any]]]:
