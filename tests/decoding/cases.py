@@ -128,6 +128,12 @@ def _low(bench: Bench) -> list[int]:
     return [state - 1 for state in range(2, count // 2, 2)] or [1]
 
 
+def _of_deco(bench: Bench) -> list[int]:
+    """Behind 20 to 28 of every 32 blocks."""
+    count = bench.model.config.num_hidden_layers
+    return sorted({share * count // 32 - 1 for share in range(20, 29)})
+
+
 def _adapter(bench: Bench, _batch: int) -> str:
     return bench.adapter
 
@@ -267,7 +273,7 @@ _ALL = [
         evolution_lower_bound=-50.0,
         norm=True,
     ),
-    _case("deco", "DeCo", oracle.deco(), exits=lambda b: (1, 2)),
+    _case("deco", "DeCo", oracle.deco(), exits=_of_deco),
     _case("deco-options", "DeCo", oracle.deco(2.0, 0.6, 5), exits=_high, layers="high", alpha=2.0, top_p=0.6, top_k=5),
     _case("adacad", "AdaCAD", oracle.adacad(), _without, context=_contexts),
     _case("adacad-theta", "AdaCAD", oracle.adacad(theta=0.4), _without, context=_contexts, theta=0.4),
