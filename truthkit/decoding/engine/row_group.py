@@ -222,6 +222,7 @@ class RowGroup:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
         for name in TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
             if wide.get(name) is not None:
+                assert prompt.ids is not None
                 wide[name] = token_types_of(self.vision, wide[name], prompt.ids, prompt.length)
         if past == 0 and self.images.ready and (images := self.images.output(prompt.batch)) is not None:
             if self.vision is self.model:
