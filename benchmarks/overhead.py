@@ -69,6 +69,18 @@ class Bench:
             )
         return [b - a for a, b in itertools.pairwise(clock.ticks)]
 
+    def prefill(self, attach: Callable[[], Any]) -> Steps:
+        """Reading the prompt up to the first token, instead of decoding."""
+
+        def run() -> list[float]:
+            clock = Clock()
+            with attach():
+                start = time.process_time()
+                self.model.generate(self.ids, max_new_tokens=1, stopping_criteria=[clock])
+            return [0.0, 0.0, clock.ticks[0] - start]
+
+        return run
+
     def serial(self, loop: Iterator[int]) -> list[float]:
         ticks = []
         with torch.no_grad():
@@ -131,6 +143,8 @@ class Bench:
         lol: dict[str, Any] = {**icd, "layers": LAYERS}
         refocus: dict[str, Any] = {**lol, "refocus": True}
         cad: dict[str, Any] = {"context": self.passage}
+        of_prompt = {"greedy": nullcontext, "DoLa, 1 layer": lambda: tk.DoLa(model, layers=[21])}
+        of_prompt["Activation Decoding"] = lambda: tk.ActivationDecoding(model)
         ways: dict[str, Steps] = {
             "greedy": lambda: self.generate(),
             "greedy, growing cache": lambda: self.generate(cache=tk.GrowingCache(config=model.config)),
@@ -155,8 +169,14 @@ class Bench:
             "DoLa, 8 layers": lambda: self.generate(tk.DoLa(model, layers=high)),
             "DoLa, 9 layers": lambda: self.generate(tk.DoLa(model, layers=tk.DeCo(model).layers)),
             "DeCo, 9 layers": lambda: self.generate(tk.DeCo(model)),
+            "DoLa, 29 layers": lambda: self.generate(tk.DoLa(model, layers="all")),
             "SLED, 8 layers": lambda: self.generate(tk.SLED(model, layers=high)),
             "SLED, 29 layers": lambda: self.generate(tk.SLED(model)),
+            "Activation Decoding": lambda: self.generate(tk.ActivationDecoding(model)),
+            "Activation Decoding, processor": lambda: self.generate(
+                logits_processor=[tk.ActivationDecodingLogitsProcessor(model)]
+            ),
+            **{f"prompt: {name}": self.prefill(attach) for name, attach in of_prompt.items()},
             "DoLa, 8 layers, serial": lambda: self.serial(serial.dola(model, self.ids, high, BETA)),
             "DoLa, 8 layers, processor": lambda: self.generate(
                 logits_processor=[tk.DoLaLogitsProcessor(model, layers=high)]

@@ -25,6 +25,10 @@ from truthkit.decoding.methods.ritual_plus import (
     RITUALPlusLogitsProcessor as RITUALPlusLogitsProcessor,
 )
 from truthkit.decoding.methods.vcd import VCD as VCD, VCDLogitsProcessor as VCDLogitsProcessor
+from truthkit.decoding.methods.activation_decoding import (
+    ActivationDecoding as ActivationDecoding,
+    ActivationDecodingLogitsProcessor as ActivationDecodingLogitsProcessor,
+)
 from truthkit.decoding.methods.adacad import AdaCAD as AdaCAD, AdaCADLogitsProcessor as AdaCADLogitsProcessor
 from truthkit.decoding.methods.agreement import (
     Agreement as Agreement,

@@ -98,15 +98,20 @@ def _case(
     looks: Callable[[Bench], list[Look]] = lambda _bench: [],
     *,
     exits: Callable[[Bench], Sequence[int]] = lambda _bench: (),
+    prompt_exit: Callable[[Bench], int] | None = None,
+    normed: bool = True,
     **options: Any,
 ) -> Case:
-    """`exits` are the oracle's early exits; options that are callables are called with (bench, batch)."""
+    """`exits` and `prompt_exit` are the oracle's early exits, through the final norm unless `norm` among the options or
+    `normed` says otherwise; options that are callables are called with (bench, batch)."""
 
     def make_options(bench: Bench, batch: int) -> dict[str, Any]:
         return {name: value(bench, batch) if callable(value) else value for name, value in options.items()}
 
     def make_oracle(bench: Bench) -> Oracle:
-        return Oracle(bench.model, looks(bench), formula, layers=exits(bench), norm=options.get("norm", True))
+        of_prompt = None if prompt_exit is None else prompt_exit(bench)
+        through = options.get("norm", normed)
+        return Oracle(bench.model, looks(bench), formula, layers=exits(bench), norm=through, prompt_layer=of_prompt)
 
     return Case(name, decoder, make_options, make_oracle)
 
@@ -121,6 +126,12 @@ def _low(bench: Bench) -> list[int]:
     """Its "low", without the embeddings."""
     count = bench.model.config.num_hidden_layers
     return [state - 1 for state in range(2, count // 2, 2)] or [1]
+
+
+def _of_deco(bench: Bench) -> list[int]:
+    """Behind 20 to 28 of every 32 blocks."""
+    count = bench.model.config.num_hidden_layers
+    return sorted({share * count // 32 - 1 for share in range(20, 29)})
 
 
 def _adapter(bench: Bench, _batch: int) -> str:
@@ -262,7 +273,7 @@ _ALL = [
         evolution_lower_bound=-50.0,
         norm=True,
     ),
-    _case("deco", "DeCo", oracle.deco(), exits=lambda b: (1, 2)),
+    _case("deco", "DeCo", oracle.deco(), exits=_of_deco),
     _case("deco-options", "DeCo", oracle.deco(2.0, 0.6, 5), exits=_high, layers="high", alpha=2.0, top_p=0.6, top_k=5),
     _case("exits-mean", "ExitsMean", oracle.exits_mean(), exits=lambda b: (2,)),
     _case(
@@ -291,6 +302,23 @@ _ALL = [
         agree=3.0,
         differ=0.5,
         beta=0.0,
+    ),
+    _case(
+        "activation",
+        "ActivationDecoding",
+        oracle.activation_decoding(),
+        prompt_exit=lambda b: round(0.75 * b.model.config.num_hidden_layers) - 1,
+        normed=False,
+    ),
+    _case(
+        "activation-options",
+        "ActivationDecoding",
+        oracle.activation_decoding(3.0, 0.01),
+        prompt_exit=lambda b: b.layers[0],
+        layer=lambda b, _batch: b.layers[0] - b.model.config.num_hidden_layers,
+        alpha=3.0,
+        beta=0.01,
+        norm=True,
     ),
     _case("top-n-sigma", "TopNSigma", oracle.top_n_sigma(1.5), n=1.5),
     _case("entropy-gate", "EntropyGate", oracle.entropy_gate(2.0), threshold=2.0),

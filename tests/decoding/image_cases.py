@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import truthkit as tk
+from tests.decoding import oracle
 from tests.decoding.attention_oracle import Change, attending, avisc, pai, sid
 from tests.decoding.oracle import Oracle, Seen, apc, log_p, save_adapter, with_adapter
 from tests.decoding.oracle import farthest as farthest_exit
@@ -152,17 +153,25 @@ class ImageLook:
     bench: Bench
     view: Callable[[Row], Inputs]
     layers: Sequence[int] = ()
+    norm: bool = True
+    prompt_layer: int | None = None
+    """The block after which the prompt exits early, at all of its positions."""
 
     @torch.no_grad()
     def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
         inputs = self.view(self.bench.row(prompt))
-        logits, states = forward(self.model, inputs, continuation, self.layers)
-        return [Seen(logits[at], [self._exit(state[at]) for state in states]) for at in range(-last, 0)]
+        layers = self.layers if self.prompt_layer is None else (*self.layers, self.prompt_layer)
+        logits, states = forward(self.model, inputs, continuation, layers)
+        of_prompt = None
+        if self.prompt_layer is not None:
+            state = states.pop()
+            of_prompt = self._exit(state[: len(state) - len(continuation)])
+        return [Seen(logits[at], [self._exit(state[at]) for state in states], of_prompt) for at in range(-last, 0)]
 
     def _exit(self, hidden: torch.Tensor) -> torch.Tensor:
         model = getattr(self.model, "language_model", None) or self.model
         inner = model.get_decoder() if hasattr(model, "get_decoder") else model
-        return self.model.get_output_embeddings()(inner.norm(hidden))
+        return self.model.get_output_embeddings()(inner.norm(hidden) if self.norm else hidden)
 
 
 def _plain(bench: Bench, row: Row) -> Inputs:
@@ -404,13 +413,13 @@ class ImageOracle(Oracle):
         bench: Bench,
         others: Sequence[ImageLook],
         formula: Formula,
-        layers: Sequence[int] = (),
         attends: Attends | None = None,
+        **exits: Any,
     ):
         super().__init__(bench.model)
         look = AttendingLook if attends else ImageLook
         options = {"attends": attends} if attends else {}
-        main = look(bench.twin, bench, lambda row: _plain(bench, row), layers, **options)  # type: ignore[arg-type]
+        main = look(bench.twin, bench, lambda row: _plain(bench, row), **exits, **options)
         self.looks = [main, *others]  # type: ignore[list-item]
         self.by_step = formula
 
@@ -438,7 +447,7 @@ class Case:
     make_processor: Callable[[Bench, int, Any], DecoderLogitsProcessor]
     looks: Views
     formula: Formula
-    layers: tuple[int, ...] = ()
+    exits: dict[str, Any] = field(default_factory=dict)
     attends: Attends | None = None
     """How the main view attends to its images; None: as the model does."""
 
@@ -452,13 +461,13 @@ class Case:
 
     def expected(self, bench: Bench) -> ImageOracle:
         """The oracle."""
-        return ImageOracle(bench, self.looks(bench), self.formula, self.layers, self.attends)
+        return ImageOracle(bench, self.looks(bench), self.formula, self.attends, **self.exits)
 
 
 def _case(
-    name: str, decoder: str, looks: Views, formula: Formula, exits: Any = (), attends: Any = None, **options: Any
+    name: str, decoder: str, looks: Views, formula: Formula, exits: Any = None, attends: Any = None, **options: Any
 ) -> Case:
-    """`exits` are the oracle's early exits; options that are callables are called with (bench, batch)."""
+    """`exits` are those of the oracle's main look; options that are callables are called with (bench, batch)."""
 
     def arguments(bench: Bench, batch: int) -> dict[str, Any]:
         return {name: value(bench, batch) if callable(value) else value for name, value in options.items()}
@@ -471,7 +480,7 @@ def _case(
         form = getattr(tk, f"{decoder}LogitsProcessor")
         return form(bench.model, bench.tiny.processor, attention_mask=mask, **given)
 
-    return Case(name, make, processor, looks, formula, exits, attends)
+    return Case(name, make, processor, looks, formula, exits or {}, attends)
 
 
 def _sum(name: str, first: Case, second: Case, looks: Views, formula: Formula) -> Case:
@@ -506,6 +515,14 @@ def _chosen(bench: Bench) -> list[ImageLook]:
 
 def _unseen(bench: Bench) -> list[ImageLook]:
     return [ImageLook(bench.twin, bench, lambda row: _blind(bench, row))]
+
+
+def _without_passage(bench: Bench) -> list[ImageLook]:
+    return [ImageLook(bench.twin, bench, lambda row: _without(bench, row))]
+
+
+def _passages(bench: Bench, batch: int) -> list[str]:
+    return [row.passage for row in bench.rows[:batch]]
 
 
 _RITUAL = _case("ritual", "RITUAL", _turned(), _ritual(), images=_images)
@@ -588,17 +605,38 @@ _ALL = [
         _icd,
         amateur=lambda b, _batch: b.adapter,
     ),
-    _case("dola", "DoLa", lambda _b: [], _dola, (1, 2), layers=(1, 2)),
-    _case(
-        "cad",
-        "CAD",
-        lambda b: [ImageLook(b.twin, b, lambda row: _without(b, row))],
-        _cad,
-        context=lambda b, batch: [row.passage for row in b.rows[:batch]],
-    ),
+    _case("dola", "DoLa", lambda _b: [], _dola, {"layers": (1, 2)}, layers=(1, 2)),
+    _case("cad", "CAD", _without_passage, _cad, context=_passages),
 ]
 
 CASES: dict[str, Case] = {case.name: case for case in _ALL}
+
+
+def _of_text(formula: Any) -> Formula:
+    return lambda main, others, _t: formula(main, others)
+
+
+_OF_TEXT = [
+    _case("sled", "SLED", lambda _b: [], _of_text(oracle.sled()), {"layers": (0, 1), "norm": False}, layers=(0, 1)),
+    _case("deco", "DeCo", lambda _b: [], _of_text(oracle.deco()), {"layers": (0, 2)}, layers=(0, 2)),
+    _case("adacad", "AdaCAD", _without_passage, _of_text(oracle.adacad()), context=_passages),
+    _case("coiecd", "COIECD", _without_passage, _of_text(oracle.coiecd()), context=_passages),
+    _case("agreement", "Agreement", _drowned(), _of_text(oracle.agreement("js", 0.05, 4.0, 1.0)), view="vcd"),
+    _case("top-n-sigma", "TopNSigma", lambda _b: [], _of_text(oracle.top_n_sigma(1.5)), n=1.5),
+    _case("entropy-gate", "EntropyGate", lambda _b: [], _of_text(oracle.entropy_gate(2.0)), threshold=2.0),
+    _case(
+        "activation",
+        "ActivationDecoding",
+        lambda _b: [],
+        _of_text(oracle.activation_decoding(1.0)),
+        {"prompt_layer": 1, "norm": False},
+        layer=1,
+        alpha=1.0,
+    ),
+]
+
+OF_TEXT: dict[str, Case] = {case.name: case for case in _OF_TEXT}
+"""Methods that have no images of their own, and so meet fewer families."""
 
 KINDS = (
     "ritual",

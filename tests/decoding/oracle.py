@@ -41,6 +41,8 @@ class Seen:
 
     logits: torch.Tensor
     exits: list[torch.Tensor]
+    prompt: torch.Tensor | None = None
+    """An early exit at all of the prompt's positions, shape (positions, vocabulary)."""
 
 
 Formula = Callable[[Seen, list[Seen]], torch.Tensor]
@@ -110,11 +112,13 @@ def sled(rate: float = 2.0, scale: int = 10, steps: int = 10, bound: float = -10
         final = main.logits
         tokens = torch.softmax(final, dim=-1).topk(min(scale, len(final))).indices.tolist()
         votes = dict.fromkeys(tokens, 0.0)
-        for early in main.exits:
+        for early in (one.double() for one in main.exits):  # unnormalised ones are all but certain: 1 − p is small
+            p = torch.softmax(early, dim=-1)
             for token in tokens:
-                direction = torch.softmax(early, dim=-1)
-                direction[token] -= 1
-                cosine = torch.cosine_similarity(direction, early - final, dim=0)
+                direction = p.clone()
+                direction[token] = 0
+                direction[token] = -direction.sum()
+                cosine = torch.cosine_similarity(direction, early - final.double(), dim=0, eps=0.0)
                 votes[token] += max(0.0, float(cosine)) ** 2
         target = torch.zeros_like(final)
         for token, vote in votes.items():
@@ -191,6 +195,15 @@ def agreement(divergence: str, threshold: float, agree: float, differ: float, be
     return formula
 
 
+def activation_decoding(alpha: float = 0.1, beta: float = 0.1) -> Formula:
+    def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
+        assert main.prompt is not None
+        entropies = torch.distributions.Categorical(logits=main.prompt.T).entropy()
+        return apc(main.logits - alpha * entropies, main.logits, beta)
+
+    return formula
+
+
 def top_n_sigma(n: float) -> Formula:
     def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
         least = main.logits.max() - n * main.logits.std()
@@ -222,15 +235,21 @@ class Look:
     rewrite: Callable[[list[int]], list[int]] = lambda prompt: prompt
     layers: Sequence[int] = ()
     norm: bool = True
+    prompt_layer: int | None = None
+    """The block after which the prompt exits early, at all of its positions."""
 
     @torch.no_grad()
     def __call__(self, prompt: list[int], continuation: list[int], last: int = 1) -> list[Seen]:
         """What is seen at each of the `last` positions, from one forward."""
         ids = torch.tensor([self.rewrite(prompt) + continuation])
-        out = self.model(input_ids=ids, use_cache=False, output_hidden_states=bool(self.layers))
+        early = bool(self.layers) or self.prompt_layer is not None
+        out = self.model(input_ids=ids, use_cache=False, output_hidden_states=early)
+        of_prompt = None
+        if self.prompt_layer is not None:
+            of_prompt = self._exit(out.hidden_states[self.prompt_layer + 1][0, : len(prompt)])
+        states = [out.hidden_states[layer + 1][0] for layer in self.layers]
         return [
-            Seen(out.logits[0, at], [self._exit(out.hidden_states[layer + 1][0, at]) for layer in self.layers])
-            for at in range(-last, 0)
+            Seen(out.logits[0, at], [self._exit(state[at]) for state in states], of_prompt) for at in range(-last, 0)
         ]
 
     def _exit(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -256,7 +275,7 @@ class Oracle(PreTrainedModel, GenerationMixin):
         main: the model itself.
         others: the auxiliary looks.
         formula: their combination.
-        layers, norm: early exits of the main look.
+        layers, norm, prompt_layer: early exits of the main look.
         prompt_width: columns of `input_ids` that are prompt; what follows is the same in all looks. None: the width of
             the first forward of each `generate`.
     """
@@ -272,11 +291,12 @@ class Oracle(PreTrainedModel, GenerationMixin):
         *,
         layers: Sequence[int] = (),
         norm: bool = True,
+        prompt_layer: int | None = None,
     ):
         super().__init__(PreTrainedConfig(vocab_size=main.config.get_text_config().vocab_size))
         self.generation_config = GenerationConfig.from_dict(main.generation_config.to_dict())
         self.weight = torch.nn.Parameter(torch.zeros(1))  # generate asks the parameters for a device
-        self.looks = [Look(main, layers=layers, norm=norm), *others]
+        self.looks = [Look(main, layers=layers, norm=norm, prompt_layer=prompt_layer), *others]
         self.formula = formula
         self.prompt_width = 0
         self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}

@@ -62,6 +62,8 @@ class TestArguments:
                 tk.ArgumentError,
                 "evolution_rate is -1; expected 0 or more",
             ),
+            (lambda b: tk.ActivationDecoding(b.model, alpha="1"), tk.ArgumentError, "alpha is '1'; expected a finite"),
+            (lambda b: tk.ActivationDecoding(b.model, beta=2), tk.ArgumentError, "beta is 2; the plausibility"),
             (lambda b: tk.DeCo(b.model, layers=[4]), tk.ArgumentError, "layers contains 4"),
             (
                 lambda b: tk.ExitsMean(b.model, share=1.5),

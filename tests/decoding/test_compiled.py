@@ -139,6 +139,7 @@ def test_modes(bench: Bench) -> None:
     """
     check(lambda: CASES["icd-prompt"].attached(bench, 1), bench.model, bench.rows(1), 8)
     check(lambda: CASES["dola-high"].attached(bench, 3), bench.model, bench.rows(3), 8, prefill_chunk_size=4)
+    check(lambda: tk.ActivationDecoding(bench.model, alpha=2.0), bench.model, bench.rows(3), 8, prefill_chunk_size=4)
     sampled = {"do_sample": True, "temperature": 0.8, "num_return_sequences": 2}
     check(lambda: CASES["cad-beta"].attached(bench, 3), bench.model, bench.rows(3), 8, **sampled)
 

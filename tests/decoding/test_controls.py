@@ -37,6 +37,8 @@ def constraint(beta: float) -> Control:
         ("adacad:theta=1", [cooler(2.0)]),
         ("coiecd:alpha=0.5", [cooler(1.5)]),
         ("sled", []),
+        ("activation_decoding", [constraint(0.1)]),
+        ("activation_decoding:alpha=1,beta=0", []),
         ("deco", [cooler(1.6)]),
         ("exits_mean", []),
         ("exits_mean:beta=0.1", [constraint(0.1)]),

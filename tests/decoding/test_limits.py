@@ -30,6 +30,7 @@ def test_of_text(bench: Bench) -> None:
         tk.SLED(model, evolution_rate=0.0),
         tk.DeCo(model, alpha=0.0),
         tk.ExitsMean(model, share=0.0),
+        tk.ActivationDecoding(model, alpha=0.0),
         tk.TopNSigma(model, n=0.0),
         tk.EntropyGate(model, threshold=0.0),
         tk.Agreement(model, tokenizer, view=tk.View("same"), agree=1.0),
@@ -60,3 +61,4 @@ def test_of_pictures() -> None:
     assert torch.equal(generate(tk.SLED(tiny.model, evolution_rate=0.0)), plain)
     assert torch.equal(generate(tk.DeCo(tiny.model, alpha=0.0)), plain)
     assert torch.equal(generate(tk.ExitsMean(tiny.model, share=0.0)), plain)
+    assert torch.equal(generate(tk.ActivationDecoding(tiny.model, alpha=0.0)), plain)

@@ -23,6 +23,7 @@ from truthkit.decoding.engine.registry import DECODERS, register
 from truthkit.decoding.spec import parse_spec
 
 SPECS = {
+    "activation_decoding": "activation_decoding:layer=1,alpha=0.5,beta=0.2,norm=true",
     "adacad": "adacad:theta=0.3,beta=0.1",
     "agreement": "agreement:view=m3id,divergence=l1,threshold=0.25,agree=3.0,differ=0.5,beta=0.2",
     "apc": "apc:beta=0.25",

@@ -13,6 +13,7 @@ import truthkit as tk
 from tests.decoding.cases import CASES, KINDS, LIE, MODES, Bench
 from tests.decoding.oracle import save_adapter, with_adapter
 from tests.decoding.test_decoders import decode
+from tests.decoding.test_matrix import METHODS, PLACES, STEPS
 
 TOKENS = 12
 QUESTIONS = [
@@ -119,6 +120,13 @@ class TestAgainstTheOracle:
     def test_every_mode(self, bench: Bench, name: str, mode: str) -> None:
         check(bench, name, 4, 8, **MODES[mode])
         check(bench, name, 1, 8, **MODES[mode], cache_implementation="static")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_in_every_place(bench: Bench, name: str) -> None:
+    for mode, batch, cache in PLACES:
+        check(bench, name, batch, STEPS, **MODES[mode], **cache)
 
 
 class TestProcessor:

@@ -25,6 +25,7 @@ TOKENS = 8
 
 DECODERS = {
     "dola": (lambda m, t: tk.DoLa(m, t), ["main", "main exits"]),
+    "activation": (lambda m, t: tk.ActivationDecoding(m, t, alpha=3.0), ["main", "main prompt"]),
     "icd": (lambda m, t: tk.ICD(m, t, lam=0.8), ["main", "amateur"]),
     "cad": (lambda m, t: tk.CAD(m, t, context=PASSAGE, alpha=4.0), ["main", "without context"]),
     "lol": (

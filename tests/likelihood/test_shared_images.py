@@ -29,7 +29,15 @@ TEXTS = [
 ]
 
 
-DECODERS = ("apc:beta=0", "vcd", "dola:layers=0+1", "vcd+apc", "m3id:decay=0.5", "icd")
+DECODERS = (
+    "apc:beta=0",
+    "vcd",
+    "dola:layers=0+1",
+    "vcd+apc",
+    "m3id:decay=0.5",
+    "icd",
+    "activation_decoding:layer=0,alpha=3",
+)
 CUT = [family for family in FAMILIES if family not in WHOLE]
 
 

@@ -39,7 +39,8 @@ class ViewTrace:
     """What one view said about one token.
 
     Attributes:
-        name: "main", the auxiliary view's name, or "... exits" for a view's early exits.
+        name: "main", the auxiliary view's name, "... exits" for a view's early exits, or "main prompt" for how sharply
+            the prompt's early exits call for each token.
         layers: the early exits that entered the combination, else empty.
         candidates: the view's most probable tokens. Of several early exits: of their weighted geometric mean.
         contribution: nats in favour of the emitted token against the main view's choice; None where they are the same.
@@ -141,15 +142,17 @@ class Trace:
             logits = views[0].logits[0, 0]
             return float(logits[token] - logits[rival]), [ViewLogits(torch.ones(1, 1, device=logits.device))]
         with torch.inference_mode(False), torch.enable_grad():
-            leaves = [ViewLogits(_leaf(view.logits), _leaf(view.exits), view.step) for view in views]
+            leaves = [
+                ViewLogits(_leaf(view.logits), _leaf(view.exits), view.step, _leaf(view.prompt_entropies))
+                for view in views
+            ]
             scores = self._decoder.combine(*leaves)[0, 0]
-            tensors = [tensor for leaf in leaves for tensor in (leaf.logits, leaf.exits) if tensor is not None]
+            tensors = [tensor for leaf in leaves for tensor in _tensors(leaf) if tensor is not None]
             lead = scores[token] - scores[rival]
             found = torch.autograd.grad(lead, tensors, allow_unused=True, materialize_grads=True)
         grads = iter(grad[..., token] for grad in found)
-        return float(lead.detach()), [
-            ViewLogits(next(grads), next(grads) if leaf.exits is not None else None) for leaf in leaves
-        ]
+        weights = [[None if tensor is None else next(grads) for tensor in _tensors(leaf)] for leaf in leaves]
+        return float(lead.detach()), [ViewLogits(own, exits, 0, prompt) for own, exits, prompt in weights]  # type: ignore
 
 
 class TraceProcessor(LogitsProcessor):
@@ -179,9 +182,15 @@ def _leaf(tensor: Any) -> Any:
     return None if tensor is None else tensor.detach().clone().requires_grad_()
 
 
+def _tensors(view: ViewLogits) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    return view.logits, view.exits, view.prompt_entropies
+
+
 def _last_position(view: ViewLogits) -> ViewLogits:
-    last = view.step + view.logits.shape[1] - 1
-    return ViewLogits(view.logits[:1, -1:], None if view.exits is None else view.exits[:, :1, -1:], last)
+    logits, exits, entropies = _tensors(view)
+    last = view.step + logits.shape[1] - 1
+    exits = None if exits is None else exits[:, :1, -1:]
+    return ViewLogits(logits[:1, -1:], exits, last, None if entropies is None else entropies[:, :1])
 
 
 def _parts(
@@ -196,6 +205,9 @@ def _parts(
             if used:
                 layers = tuple(decoder.layers[i] for i in used)
                 parts.append((f"{name} exits", layers, view.exits[used, 0, 0], weight.exits[used, 0, 0]))
+        if decoder is not None and view.prompt_entropies is not None and weight.prompt_entropies is not None:
+            layers = tuple(one.layer for one in decoder.prompt_exits)
+            parts.append((f"{name} prompt", layers, -view.prompt_entropies[:, 0], -weight.prompt_entropies[:, 0]))
     return parts
 
 

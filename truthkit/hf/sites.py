@@ -187,6 +187,20 @@ def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(layer % count for layer in layers)
 
 
+def resolve_layer(layer: int, count: int) -> int:
+    """A layer number as a non-negative block index.
+
+    Raises:
+        ArgumentError: it is not an integer in [-count, count - 1].
+    """
+    if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
+        raise ArgumentError(
+            f"layer is {layer!r}, but this model has {count} decoder blocks: expected an integer from {-count} to "
+            f"{count - 1}."
+        )
+    return layer % count
+
+
 def output_head(model: Any) -> nn.Module:
     """The module that maps hidden states to vocabulary logits.
 

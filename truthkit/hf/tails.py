@@ -1,4 +1,4 @@
-"""What a model does between its last decoder block and its output head, learnt by watching one forward.
+"""What a model does between its last decoder block and its output head, and behind that, learnt from one forward.
 
 Architectures call their final norm by many names, put a projection behind it, or scale what comes out. Names are
 guesses; so the modules that run after the last block are recorded, and a chain of them counts only if it turns that
@@ -7,6 +7,7 @@ block's output into what the head was given.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,26 @@ class TailWatch:
     def _record(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._last is not None and args and isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor):
             self._calls.append((module, args[0].detach(), output.detach()))
+
+
+def behind_head(model: Any, made: torch.Tensor, logits: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes a model's logits of what its head gives: nothing, a factor, or a soft cap.
+
+    Args:
+        model: the plain model.
+        made: what the head gave in a forward.
+        logits: what the forward gave.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    cap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    made, logits = made.detach(), logits.detach()
+    if (factor := _factor(made, logits)) is not None:
+        return lambda values: values if factor == 1.0 else values * factor
+    if cap and _factor(torch.tanh(made / cap) * cap, logits) == 1.0:
+        return lambda values: torch.tanh(values / cap) * cap
+    raise ModelError(no_exits(model, "what it does to its head's output is neither a factor nor a soft cap"))
 
 
 def no_exits(model: nn.Module, reason: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -352,18 +352,31 @@ class _Reader:
     def _score(self, which: list[int], ids: torch.Tensor, mask: torch.Tensor, past: int, cache: Any) -> None:
         """Read `ids` and note the scores of these rows."""
         counts = [len(self.rows[i]) - self.starts[i] for i in which]
+        asked = [self.prompt_lengths[i] for i in which]
         for steering in self.steerings:
-            steering.prompt_lengths = [self.prompt_lengths[i] for i in which]
-        logits = self._forward(ids, mask, past, max(counts) + 1, cache)[:, :-1].float()
+            steering.prompt_lengths = asked
+        logits = self._forward(ids, mask, past, max(counts) + 1, cache, asked)[:, :-1].float()
         targets = ids[:, -logits.shape[1] :, None].to(logits.device)
         own, norms = logits.gather(-1, targets)[..., 0], logits.logsumexp(dim=-1)
         behind = torch.arange(own.shape[1], 0, -1)[None] <= torch.tensor(counts)[:, None]
         self._note(self.scores[0], which, own[behind], norms[behind])
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, past: int, keep: int, cache: Any) -> torch.Tensor:
-        """Logits at the last `keep` positions of `ids`, which follow `past` tokens that `cache` holds."""
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        past: int,
+        keep: int,
+        cache: Any,
+        asked: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Logits at the last `keep` positions of `ids`, which follow `past` tokens that `cache` holds; `asked` of each
+        row's tokens are prompt, by default all.
+        """
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, past:]
-        return self._call(ids, mask, positions, keep, cache)
+        asked = [sys.maxsize] * len(ids) if asked is None else asked
+        with nullcontext() if self.session is None else self.session.with_prompts(asked):
+            return self._call(ids, mask, positions, keep, cache)
 
     def _call(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int | torch.Tensor, cache: Any

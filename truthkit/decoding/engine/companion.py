@@ -69,6 +69,7 @@ class Companion:
         """Let row `i` of every view continue the row `index[i]`; shape (batch,), int64."""
         if self.cache is not None:
             self.cache.reorder_cache(self.group.wide_index(index))
+        self.group.prompt_exits.reorder(index)
 
     def forward(
         self,
@@ -123,9 +124,11 @@ class Companion:
             group.aim(ids.shape[0], keep if cuts else 0, past=past)
             stack.callback(group.aim, 0, 0)
             outputs = group.model(**wide, use_cache=use_cache, return_dict=True)
+            group.aim(0, 0)
+            group.prompt_exits.look(outputs.logits, mask, past, ids.shape[1], group.prompt.length)
         self.length = past + ids.shape[1]
         kept = keep if isinstance(keep, int) else len(keep)
         step = self.length - kept + 1 - group.prompt.answer_start
         logits = outputs.logits if cuts or isinstance(keep, int) else outputs.logits[:, keep.to(outputs.logits.device)]
-        views = group.split(logits, kept, step)
+        views = group.split(logits, kept, step, group.prompt_exits.entropies)
         return [view.to(device) for view in views]

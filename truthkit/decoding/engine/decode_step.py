@@ -85,13 +85,15 @@ class DecodeStep:
     def given(self, inputs: Arguments, wide: Callable[[], Arguments]) -> dict[str, Any]:
         """What the graph is given beside the step's own arguments.
 
-        `shift`: how far the views' positions are from the main one's; `step`: as in `ViewLogits`, a tensor.
+        `shift`: how far the views' positions are from the main one's; `step` (a tensor) and `entropies`: as in
+        `ViewLogits`.
         """
         loop, prompt = self._loop, self._loop.main.prompt
         if self._prompt is not prompt:
             self._prompt, self._shift = prompt, self._shift_of(inputs, wide)
         number = loop.past + 1 - prompt.answer_start
-        return {"shift": self._shift, "step": torch.full((), number, device=inputs["input_ids"].device)}
+        step = torch.full((), number, device=inputs["input_ids"].device)
+        return {"shift": self._shift, "step": step, "entropies": loop.main.prompt_exits.entropies}
 
     def _shift_of(self, inputs: Arguments, wide: Callable[[], Arguments]) -> torch.Tensor | None:
         """How far each row's position is from the main view's, in all steps after the prompt; None for nowhere."""
@@ -113,7 +115,8 @@ class DecodeStep:
     def narrow(self, outputs: Any, given: Arguments) -> tuple[Any, torch.Tensor]:
         """The outputs of the main view's rows with the combined logits, and whether there was NaN; traced."""
         main = self._loop.main
-        combined, found = self._loop.combined(main.split(outputs.logits, 1, given["step"]))
+        views = main.split(outputs.logits, 1, given["step"], given["entropies"])
+        combined, found = self._loop.combined(views)
         outputs.logits = combined
         narrow_states(main, outputs, 1)
         return outputs, found

@@ -18,6 +18,7 @@ import torch
 from truthkit.decoding.engine.controls import Control, combined
 from truthkit.decoding.engine.method import DecodingMethod
 from truthkit.decoding.engine.options import check_beta
+from truthkit.decoding.engine.prompt_exits import PromptExit
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import AttentionEdit, View, ViewLogits
 from truthkit.decoding.engine.view_group import ViewGroup, check_same_vocabulary
@@ -42,6 +43,7 @@ class Decoder(DecodingMethod, ABC):
         beta: adaptive plausibility constraint by the main view, in (0, 1]; 0 turns it off.
         norm: pass early exits through the final norm.
         attention: how the main view looks at its images.
+        prompt_exits: early exits of the main view to read at all tokens of the prompt, for `prompt_entropies`.
 
     Attributes:
         front: the plain model, whose `generate` is called.
@@ -63,6 +65,7 @@ class Decoder(DecodingMethod, ABC):
         beta: float = 0.0,
         norm: bool = True,
         attention: Sequence[AttentionEdit] = (),
+        prompt_exits: Sequence[PromptExit] = (),
     ):
         self.front: GenerativeModel = plain_model(model)
         self.compiled = hasattr(model, "_orig_mod")
@@ -75,10 +78,11 @@ class Decoder(DecodingMethod, ABC):
         if any(view.prompt and view.model is None for view in views) and not neutral_to_padding(self.model):
             views = [replace(view, model=self.front) if view.prompt and view.model is None else view for view in views]
         self.views = (View("main", exits=bool(layers), attention=tuple(attention)), *views)
-        self.layers, self.norm = tuple(layers), norm
+        self.layers, self.norm, self.prompt_exits = tuple(layers), norm, tuple(prompt_exits)
         own = [view for view in self.views if view.model is None]
         others = [self._elsewhere(view) for view in self.views if view.model is not None]
-        self.groups = (ViewGroup(self.model, own, layers, norm=norm, vision=self.front), *others)
+        main = ViewGroup(self.model, own, layers, norm=norm, vision=self.front, prompt_exits=self.prompt_exits)
+        self.groups = (main, *others)
 
     def _elsewhere(self, view: View) -> ViewGroup:
         """The group of a view in another model; its exits sit at the same relative depth."""
@@ -142,6 +146,7 @@ class Together(Decoder):
             beta=max(decoder.beta for decoder in decoders) if beta is None else beta,
             norm=next((decoder.norm for decoder in decoders if decoder.layers), True),
             attention=[edit for decoder in decoders for edit in decoder.views[0].attention],
+            prompt_exits=sorted({one for decoder in decoders for one in decoder.prompt_exits}),
         )
         self.compiled = any(decoder.compiled for decoder in decoders)
 
@@ -154,10 +159,13 @@ class Together(Decoder):
 
     def _as_seen_by(self, decoder: Decoder, view: ViewLogits) -> ViewLogits:
         """The view with the early exits that `decoder` asked for."""
-        if view.exits is None or decoder.layers == self.layers:
-            return view
-        exits = view.exits[[self.layers.index(layer) for layer in decoder.layers]] if decoder.layers else None
-        return ViewLogits(view.logits, exits, view.step)
+        exits, entropies = view.exits, view.prompt_entropies
+        if exits is not None and decoder.layers != self.layers:
+            exits = exits[[self.layers.index(layer) for layer in decoder.layers]] if decoder.layers else None
+        if entropies is not None and decoder.prompt_exits != self.prompt_exits:
+            own = [self.prompt_exits.index(one) for one in decoder.prompt_exits]
+            entropies = entropies[own] if own else None
+        return ViewLogits(view.logits, exits, view.step, entropies)
 
     @classmethod
     def controls(cls, **options: Any) -> tuple[Control, ...]:

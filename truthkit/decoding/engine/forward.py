@@ -116,7 +116,7 @@ class ForwardPair:
             if not held and ids.shape[1] < prompt.length and main.rows > 1:
                 raise ModelError(_STATE_ELSEWHERE.format(type(model).__name__))
             return max(held - prompt.extra, 0) if held else 0
-        if held and (main.rows > 1 or loop.companions):
+        if held and (main.rows > 1 or loop.companions or main.prompt_exits):
             raise ArgumentError(
                 f"the cache given to {loop.name} already holds {held} tokens that its views have not seen; start "
                 "without a cache and pass the whole prompt."
@@ -152,6 +152,9 @@ class ForwardPair:
         if loop.stepping or loop.inert:
             return None
         main.aim(0, 0)
+        length = loop.length if loop.generating and loop.length else main.prompt.length
+        read = call["attention_mask"], call["past"], call["width"], length, loop.prompt_lengths
+        main.prompt_exits.look(outputs.logits, *read)
         call["use_cache"] = outputs.get("cache") is not None
         if loop.cache is None and outputs.get("cache") is not None:
             loop.adopt(outputs.cache)
@@ -159,7 +162,7 @@ class ForwardPair:
             self._short.join(outputs, loop.cache, main.rows, call["positions"])
             self._short = None
         step = call["past"] + call["width"] - call["positions"] + 1 - main.prompt.answer_start
-        own = iter(main.split(outputs.logits, call["positions"], step))
+        own = iter(main.split(outputs.logits, call["positions"], step, main.prompt_exits.entropies))
         others = iter(self._companion_logits(call, outputs.logits.device))
         views = [next(own) if view.model is None else next(others) for view in loop.method.views]
         combined, found = loop.combined(views)

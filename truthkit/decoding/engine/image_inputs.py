@@ -15,7 +15,9 @@ from truthkit.hf.wrapping import replaced_method
 ImageInputs = dict[str, Any]
 """What an image processor made of the images of a batch, under the names of the model's `get_image_features`."""
 
-_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
+TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
+"""Arguments that say of every token what it is."""
+
 _PIXELS = ("pixel_values", "pixel_values_images", "image_patches")
 
 
@@ -29,7 +31,7 @@ def token_types(model: Any, ids: torch.Tensor, length: int) -> dict[str, torch.T
     """What the model's processor says of the tokens `ids`, the first `length` of which are the prompt, if it says
     anything.
     """
-    names = _TOKEN_TYPES & inspect.signature(model.forward).parameters.keys()
+    names = TOKEN_TYPES & inspect.signature(model.forward).parameters.keys()
     if not names or image_encoder(model) is None:
         return {}
     types = placeholders(model, ids).int()
@@ -37,6 +39,21 @@ def token_types(model: Any, ids: torch.Tensor, length: int) -> dict[str, torch.T
     if model.config.model_type == "paligemma":  # 0 is what sees all of itself: the whole prompt
         types = (torch.arange(ids.shape[1], device=ids.device) >= length).int().expand_as(ids).clone()
     return dict.fromkeys(names, types)
+
+
+def token_types_of(model: Any, types: torch.Tensor, ids: torch.Tensor, length: int) -> torch.Tensor:
+    """Token types of rewritten prompts: an image's where the placeholders are now, else those of text.
+
+    Args:
+        model: with the vision tower.
+        types: of the prompts as they were, `length` tokens, and of what follows.
+        ids: of the prompts as they are.
+        length: see `types`.
+    """
+    before, generated = types.tensor_split([length], dim=1)
+    of_images = types.new_tensor(bool(before.any()))
+    new = torch.where(placeholders(model, ids), of_images, torch.zeros_like(of_images))
+    return torch.cat([new, generated], dim=1)
 
 
 def image_encoder(model: Any) -> Callable[..., Any] | None:

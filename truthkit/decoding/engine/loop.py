@@ -12,6 +12,7 @@ from truthkit.decoding.engine.arithmetic import plausible
 from truthkit.decoding.engine.companion import Companion
 from truthkit.decoding.engine.image_inputs import ImageInputs, has_pixels
 from truthkit.decoding.engine.nan_watch import NanWatch, nan_in
+from truthkit.decoding.engine.prompt_exits import PromptExit
 from truthkit.decoding.engine.row_group import RowGroup
 from truthkit.decoding.engine.shared_cache import check_narrows, is_static, keep_main_view, make_room, start_anew
 from truthkit.decoding.engine.view import View, ViewLogits
@@ -39,6 +40,7 @@ class Method(Protocol):
     beta: float
     views: tuple[View, ...]
     layers: tuple[int, ...]
+    prompt_exits: tuple[PromptExit, ...]
     groups: tuple[ViewGroup, ...]
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
@@ -66,6 +68,7 @@ class Loop:
         cache: of the loop, while it carries all views.
         cache_is_wanted: whether the caller may go on with it afterwards.
         past: how many of the main view's tokens went into it.
+        prompt_lengths: how many tokens of each row of the forwards to come are its prompt, where somebody has said so.
         nan: see `NanWatch`.
     """
 
@@ -84,6 +87,7 @@ class Loop:
         self.prepared: torch.Tensor | None = None
         self.cache: Any = None
         self.past = 0
+        self.prompt_lengths: Sequence[int] | None = None
         self.nan = NanWatch(self.name, method.model)
 
     @property
@@ -185,6 +189,7 @@ class Loop:
                     f"{type(self.model).__name__} keeps states that do not follow beams; use greedy search or sampling."
                 )
             reorder(self.main.wide_index(beam_idx))
+            self.main.prompt_exits.reorder(beam_idx)
             for companion in self.companions:
                 companion.reorder(beam_idx)
 

@@ -9,6 +9,7 @@ the combination, which changes nothing for sampling and keeps beam scores normal
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,8 +71,10 @@ class DecoderLogitsProcessor(LogitsProcessor):
                 f"before a logits processor is called; use `with tk.{type(decoder).__name__}(model, ...):` instead."
             )
         refuse_fully_sharded(decoder.front, WAITING.format(type(decoder).__name__))
-        own = [view for view in decoder.views[0 if decoder.layers else 1 :] if view.model is None]
-        group = ViewGroup(decoder.model, own, decoder.layers, norm=decoder.norm, vision=decoder.front) if own else None
+        self._reads_exits = bool(decoder.layers or decoder.prompt_exits)
+        own = [view for view in decoder.views[0 if self._reads_exits else 1 :] if view.model is None]
+        exits: dict[str, Any] = {"norm": decoder.norm, "prompt_exits": decoder.prompt_exits}
+        group = ViewGroup(decoder.model, own, decoder.layers, vision=decoder.front, **exits) if own else None
         self._own_rows = len(own)
         self._groups = [RowGroup(one) for one in (group, *decoder.groups[1:]) if one is not None]
         companions = [Companion(one) for one in self._groups]
@@ -99,12 +102,11 @@ class DecoderLogitsProcessor(LogitsProcessor):
                 )
         logits = [view for group in self._match.advance(input_ids) for view in group]
         own, separate = iter(logits[: self._own_rows]), iter(logits[self._own_rows :])
-        received, exits = scores[:, None], None
-        if self.decoder.layers:
+        received = scores[:, None]
+        main = ViewLogits(received, step=logits[0].step if logits else 0)
+        if self._reads_exits:
             seen = next(own)
-            exits, received = seen.exits, _at_height(received, seen.logits)
-        step = logits[0].step if logits else 0
-        main = ViewLogits(received, exits, step)
+            main = replace(seen, logits=_at_height(received, seen.logits))
         others = [next(own) if view.model is None else next(separate) for view in self.decoder.views[1:]]
         combined = self.decoder.combine(main, *others)
         return plausible(combined, main.logits, self.decoder.beta)[:, 0].log_softmax(dim=-1)  # type: ignore[return-value]

@@ -33,7 +33,7 @@ def read_before(group: RowGroup, ids: torch.Tensor, kwargs: Mapping[str, Any], r
     asked, config = group.images.asked, kwargs.get("generation_config") or group.model.generation_config
     if asked is None or ids.shape[1] != asked.length or group.vision is not group.model:
         return None
-    if not group.same_prompt or group.group.adapters or group.attention:
+    if not group.same_prompt or group.group.adapters or group.attention or group.prompt_exits:
         return None
     several = any((kwargs.get(name) or getattr(config, name, None) or 1) > 1 for name in _SEVERAL)
     if several or any(kwargs.get(name) is not None for name in _OTHER_LOOPS) or kwargs.get("use_cache") is False:

@@ -15,7 +15,7 @@ import torch
 
 from truthkit.decoding.engine.adapter_rows import AdapterRows
 from truthkit.decoding.engine.attention_rows import AttentionRows
-from truthkit.decoding.engine.image_inputs import placeholders, scattered
+from truthkit.decoding.engine.image_inputs import TOKEN_TYPES, placeholders, scattered, token_types_of
 from truthkit.decoding.engine.layout import Prompt, along_axes, repeated, repeated_positions
 from truthkit.decoding.engine.step_masks import StepMasks
 from truthkit.decoding.engine.view import ViewLogits
@@ -26,8 +26,6 @@ from truthkit.hf.ownership import Block
 from truthkit.hf.room import context_length
 from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.trees import behind_prompts
-
-_TOKEN_TYPES = {"token_type_ids", "mm_token_type_ids"}
 
 
 class RowGroup:
@@ -42,7 +40,7 @@ class RowGroup:
         self.group, self.model, self.vision = group, group.model, group.vision
         group.check_unchanged()
         self.same_prompt = group.same_prompt
-        self.images, self.exits = group.image_rows(), group.exits()
+        self.images, self.exits, self.prompt_exits = group.image_rows(), group.exits(), group.prompt_exits()
         self._adapters = [(view, AdapterRows(adapter.now())) for view, adapter in group.adapters]
         self.attention = AttentionRows(group)
         self.in_step = is_fully_sharded(self.model)
@@ -77,6 +75,7 @@ class RowGroup:
     def prompt_goes_on(self, length: int) -> None:
         """Let the prompt's end be in tokens that are still to come, at `length`."""
         self._prompt = replace(self.prompt, whole=length)
+        self.prompt_exits.go_on()
 
     @contextmanager
     def branched(self, index: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -85,7 +84,8 @@ class RowGroup:
         wide = self.wide_index(index)
         self._prompt = trunk.select(len(index), wide)
         try:
-            yield wide
+            with self.prompt_exits.branched(index):
+                yield wide
         finally:
             self._prompt = trunk
 
@@ -99,6 +99,7 @@ class RowGroup:
         if self._fast is None:
             self._fast = FastDecoding(self.model)
         stack.enter_context(self._fast.running())
+        self.prompt_exits.attach(stack, block)
         for _, adapter in self._adapters:
             adapter.attach(stack, block)
         self.attention.attach(stack, block)
@@ -125,6 +126,7 @@ class RowGroup:
         self._width = self._width if width is None else width
         for view, adapter in self._adapters:
             adapter.aim(slice(view * batch, (view + 1) * batch), self.rows * batch, self._width)
+        self.prompt_exits.aim(batch, keep)
         if self.exits:
             rows = [slice(view * batch, (view + 1) * batch) for view in self.group.exit_views] if batch else []
             self.exits.aim(rows, keep)
@@ -203,6 +205,7 @@ class RowGroup:
         self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, padded, axes, images=images)
         self._generating = gaps
         self._nothing_hidden_later, self._steps_of = gaps and whole, None
+        self.prompt_exits.begin()
         for _, adapter in self._adapters:
             adapter.refresh()
 
@@ -262,9 +265,10 @@ class RowGroup:
             wide["input_ids"] = ids if n == 1 else ids.repeat(n, 1)
             if prompt.ids is not None and past == 0:
                 wide["input_ids"] = torch.cat([prompt.ids, ids[:, prompt.length :].repeat(n, 1)], dim=1)
-        for name in _TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
+        for name in TOKEN_TYPES if prompt.ids is not None and past == 0 else ():
             if wide.get(name) is not None:
-                wide[name] = self._token_types(wide[name], prompt)
+                assert prompt.ids is not None
+                wide[name] = token_types_of(self.vision, wide[name], prompt.ids, prompt.length)
         if past == 0 and self.images.ready and (images := self.images.output(prompt.batch)) is not None:
             if self.vision is self.model:
                 wide["mm_encoder_outputs"] = {"image": images}
@@ -316,22 +320,16 @@ class RowGroup:
                 self._steps = StepMasks(self.model, cache, self.prompt.mask)
         return self._takes_step_masks
 
-    def _token_types(self, types: torch.Tensor, prompt: Prompt) -> torch.Tensor:
-        """Token types of rewritten prompts: an image's where the placeholders are now, else those of text."""
-        assert prompt.ids is not None
-        before, generated = types.tensor_split([prompt.length], dim=1)
-        of_images = types.new_tensor(bool(before.any()))
-        new = torch.where(placeholders(self.vision, prompt.ids), of_images, torch.zeros_like(of_images))
-        return torch.cat([new, generated], dim=1)
-
     def _embedded(self, ids: torch.Tensor | None, images: Any) -> torch.Tensor:
         """Embeddings of all rows, for a language model that is handed the images' features in them."""
         assert ids is not None
         return scattered(self.model.get_input_embeddings()(ids), placeholders(self.vision, ids), images)
 
-    def split(self, logits: torch.Tensor, positions: int, step: int | torch.Tensor) -> list[ViewLogits]:
+    def split(
+        self, logits: torch.Tensor, positions: int, step: int | torch.Tensor, entropies: torch.Tensor | None
+    ) -> list[ViewLogits]:
         """Each view's last `positions` logits from a forward's `logits`, whose rows are the views' and then the
-        exits'; `step` goes into them.
+        exits'; `step` goes into them, and `entropies` into the main view's.
         """
         batch, vocabulary = self.prompt.batch, logits.shape[-1]
         logits = logits[:, -positions:]
@@ -342,4 +340,5 @@ class RowGroup:
             shape = (len(self.exits.layers), len(self.group.exit_views), batch, positions, vocabulary)
             for view, layers in zip(self.group.exit_views, behind.view(shape).unbind(1), strict=True):
                 exits[view] = layers
-        return [ViewLogits(view, lower, step) for view, lower in zip(own.split(batch), exits, strict=True)]
+        of_prompt = [entropies, *[None] * (self.rows - 1)]
+        return [ViewLogits(*seen) for seen in zip(own.split(batch), exits, [step] * self.rows, of_prompt, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ class Session:
     @property
     def contrasts(self) -> bool:
         """Whether the method compares the model's logits with others, so that its scores are no probabilities."""
-        return len(self.decoder.views) > 1 or bool(self.decoder.layers)
+        return len(self.decoder.views) > 1 or bool(self.decoder.layers or self.decoder.prompt_exits)
 
     @property
     def takes_trees(self) -> bool:
@@ -136,6 +136,17 @@ class Session:
             yield
         finally:
             self._loop.beta = before
+
+    @contextmanager
+    def with_prompts(self, lengths: Sequence[int]) -> Iterator[None]:
+        """Say how many tokens of each row are its prompt, for methods that look at prompts; else that is what the first
+        forward reads, or the prompts of `generate`.
+        """
+        before, self._loop.prompt_lengths = self._loop.prompt_lengths, lengths
+        try:
+            yield
+        finally:
+            self._loop.prompt_lengths = before
 
     @contextmanager
     def of_log_probabilities(self) -> Iterator[None]:

@@ -67,11 +67,15 @@ class ViewLogits:
         exits: early exits, shape (layers, batch, positions, vocabulary); None where the view reads none.
         step: how many tokens were generated before the first of the positions; 0 while the prompt is read. In a
             compiled step a tensor of one int64, so that no code is made anew for every token.
+        prompt_entropies: in the main view, for each of the decoder's `prompt_exits` and every token v: the entropy, in
+            nats, of the softmax over the prompt's positions of the exits' logits for v. Shape (prompt exits, batch,
+            vocabulary), without gradient.
     """
 
     logits: torch.Tensor
     exits: torch.Tensor | None = None
     step: int | torch.Tensor = 0
+    prompt_entropies: torch.Tensor | None = None
 
     def normalise(self) -> None:
         """Make log-probabilities of logits and exits, in place."""
@@ -80,4 +84,5 @@ class ViewLogits:
 
     def to(self, device: torch.device) -> ViewLogits:
         """The same on `device`."""
-        return ViewLogits(self.logits.to(device), None if self.exits is None else self.exits.to(device), self.step)
+        exits, entropies = (None if some is None else some.to(device) for some in (self.exits, self.prompt_entropies))
+        return ViewLogits(self.logits.to(device), exits, self.step, entropies)

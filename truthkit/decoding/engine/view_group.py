@@ -10,6 +10,7 @@ from truthkit.decoding.engine.adapter import Adapter
 from truthkit.decoding.engine.early_exits import EarlyExits
 from truthkit.decoding.engine.image_inputs import image_encoder
 from truthkit.decoding.engine.image_rows import ImageRows
+from truthkit.decoding.engine.prompt_exits import PromptExit, PromptExits
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ModelError
 from truthkit.hf.attention import check_readable
@@ -30,6 +31,7 @@ class ViewGroup:
         layers: early exits to read in the views with `exits=True`.
         norm: see `EarlyExits`.
         vision: the model with the vision tower, where it is not `model` itself.
+        prompt_exits: early exits of the first view to read at all of the prompt.
 
     Raises:
         ArgumentError, NotAvailableError: a layer or an adapter that is not there.
@@ -37,7 +39,14 @@ class ViewGroup:
     """
 
     def __init__(
-        self, model: Any, views: Sequence[View], layers: Sequence[int] = (), *, norm: bool = True, vision: Any = None
+        self,
+        model: Any,
+        views: Sequence[View],
+        layers: Sequence[int] = (),
+        *,
+        norm: bool = True,
+        vision: Any = None,
+        prompt_exits: Sequence[PromptExit] = (),
     ):
         self.model, self.views = model, tuple(views)
         self.vision = model if vision is None else vision
@@ -61,6 +70,7 @@ class ViewGroup:
         if self.edits_attention:
             check_readable(text_decoder(model))
         self._exits = EarlyExits(model, self.layers, norm=norm) if self.layers else None
+        self._prompt_exits = PromptExits(model, prompt_exits)
         if not (self.same_prompt or self.takes_positions or model.config.model_type in _PLACES_BY_MASK):
             raise ModelError(
                 f"{type(model).__name__} takes no position_ids, so views whose prompts differ in length cannot be "
@@ -90,10 +100,14 @@ class ViewGroup:
         """For the early exits of a session, where there are some."""
         return None if self._exits is None else self._exits.anew()
 
+    def prompt_exits(self) -> PromptExits:
+        """For the early exits that a session reads at all of its prompts."""
+        return self._prompt_exits.anew()
+
     @property
     def takes_trees(self) -> bool:
         """Whether forwards that go on from a cache may be trees (`truthkit.hf.trees`)."""
-        if self.edits_attention:  # what is read first ends where no prompt does
+        if self.edits_attention or self._prompt_exits:  # what is read first ends where no prompt does
             return False
         counted_along_the_row = not self.same_prompt and hasattr(self.vision.base_model, "get_rope_index")
         return takes_trees(self.model) and not counted_along_the_row

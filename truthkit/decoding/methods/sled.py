@@ -82,7 +82,10 @@ class SLED(Decoder):
 
 
 def _alignment(final: torch.Tensor, exits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """`max(0, cos(p_j − e_i, l_j − l))`, without a vector per token: e_i differs from zero in one place.
+    """`max(0, cos(p_j − e_i, l_j − l))`, without a vector per token.
+
+    With a the likeliest token of p_j and r its distribution among all others, p_j = (1 − ε) e_a + ε r. Unnormalised
+    exits are often all but certain, so 1 − p_j(a) would be rounding alone; but p_j − e_a points where r − e_a does.
 
     Args:
         final: shape (batch, positions, vocabulary); tokens of −inf take no part.
@@ -92,12 +95,26 @@ def _alignment(final: torch.Tensor, exits: torch.Tensor, tokens: torch.Tensor) -
     Returns:
         Shape (layers, batch, positions, scale).
     """
-    p, change = exits.softmax(dim=-1), (exits - final).masked_fill(final.isneginf(), 0.0)
     tokens = tokens.expand(len(exits), *tokens.shape)
-    dot = (p * change).sum(dim=-1, keepdim=True) - change.gather(-1, tokens)
-    length = (p.square().sum(dim=-1, keepdim=True) - 2 * p.gather(-1, tokens) + 1).clamp_min(0).sqrt()
-    cosine = dot / length.clamp_min(1e-8) / change.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-    return cosine.clamp_min(0)
+    change = (exits - final).masked_fill_(final.isneginf(), 0.0)
+    top, first = exits.max(dim=-1, keepdim=True)
+    others = exits.scatter(-1, first, -torch.inf)
+    second = others.amax(dim=-1, keepdim=True)
+    r = others.sub_(second).exp_()
+    total = r.sum(dim=-1, keepdim=True)
+    epsilon = (second + total.log() - top).sigmoid()
+    along, square = _dot(r, change) / total, _dot(r, r) / total.square()
+    p_i, change_i = epsilon * r.gather(-1, tokens) / total, change.gather(-1, tokens)
+    change_a, is_first = change.gather(-1, first), tokens == first
+    dot = torch.where(is_first, along - change_i, (1 - epsilon) * change_a + epsilon * along - change_i)
+    apart = (1 - epsilon).square() + epsilon.square() * square + 1 - 2 * p_i
+    length = torch.where(is_first, square + 1, apart).sqrt() * _dot(change, change).sqrt()
+    return (dot / length.clamp_min(1e-8)).clamp_min(0)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Over the last dimension, which stays."""
+    return torch.linalg.vecdot(a, b)[..., None]
 
 
 class SLEDLogitsProcessor(DecoderLogitsProcessor, decoder=SLED):
