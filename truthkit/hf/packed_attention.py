@@ -20,6 +20,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from truthkit.hf.parted_cache import HOLDER
+
 PACKED = "truthkit_packed"
 """As transformers knows it."""
 
@@ -47,6 +49,10 @@ def packed_attention_forward(
     Returns:
         Output of shape (batch, queries, heads, dim), and None for the weights.
     """
+    if (holder := getattr(key, HOLDER, None)) is not None:
+        return holder.attend(
+            packed_attention_forward, module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
     batch, heads, queries, _ = query.shape
     key_heads = key.shape[1]
     group = heads // key_heads
@@ -85,6 +91,11 @@ _REPEATED = "_truthkit_repeated"
 _LOCK = threading.Lock()
 _PACKED: dict[int, int] = {}
 """How many blocks keep a config packed, by its id."""
+
+
+def is_packed(decoder: Any) -> bool:
+    """Whether the attention layers of `decoder`, a text decoder, run packed now."""
+    return bool(decoder.config._attn_implementation == PACKED)
 
 
 @contextmanager

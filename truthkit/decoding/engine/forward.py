@@ -155,7 +155,7 @@ class ForwardPair:
         if loop.cache is None and outputs.get("cache") is not None:
             loop.adopt(outputs.cache)
         if self._short is not None:
-            self._short.join(outputs, loop.cache, main.rows, call["positions"])
+            self._short.join(outputs, loop.cache, call["positions"])
             self._short = None
         step = call["past"] + call["width"] - call["positions"] + 1 - main.prompt.answer_start
         own = iter(main.split(outputs.logits, call["positions"], step))
