@@ -23,6 +23,13 @@ from truthkit.decoding.engine import short_views
 from truthkit.hf.growing_cache import GrowingLayer
 from truthkit.hf.parted_cache import PartedLayer
 
+
+@pytest.fixture(autouse=True)
+def _little_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny models' keys are small."""
+    monkeypatch.setattr(short_views, "_WORTH_A_PART", 1)
+
+
 LENGTHS = (150, 170, 140, 120)
 INSTRUCTION = "lie " * 40
 
@@ -233,6 +240,10 @@ class TestPaddedAsBefore:
 
     def test_eager_attention(self) -> None:
         self.check(tiny("llama", attn_implementation="eager"), apart=True)
+
+    def test_little_to_save(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        self.check(tiny("llama"), apart=True)
 
     def test_sliding_windows(self) -> None:
         self.check(tiny("gemma2", attn_implementation="eager"), apart=False)

@@ -8,7 +8,7 @@ one that holds every row at the longest length, with padding in front.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,31 +36,38 @@ class Parting:
     def __init__(self, views: Sequence[Sequence[int]], batch: int, ahead: Sequence[int], padded: Sequence[bool]):
         self.views, self.batch, self.ahead, self.padded = tuple(map(tuple, views)), batch, tuple(ahead), tuple(padded)
         self.count = sum(map(len, self.views))
-        self._cuts: dict[Any, list[slice | torch.Tensor]] = {}
+        self._sizes = [len(part) * batch for part in self.views]
+        self._in_order = [view for part in self.views for view in part] == list(range(self.count))
+        self._rows_on: dict[torch.device, list[torch.Tensor]] = {}
+        self._order: dict[torch.device, torch.Tensor] = {}
         self._masks: tuple[Any, list[torch.Tensor]] = None, []
         self._last: tuple[Any, Parting] | None = None
 
-    def cuts(self, device: torch.device) -> list[slice | torch.Tensor]:
-        """For each part what takes its rows out of a tensor of all rows: a slice where they are neighbours."""
-        if device not in self._cuts:
-            self._cuts[device] = [self._cut(part, device) for part in self.views]
-        return self._cuts[device]
+    @property
+    def saved(self) -> int:
+        """How many positions are not held, over all rows."""
+        return sum(size * ahead for size, ahead in zip(self._sizes, self.ahead, strict=True))
 
-    def _cut(self, views: tuple[int, ...], device: torch.device) -> slice | torch.Tensor:
-        if views == tuple(range(views[0], views[0] + len(views))):
-            return slice(views[0] * self.batch, (views[-1] + 1) * self.batch)
-        return self._rows(views).to(device)
-
-    def _rows(self, views: tuple[int, ...]) -> torch.Tensor:
-        return torch.cat([torch.arange(view * self.batch, (view + 1) * self.batch) for view in views])
+    def apart(self, tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Each part's rows of a tensor of all, shape (rows, ...)."""
+        if self._in_order:
+            return tensor.split(self._sizes)
+        return [tensor[rows] for rows in self._rows(tensor.device)]
 
     def together(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """The rows of all parts in their order, from one tensor for each part, shape (its rows, ...)."""
-        first = parts[0]
-        whole = first.new_empty((self.count * self.batch, *first.shape[1:]))
-        for cut, part in zip(self.cuts(first.device), parts, strict=True):
-            whole[cut] = part
-        return whole
+        whole = torch.cat(list(parts))
+        if self._in_order:
+            return whole
+        if (order := self._order.get(whole.device)) is None:
+            order = self._order[whole.device] = torch.cat(self._rows(whole.device)).argsort()
+        return whole[order]
+
+    def _rows(self, device: torch.device) -> list[torch.Tensor]:
+        if device not in self._rows_on:
+            every = torch.arange(self.count * self.batch, device=device).view(self.count, self.batch)
+            self._rows_on[device] = [every[list(part)].flatten() for part in self.views]
+        return self._rows_on[device]
 
     def masks(self, mask: torch.Tensor | None, queries: int) -> list[torch.Tensor | None]:
         """Each part's own of a mask of shape (rows, ..., queries, columns); None where a single query sees all."""
@@ -68,8 +75,8 @@ class Parting:
             raise ValueError("several queries per row were given no mask, but the parts differ in length.")
         state = None if mask is None else (mask, None if mask.is_inference() else mask._version)
         if state is not None and (self._masks[0] is None or not _same(self._masks[0], state)):
-            cuts = zip(self.cuts(state[0].device), self.ahead, strict=True)
-            self._masks = state, [state[0][cut][..., ahead:].contiguous() for cut, ahead in cuts]
+            parts = zip(self.apart(state[0]), self.ahead, strict=True)
+            self._masks = state, [part[..., ahead:].contiguous() for part, ahead in parts]
         own = self._masks[1] if state is not None else [None] * len(self.views)
         return [one if padded or queries > 1 else None for one, padded in zip(own, self.padded, strict=True)]
 
@@ -82,10 +89,9 @@ class Parting:
         if self._last is None or self._last[0] is not index:
             self._last = index, Parting(self.views, len(index) // self.count, self.ahead, self.padded)
         new = self._last[1]
-        place = torch.empty(self.count * self.batch, dtype=torch.long)
-        for part in self.views:
-            place[self._rows(part)] = torch.arange(len(part) * self.batch)
-        return new, [place.to(index.device)[index[cut]] for cut in new.cuts(index.device)]
+        within = [torch.arange(size, device=index.device) for size in self._sizes]
+        place = self.together(within)
+        return new, [place[own] for own in new.apart(index)]
 
 
 def _same(known: tuple[Any, Any], state: tuple[Any, Any]) -> bool:
@@ -109,8 +115,9 @@ class PartedLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append, and return keys and values of the first part; the keys know this layer."""
-        for cut, part in self.pieces():
-            part.update(key_states[cut], value_states[cut])
+        apart = self.parting.apart
+        for part, own_keys, own_values in zip(self.parts, apart(key_states), apart(value_states), strict=True):
+            part.update(own_keys, own_values)
         keys, values = self.parts[0].keys, self.parts[0].values
         assert keys is not None
         assert values is not None
@@ -128,17 +135,11 @@ class PartedLayer(DynamicLayer):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
         """`attention` of the queries of all rows, part by part."""
-        masks = self.parting.masks(mask, query.shape[2])
+        queries, masks = self.parting.apart(query), self.parting.masks(mask, query.shape[2])
+        parts = zip(self.parts, queries, masks, strict=True)
         return self.parting.together(
-            [
-                attention(module, query[cut], part.keys, part.values, own, **kwargs)[0]
-                for (cut, part), own in zip(self.pieces(), masks, strict=True)
-            ]
+            [attention(module, own, part.keys, part.values, seen, **kwargs)[0] for part, own, seen in parts]
         ), None
-
-    def pieces(self) -> Iterator[tuple[slice | torch.Tensor, GrowingLayer]]:
-        """Each part's layer, and what takes its rows out of a tensor of all."""
-        return zip(self.parting.cuts(self.device), self.parts, strict=True)
 
     def whole(self) -> GrowingLayer:
         """All rows in one layer, at the longest length."""
@@ -262,12 +263,3 @@ def first_part_alone(cache: Any) -> int:
         if isinstance(layer, PartedLayer):
             ahead, cache.layers[number] = layer.parting.ahead[0], layer.parts[0]
     return ahead
-
-
-def pieces(cache: Any) -> Iterator[tuple[slice | torch.Tensor, Any]]:
-    """The layers of `cache`, those in parts part by part, each with what takes its rows out of a tensor of all."""
-    for layer in cache.layers:
-        if isinstance(layer, PartedLayer):
-            yield from layer.pieces()
-        else:
-            yield slice(None), layer

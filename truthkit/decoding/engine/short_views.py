@@ -3,8 +3,8 @@
 In one batch all prompts take as long as the longest, and a view without the image or the passage would be mostly
 padding. Here views of about one length are read together, and afterwards their rows join the others: in the logits,
 and in the cache as a part of their own (`truthkit.hf.parted_cache`), so that time and memory follow each view's length.
-Every further token is one forward of all rows as ever. Where the model's attention cannot be done in parts, the short
-rows are padded in the cache.
+Every further token is one forward of all rows as ever. Where the model's attention cannot be done in parts, or they
+would save little, the short rows are padded in the cache.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from truthkit.hf.sites import text_decoder
 
 _WORTH = 64
 """How many positions must be saved, over all rows."""
+
+_WORTH_A_PART = 1 << 17
+"""How many numbers must be saved among the keys of a layer: an attention call of its own takes as long as these and
+their values."""
 
 _SHORT = 0.75
 """A view is short below this part of the longest prompt that it could be read with."""
@@ -49,10 +53,11 @@ class ShortViews:
         """Put the rows that were read apart among those of `outputs` and `cache`, which are the main part's."""
         every = (outputs.logits, *self.logits)
         outputs.logits = self.parting.together([logits[:, -positions:] for logits in every])
-        in_parts = [takes_parts(other) for other in self.caches]
+        in_parts = all([takes_parts(other) for other in self.caches])
         for number, mine in enumerate(cache.layers):
             layer: Any = PartedLayer(self.parting, [mine, *(other.layers[number] for other in self.caches)])
-            cache.layers[number] = layer if all(in_parts) else layer.whole()
+            worth = self.parting.saved * mine.keys[0, :, 0].numel() >= _WORTH_A_PART
+            cache.layers[number] = layer if in_parts and worth else layer.whole()
 
 
 def read_short(
