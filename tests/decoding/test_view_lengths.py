@@ -22,6 +22,8 @@ from tests.tiny import padded_batch, tiny
 from truthkit.decoding.engine import short_views
 from truthkit.hf.growing_cache import GrowingLayer
 from truthkit.hf.parted_cache import PartedLayer
+from truthkit.scenes import held_out, render
+from truthkit.text.encode import encode_prompt
 
 
 @pytest.fixture(autouse=True)
@@ -184,8 +186,9 @@ def test_each_part_at_its_own_length() -> None:
     assert watch.parts[0] == ([[0], [1]], [LENGTHS[0], len(instructed(prompts(rows(1))[0]))])
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("mode", ["greedy", "beams", "assisted"])
+@pytest.mark.parametrize(
+    ("method", "mode"), [*((name, mode) for name in METHODS for mode in ("greedy", "assisted")), ("four", "beams")]
+)
 def test_the_cache_comes_back_with_the_main_view_alone(method: str, mode: str) -> None:
     """As of a plain forward over the same tokens."""
     batch = 1 if mode == "assisted" else 4
@@ -225,6 +228,31 @@ def test_a_given_cache_can_be_used_again() -> None:
     assert first.sequences.tolist() == second.sequences.tolist()
 
 
+@pytest.mark.parametrize("kind", ["paged|sdpa", "paged|eager"])
+def test_paged_attention_is_refused(kind: str) -> None:
+    """It is for `generate_batch`: plain `generate` gives it no mask either."""
+    model, inputs = tiny("llama"), rows(2)
+    expected = decode(model, inputs).sequences.tolist()
+    model.config._attn_implementation = kind
+    with pytest.raises(
+        tk.ModelError, match=r"runs 'paged\|\w+' attention.* call model.set_attn_implementation\('\w+'\)"
+    ), tk.DoLa(model):
+        pass
+    model.set_attn_implementation("sdpa")
+    assert decode(model, inputs).sequences.tolist() == expected
+
+
+@pytest.mark.slow
+def test_flex_attention() -> None:
+    """Compiled, on a CPU."""
+    model, inputs = tiny("llama", attn_implementation="flex_attention"), rows(2)
+    with short("CAD")(model, inputs):
+        got = decode(model, inputs)
+    model.set_attn_implementation("sdpa")
+    with short("CAD")(model, inputs):
+        assert got.sequences.tolist() == decode(model, inputs).sequences.tolist()
+
+
 class TestPaddedAsBefore:
     """What cannot be done in parts keeps the short rows padded, and says the same."""
 
@@ -256,7 +284,6 @@ class TestPaddedAsBefore:
     def test_attention_that_changes_what_the_cache_holds(self, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A model that scales keys or values behind the cache."""
         from transformers.modeling_utils import AttentionInterface
-        from transformers.models.llama import modeling_llama
 
         plain = AttentionInterface.get_interface
 
@@ -269,7 +296,7 @@ class TestPaddedAsBefore:
 
             return changed
 
-        monkeypatch.setattr(type(modeling_llama.ALL_ATTENTION_FUNCTIONS), "get_interface", get_interface)
+        monkeypatch.setattr(AttentionInterface, "get_interface", get_interface)
         self.check(tiny("llama"), apart=True)
 
     def test_a_mask_of_each_layers_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,9 +353,6 @@ def test_drafts_without_the_image(of_images: ImageBench, monkeypatch: pytest.Mon
 
 def test_the_bundled_model_without_the_image() -> None:
     """M3ID greedily, each token from two plain forwards."""
-    from truthkit.text.encode import encode_prompt
-
-    from recipes.scene_vlm import held_out, render
 
     model, processor = tk.load("scene-vlm")
     inputs = encode_prompt(processor, "Describe the image.", images=[render(held_out(1)[0])])

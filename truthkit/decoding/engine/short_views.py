@@ -53,9 +53,10 @@ class ShortViews:
         """Put the rows that were read apart among those of `outputs` and `cache`, which are the main part's."""
         every = (outputs.logits, *self.logits)
         outputs.logits = self.parting.together([logits[:, -positions:] for logits in every])
-        in_parts = all([takes_parts(other) for other in self.caches])
+        in_parts = all(takes_parts(other) for other in self.caches)
         for number, mine in enumerate(cache.layers):
-            layer: Any = PartedLayer(self.parting, [mine, *(other.layers[number] for other in self.caches)])
+            others: Any = [other.layers[number] for other in self.caches]
+            layer = PartedLayer(self.parting, [mine, *others])
             worth = self.parting.saved * mine.keys[0, :, 0].numel() >= _WORTH_A_PART
             cache.layers[number] = layer if in_parts and worth else layer.whole()
 
