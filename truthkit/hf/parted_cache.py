@@ -1,9 +1,9 @@
 """A cache whose views have different lengths: the rows of each length are a part of their own, and hold no padding for
 the others.
 
-A layer appends the new tokens of all rows, each to its part, and hands on keys that know the layer; the attention
-function (`truthkit.hf.packed_attention`) finds it by them and attends part by part. To all others the layer looks like
-one that holds every row at the longest length, with padding in front.
+A layer appends the new tokens of all rows, each to its part, and hands on the first part's keys, which know all the
+others; the attention function (`truthkit.hf.packed_attention`) finds them there and attends part by part. For all else
+the layer is one that holds every row at the longest length, with padding in front.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from truthkit.hf.growing_cache import GrowingLayer
 
 HOLDER = "_truthkit_holder"
-"""The attribute by which keys know a layer that attends by itself."""
+"""The attribute of keys by which the attention function finds what attends in its place."""
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 """An attention function with transformers' `AttentionInterface` signature."""
@@ -98,6 +98,36 @@ def _same(known: tuple[Any, Any], state: tuple[Any, Any]) -> bool:
     return known[0] is state[0] and known[1] == state[1]
 
 
+class _Held:
+    """What a layer held when it handed its keys on; it may be offloaded before they are attended to.
+
+    Args:
+        parting: of the rows.
+        parts: keys and values of each part.
+    """
+
+    def __init__(self, parting: Parting, parts: Sequence[tuple[torch.Tensor, torch.Tensor]]):
+        self._parting, self._parts = parting, parts
+
+    def attend(
+        self,
+        attention: Attention,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        _key: torch.Tensor,
+        _value: torch.Tensor,
+        mask: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """`attention` of the queries of all rows, part by part."""
+        queries, masks = self._parting.apart(query), self._parting.masks(mask, query.shape[2])
+        outputs = [
+            attention(module, own, keys, values, seen, **kwargs)[0]
+            for own, (keys, values), seen in zip(queries, self._parts, masks, strict=True)
+        ]
+        return self._parting.together(outputs), None
+
+
 class PartedLayer(DynamicLayer):
     """One layer of all rows in parts.
 
@@ -114,32 +144,14 @@ class PartedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append, and return keys and values of the first part; the keys know this layer."""
+        """Append, and return keys and values of the first part; the keys know all others'."""
         apart = self.parting.apart
-        for part, own_keys, own_values in zip(self.parts, apart(key_states), apart(value_states), strict=True):
-            part.update(own_keys, own_values)
-        keys, values = self.parts[0].keys, self.parts[0].values
-        assert keys is not None
-        assert values is not None
-        setattr(keys, HOLDER, self)
-        return keys, values
-
-    def attend(
-        self,
-        attention: Attention,
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        _key: torch.Tensor,
-        _value: torch.Tensor,
-        mask: torch.Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """`attention` of the queries of all rows, part by part."""
-        queries, masks = self.parting.apart(query), self.parting.masks(mask, query.shape[2])
-        parts = zip(self.parts, queries, masks, strict=True)
-        return self.parting.together(
-            [attention(module, own, part.keys, part.values, seen, **kwargs)[0] for part, own, seen in parts]
-        ), None
+        states = zip(self.parts, apart(key_states), apart(value_states), strict=True)
+        held = [part.update(keys, values) for part, keys, values in states]
+        first_keys, first_values = held[0]
+        handed = first_keys.view(first_keys.shape)  # no cycle, or old buffers would wait for the garbage collector
+        setattr(handed, HOLDER, _Held(self.parting, held))
+        return handed, first_values
 
     def whole(self) -> GrowingLayer:
         """All rows in one layer, at the longest length."""
