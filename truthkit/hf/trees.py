@@ -21,6 +21,7 @@ from transformers.cache_utils import (
 from truthkit.hf.branches import takes_branches
 from truthkit.hf.growing_cache import GrowingCache, GrowingLayer
 from truthkit.hf.implementation import outside
+from truthkit.hf.parted_cache import PartedLayer
 from truthkit.hf.sites import text_decoder
 
 
@@ -74,7 +75,7 @@ def by_layer_type(
     return {kind: masks[kind == "sliding_attention"] for kind in set(text_decoder(model).config.layer_types)}
 
 
-_TREE_LAYERS = (DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, DummyLayer)
+_TREE_LAYERS = (DynamicLayer, GrowingLayer, PartedLayer, DynamicSlidingWindowLayer, DummyLayer)
 
 
 _OWN_POSITIONS = ("gpt_neo",)

@@ -86,7 +86,7 @@ class ForwardPair:
         self._short = None
         if past == 0 and loop.generating:
             wide, self._short = read_short(main, wide, cache, loop.forward_plainly)
-        rest = None if self._short is None else self._short.others(main.rows)
+        rest = None if self._short is None else self._short.last
         main.aim(len(ids), keep, past=past, views=rest)
         loop.past = past + ids.shape[1]
         return (), {**wide, "return_dict": True}
@@ -159,7 +159,7 @@ class ForwardPair:
         if loop.cache is None and outputs.get("cache") is not None:
             loop.adopt(outputs.cache)
         if self._short is not None:
-            self._short.join(outputs, loop.cache, main.rows, call["positions"])
+            self._short.join(outputs, loop.cache, call["positions"])
             self._short = None
         step = call["past"] + call["width"] - call["positions"] + 1 - main.prompt.answer_start
         own = iter(main.split(outputs.logits, call["positions"], step, main.prompt_exits.entropies))

@@ -20,6 +20,7 @@ from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.branches import BranchedCache
 from truthkit.hf.growing_cache import grow
+from truthkit.hf.parted_cache import first_part_alone
 from truthkit.hf.spread import refuse_fully_sharded
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ class Loop:
         cache.__dict__.pop("crop", None)
         if wanted and self.main.rows > 1 and self.main.laid_out:
             keep_main_view(cache, self.main.prompt.batch, self.main.prompt.extra)
+        else:
+            first_part_alone(cache)
         self.cache = None
 
     def goes_on(self, cache: Any) -> bool:

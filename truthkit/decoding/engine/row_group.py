@@ -34,6 +34,7 @@ class RowGroup:
     Attributes:
         attention: the edits of views that look at their images otherwise.
         in_step: whether other processes must run as many forwards of the model as this one.
+        nothing_hidden_later: whether what comes behind the prompt's columns is never padding.
     """
 
     def __init__(self, group: ViewGroup):
@@ -46,7 +47,7 @@ class RowGroup:
         self.in_step = is_fully_sharded(self.model)
         self._prompt: Prompt | None = None
         self._width = 0
-        self._nothing_hidden_later = self._takes_step_masks = self._generating = False
+        self.nothing_hidden_later = self._takes_step_masks = self._generating = False
         self._fast: FastDecoding | None = None
         self._steps_of: Any = None
         self._steps: StepMasks | None = None
@@ -204,7 +205,7 @@ class RowGroup:
         )
         self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, padded, axes, images=images)
         self._generating = gaps
-        self._nothing_hidden_later, self._steps_of = gaps and whole, None
+        self.nothing_hidden_later, self._steps_of = gaps and whole, None
         self.prompt_exits.begin()
         for _, adapter in self._adapters:
             adapter.refresh()
@@ -311,7 +312,7 @@ class RowGroup:
 
     def _makes_step_masks(self, mask: torch.Tensor | None, cache: Any) -> bool:
         """Whether the masks of steps with `cache` are made here: they are `_steps`, or none where nothing is padded."""
-        if cache is None or not self._nothing_hidden_later or (mask is not None and mask.dim() != 2):
+        if cache is None or not self.nothing_hidden_later or (mask is not None and mask.dim() != 2):
             return False
         if cache is not self._steps_of:
             self._steps_of, self._steps = cache, None

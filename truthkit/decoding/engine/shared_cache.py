@@ -24,6 +24,7 @@ from transformers.cache_utils import (
 
 from truthkit.errors import ArgumentError
 from truthkit.hf.growing_cache import GrowingLayer
+from truthkit.hf.parted_cache import first_part_alone
 
 
 def is_static(cache: Any) -> bool:
@@ -91,6 +92,7 @@ def check_narrows(cache: Any, extra: int, name: str) -> None:
 
 def keep_main_view(cache: Any, batch: int, extra: int) -> None:
     """Forget all rows but the first `batch`, and their first `extra` slots, which are padding for longer views."""
+    extra -= first_part_alone(cache)
     cache.reorder_cache(torch.arange(batch))
     for layer in cache.layers if extra else []:
         if isinstance(getattr(layer, "keys", None), torch.Tensor) and layer.keys.numel():

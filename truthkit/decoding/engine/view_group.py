@@ -84,8 +84,15 @@ class ViewGroup:
 
     def check_unchanged(self) -> None:
         """Raises:
-        ModelError: the model was given another output head or vocabulary since.
+        ModelError: the model was given another output head or vocabulary since, or attention that knows no views.
         """
+        attention = str(text_decoder(self.model).config._attn_implementation)
+        if attention.startswith("paged|"):
+            raise ModelError(
+                f"{type(self.model).__name__} runs {attention!r} attention, which reads neither generate's masks nor "
+                "its cache, only those of generate_batch; call model.set_attn_implementation("
+                f"{attention.removeprefix('paged|')!r}) first."
+            )
         if self._exits and self._exits.head is not output_head(self.model):
             raise ModelError(
                 f"the output head of {type(self.model).__name__} was replaced since the decoder was built (as by "
