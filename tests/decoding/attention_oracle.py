@@ -77,7 +77,8 @@ def sid(images: list[int], first: int, layer: int, rank: int) -> Change:
                 hidden[query] = ranked[rank:]
         scores = scores.clone()
         for query in range(scores.shape[1]) if at >= layer else ():
-            scores[:, query, hidden[max(query, first)]] = -torch.inf
+            others = [key for key in hidden[max(query, first)] if key != query]
+            scores[:, query, others] = -torch.inf
         return scores
 
     return change

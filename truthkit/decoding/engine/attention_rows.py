@@ -108,11 +108,12 @@ class _Aimed:
     def _see(self, weights: torch.Tensor, rows: slice) -> None:
         assert self._edit.hidden is not None
         count, columns = self._images.shape
-        hidden = self._edit.hidden(weights, self._marks(weights)[self._within(rows)])
+        before = max(columns - weights.shape[-1], 0)
+        every = torch.nn.functional.pad(weights[..., : columns - before], (before, 0))  # none beyond a window
+        hidden = self._edit.hidden(every, self._marks(every)[self._within(rows)])
         if self._hidden is None:
-            self._hidden = hidden.new_zeros(count, hidden.shape[1], columns)
-        before = max(columns - hidden.shape[-1], 0)
-        self._hidden[self._within(rows), :, before:] = hidden[..., : columns - before]
+            self._hidden = hidden.new_zeros(count, *hidden.shape[1:])
+        self._hidden[self._within(rows)] = hidden
 
     def _marks(self, scores: torch.Tensor) -> torch.Tensor:
         """Which keys of a layer are image tokens, shape (rows, 1, keys)."""
@@ -122,13 +123,16 @@ class _Aimed:
         return self._of_keys[keys].to(scores.device)
 
     def _of_every_query(self, count: int) -> torch.Tensor:
-        """The hidden columns of all queries; those before the first asked one see as it does."""
+        """The hidden columns of all queries; those before the first asked one see as it does, but each sees itself."""
         assert self._hidden is not None
+        if self._hidden.shape[1] == count:
+            return self._hidden
         every = torch.arange(count, device=self._hidden.device)
         asked = self._queries.to(every.device) if isinstance(self._queries, torch.Tensor) else every[self._queries]
-        if len(asked) == 1:
-            return self._hidden
-        return self._hidden[:, torch.searchsorted(asked, every).clamp_max(len(asked) - 1)]
+        hidden = self._hidden[:, torch.searchsorted(asked, every).clamp_max(len(asked) - 1)]
+        hidden[:, every, every + hidden.shape[-1] - count] = False
+        self._hidden = hidden
+        return hidden
 
     def _within(self, rows: slice) -> slice:
         return slice(rows.start - self._rows.start, rows.stop - self._rows.start)

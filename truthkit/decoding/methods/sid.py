@@ -78,7 +78,7 @@ class SID(Decoder):
 
     def _but_least(self, weights: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         attention = weights.float().mean(dim=1).masked_fill(~images, torch.inf)
-        least = attention.topk(min(self.rank, attention.shape[-1]), dim=-1, largest=False).indices
+        least = attention.sort(dim=-1, stable=True).indices[..., : self.rank]
         return images & ~torch.zeros_like(attention, dtype=torch.bool).scatter(-1, least, True)
 
 
