@@ -234,15 +234,19 @@ def test_paged_attention_is_refused(kind: str) -> None:
     model, inputs = tiny("llama"), rows(2)
     expected = decode(model, inputs).sequences.tolist()
     model.config._attn_implementation = kind
-    with pytest.raises(
-        tk.ModelError, match=r"runs 'paged\|\w+' attention.* call model.set_attn_implementation\('\w+'\)"
-    ), tk.DoLa(model):
+    with (
+        pytest.raises(
+            tk.ModelError, match=r"runs 'paged\|\w+' attention.* call model.set_attn_implementation\('\w+'\)"
+        ),
+        tk.DoLa(model),
+    ):
         pass
     model.set_attn_implementation("sdpa")
     assert decode(model, inputs).sequences.tolist() == expected
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:_compile flag:DeprecationWarning")
 def test_flex_attention() -> None:
     """Compiled, on a CPU."""
     model, inputs = tiny("llama", attn_implementation="flex_attention"), rows(2)
