@@ -245,17 +245,6 @@ def test_paged_attention_is_refused(kind: str) -> None:
     assert decode(model, inputs).sequences.tolist() == expected
 
 
-@pytest.mark.slow
-def test_flex_attention() -> None:
-    """Compiled, on a CPU."""
-    model, inputs = tiny("llama", attn_implementation="flex_attention"), rows(2)
-    with short("CAD")(model, inputs):
-        got = decode(model, inputs)
-    model.set_attn_implementation("sdpa")
-    with short("CAD")(model, inputs):
-        assert got.sequences.tolist() == decode(model, inputs).sequences.tolist()
-
-
 class TestPaddedAsBefore:
     """What cannot be done in parts keeps the short rows padded, and says the same."""
 
