@@ -96,6 +96,9 @@ def check(bench: Bench, name: str, batch: int, tokens: int, **options: Any) -> N
     assert got.sequences.tolist() == want.sequences.tolist()
     # distributions: where two layers tie within rounding and one token is left, DoLa's score of it is either's
     found, expected = (torch.stack(one.logits).log_softmax(dim=-1) for one in (got, want))
+    edge = found.isneginf() != expected.isneginf()  # what lies on a cut-off within rounding falls on either side
+    assert edge.sum() <= 2
+    found, expected = found.masked_fill(edge, 0), expected.masked_fill(edge, 0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
