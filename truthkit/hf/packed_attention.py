@@ -42,7 +42,7 @@ def packed_attention_forward(
     """Attention with transformers' `AttentionInterface` signature.
 
     What is packed are grouped queries under a mask, or a single one without, up to 256 positions. On one CPU thread,
-    two rows of 9 or 32 heads on 3 or 8, packing took 0.05 to 0.6 of the time of repeated keys for 1 to 16 positions
+    two rows of 9 or 32 heads on 3 or 8, packing took 0.05 to 0.7 of the time of repeated keys for 1 to 16 positions
     behind 1,000, 0.8 to 0.9 for 256 behind 256, and 1.0 to 1.1 for a prompt of 1,024. All else goes to `sdpa`. Keys
     of a layer in parts (`truthkit.hf.parted_cache`) are attended to part by part, each by this rule.
 
