@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import GenerationMixin
 from transformers.cache_utils import Cache, QuantizedCache, StaticCache
 
 from truthkit.decoding.opera.beams import Attention, padded
@@ -238,12 +239,10 @@ def every_row(kwargs: dict[str, Any], repeats: int) -> None:
                 kwargs[key] = value[:, ::repeats] if along else value[::repeats]
 
 
-def is_repeated_evenly(model: Any) -> bool:
-    """Whether `generate` repeats each row of all of the model's arguments for beams, so that `every_row` undoes it."""
-    own = inspect.getattr_static(type(model), "_expand_inputs_for_generation")
-    from transformers import GenerationMixin
-
-    return own is inspect.getattr_static(GenerationMixin, "_expand_inputs_for_generation")
+def is_repeated_evenly(model: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether `generate` repeated each row of all of a model's arguments for beams, so that `every_row` undoes it."""
+    own, usual = (inspect.getattr_static(one, "_expand_inputs_for_generation") for one in (type(model), GenerationMixin))
+    return own is usual and kwargs.get("mm_encoder_outputs") is None
 
 
 def _prepared(cache: Any, sliding: bool) -> Cache:

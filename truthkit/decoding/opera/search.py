@@ -183,7 +183,7 @@ class _Search:
         _check_call(model, input_ids, generation_config, model_kwargs)
         repeats = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
         prompts = input_ids[::repeats]
-        if repeats > 1 and is_repeated_evenly(model):
+        if repeats > 1 and is_repeated_evenly(model, model_kwargs):
             every_row(model_kwargs, repeats)
             input_ids, repeats = prompts, 1
         end_ids = generation_config._eos_token_tensor
