@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-Forward = Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]]
-"""Maps response tokens to the next token's log-probabilities (vocabulary,) and the last block's attention (q, k)."""
+Forward = Callable[[list[list[int]]], list[tuple[torch.Tensor, torch.Tensor]]]
+"""Maps equally long responses to the next token's log-probabilities (vocabulary,) and the last block's attention, the
+maximum over heads, (queries, keys)."""
 
 FIRST = 10
 
@@ -32,15 +33,17 @@ def forward_of(model: Any, inputs: dict[str, Any], process: Any = None) -> Forwa
     prompt = inputs["input_ids"]
 
     @torch.no_grad()
-    def forward(response: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = torch.cat([prompt, torch.tensor([response], dtype=torch.long)], dim=1)
-        given = dict(inputs, input_ids=ids, attention_mask=torch.ones_like(ids))
-        if (types := inputs.get("mm_token_type_ids")) is not None:
-            given["mm_token_type_ids"] = torch.cat([types, types.new_zeros(1, len(response))], dim=1)
+    def forward(responses: list[list[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        count = len(responses)
+        ids = torch.cat([prompt.expand(count, -1), torch.tensor(responses, dtype=torch.long)], dim=1)
+        given = {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in inputs.items()}
+        given |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if (types := given.get("mm_token_type_ids")) is not None:
+            given["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, len(responses[0])))
         outputs = model(**given, use_cache=False, output_attentions=True)
         scores = outputs.logits[:, -1].float().log_softmax(-1)
         scores = scores if process is None else process(ids, scores)
-        return scores[0].double(), outputs.attentions[-1][0].double().amax(0)
+        return list(zip(scores.double(), outputs.attentions[-1].double().amax(1), strict=True))
 
     return forward
 
@@ -75,12 +78,13 @@ def opera_by_definition(
         length = len(step["beams"][0][0])
         options: list[tuple[float, int, int]] = []
         own: list[int] = []
+        known = forward([tokens for tokens, _, _ in step["beams"]])
         for number, (tokens, score, _) in enumerate(step["beams"]):
-            log_probs, _ = forward(tokens)
+            log_probs, _ = known[number]
             values, ids = log_probs.topk(candidates)
             penalized, summaries = [], []
-            for value, token in zip(values.tolist(), ids.tolist(), strict=True):
-                attention = forward([*tokens, token])[1]
+            tried = forward([[*tokens, token] for token in ids.tolist()])
+            for value, (_, attention) in zip(values.tolist(), tried, strict=True):
                 attention = attention / attention.sum(-1, keepdim=True)
                 window = scale * attention[prompt:, prompt:]
                 products = [float(window[j:, j].prod()) for j in range(length + 1)]
@@ -106,7 +110,7 @@ def opera_by_definition(
                 step = steps[target]
                 options = []
                 for number, (tokens, score, _) in enumerate(step["beams"]):
-                    log_probs = forward(tokens)[0].tolist()
+                    log_probs = forward([tokens])[0][0].tolist()
                     options += [
                         (score + one, number, token)
                         for token, one in enumerate(log_probs)
