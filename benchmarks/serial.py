@@ -81,7 +81,7 @@ def contrastive_search(model: Any, prompt: torch.Tensor, alpha: float, k: int) -
 def opera(model: Any, prompt: torch.Tensor, beams: int, candidates: int, scale: float) -> Iterator[int]:
     """OPERA with a forward of the beams, then one for each candidate, and all attention weights, as its authors did.
 
-    Their roll-back is left out, and of the attention only the response's rows are kept; theirs keeps all, for each step.
+    Their roll-back is left out, and only the response's rows of attention are kept; theirs keeps all, for each step.
     """
     model.set_attn_implementation("eager")
     cache, ids = DynamicCache(config=model.config), prompt.repeat(beams, 1)

@@ -98,9 +98,7 @@ def opera_by_definition(
             options += [(score + one, number, token) for one, token in zip(normal, ids.tolist(), strict=True)]
         step["own"] = own
         place = _mode(own)
-        overlaps = [
-            [*past, now].count(place) for (_, _, past), now in zip(step["beams"], own, strict=True)
-        ]
+        overlaps = [[*past, now].count(place) for (_, _, past), now in zip(step["beams"], own, strict=True)]
         if place >= FIRST and min(overlaps) >= threshold:
             target = next((t for t in (place + 1, place) if visits[t] < candidates), None)
             if target is not None and target < length:
@@ -117,7 +115,8 @@ def opera_by_definition(
                         if (number, token) not in step["tried"]
                     ]
         options.sort(reverse=True)
-        following, done = [], list(step["done"])
+        following: list[Any] = []
+        done = list(step["done"])
         for rank, (total, number, token) in enumerate(options[: max(2, 1 + len(ends)) * beams]):
             tokens = [*step["beams"][number][0], token]
             if token in ends or len(tokens) == new:

@@ -50,6 +50,7 @@ def constraint(beta: float) -> Control:
         ("m3id", [constraint(0.1)]),
         ("contrastive_search", []),
         ("contrastive_search:top_k=8", []),
+        ("opera:threshold=25", []),
     ],
 )
 def test_of_one(spec: str, more: list[Control]) -> None:

@@ -35,6 +35,7 @@ SPECS = {
     "icd": "icd:amateur_prompt=lie, please, and be short,lam=0.5",
     "lol": "lol:amateur_prompt=lie,layers=low,dynamic=true,refocus=true,omega=0.75,gamma=-0.5",
     "m3id": "m3id:decay=0.05",
+    "opera": "opera:scale_factor=25.0,threshold=10,num_attn_candidates=3,penalty_weights=0.5,num_beams=4",
     "ritual": "ritual:transform=crop+rotation,alpha=1.5,seed=7",
     "ritual_plus": "ritual_plus:transform=crop,beta=0.0,choice_prompt=Which? {options}",
     "sled": "sled:layers=high,evolution_rate=2.5,evolution_scale=75,steps=1,evolution_lower_bound=-50.0,norm=true",

@@ -162,7 +162,12 @@ def test_real_model(smollm2: Any) -> None:
     try:
         ends = model.generation_config.eos_token_id
         for row, ids in zip(found.tolist(), rows(dict(inputs)), strict=True):
-            given = {"beams": 2, "candidates": 3, "threshold": 2, "ends": tuple(ends if isinstance(ends, list) else [ends])}
+            given = {
+                "beams": 2,
+                "candidates": 3,
+                "threshold": 2,
+                "ends": tuple(ends if isinstance(ends, list) else [ends]),
+            }
             expected = defined(forward_of(model, {"input_ids": ids}), ids, **given)
             assert row[: len(expected.tokens)] == expected.tokens
     finally:
@@ -291,7 +296,7 @@ def test_bad_settings_of_the_block() -> None:
 def test_under_another_decoder() -> None:
     model, batch = tiny("llama"), padded_batch(5)
     expected = search(model, batch)
-    with tk.DoLa(model, layers=[0, 2]), pytest.raises(tk.AttachError, match="opera cannot be attached: .* under DoLa"):
+    with tk.DoLa(model, layers=[0, 2]), pytest.raises(tk.AttachError, match="opera cannot be attached: .* DoLa"):
         search(model, batch)
     assert torch.equal(search(model, batch), expected)
 

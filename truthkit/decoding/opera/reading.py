@@ -109,8 +109,8 @@ class Reader:
         kwargs = self._model._update_model_kwargs_for_generation(outputs, self._kwargs)
         if kwargs.get("cache") is not self._cache or not self._cache.get_seq_length():
             raise ModelError(
-                f"{type(self._model).__name__} keeps what it has read outside of a transformers Cache, so OPERA's beams "
-                "cannot share it; use greedy search or plain beam search."
+                f"{type(self._model).__name__} keeps what it has read outside of a transformers Cache, so OPERA's "
+                "beams cannot share it; use greedy search or plain beam search."
             )
         if repeats > 1:
             rows = torch.arange(0, len(input_ids), repeats)
@@ -221,8 +221,8 @@ def refuse_model(model: Any, cache: Cache) -> None:
     name = type(model).__name__
     if is_spread(model):
         raise ModelError(
-            f"OPERA looks at all heads of {name}, of which each process has some; load the model on one device, or over "
-            "several with device_map."
+            f"OPERA looks at all heads of {name}, of which each process has some; load the model on one device, or "
+            "over several with device_map."
         )
     if (obstacle := tree_obstacle(model, cache)) is not None:
         raise ModelError(f"OPERA reads all beams as tokens of one row, which {name} cannot, because {obstacle}.")
@@ -240,8 +240,10 @@ def every_row(kwargs: dict[str, Any], repeats: int) -> None:
 
 
 def is_repeated_evenly(model: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether `generate` repeated each row of all of a model's arguments for beams, so that `every_row` undoes it."""
-    own, usual = (inspect.getattr_static(one, "_expand_inputs_for_generation") for one in (type(model), GenerationMixin))
+    """Whether `generate` repeats each row of all of a model's arguments for beams, which `every_row` undoes."""
+    own, usual = (
+        inspect.getattr_static(one, "_expand_inputs_for_generation") for one in (type(model), GenerationMixin)
+    )
     return own is usual and kwargs.get("mm_encoder_outputs") is None
 
 

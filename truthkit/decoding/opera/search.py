@@ -18,6 +18,7 @@ from transformers.generation.utils import GenerateBeamDecoderOnlyOutput
 from truthkit.decoding.engine.arithmetic import check_at_least_zero, check_count, check_finite
 from truthkit.decoding.engine.search_method import SearchMethod
 from truthkit.decoding.opera.beams import Attention, PromptBeams, Settings, padded
+from truthkit.decoding.opera.lookup import look_up
 from truthkit.decoding.opera.reading import Fed, Reader, every_row, is_repeated_evenly
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.compiled import is_compiled
@@ -207,7 +208,7 @@ class _Search:
             logits = reader.prefill(input_ids, generation_config, images, repeats)[:, None]
             reader.attach(stack)
             while True:
-                _look_up(rows, settings, prompts, logits, logits_processor)
+                look_up(rows, settings, prompts, logits, logits_processor)
                 logits = reader.read(
                     [_fed(row) for row in rows],
                     lambda seen, slot: [_saw(row, one, slot) for row, one in zip(rows, seen, strict=True)],
@@ -242,48 +243,6 @@ def _stops(prompt: torch.Tensor, criteria: Any) -> Any:
     return stops
 
 
-def _look_up(
-    rows: list[PromptBeams], settings: Settings, prompts: torch.Tensor, logits: torch.Tensor, processors: Any
-) -> None:
-    """Tell each prompt's beams which tokens may come next.
-
-    Args:
-        rows: the prompts'.
-        settings: of the call.
-        prompts: shape (batch, length).
-        logits: of each beam's newest token, shape (batch, beams, vocabulary); those of a row that waits are not read.
-        processors: of the call.
-    """
-    waiting = [row for row in rows if row.done or row.waits]
-    log_probs = logits.to(device=prompts.device, dtype=torch.float32).log_softmax(dim=-1)
-    log_probs = log_probs.expand(-1, settings.beams, -1)
-    for length in {row.tokens.shape[1] for row in rows if row not in waiting} if processors else ():
-        ids = torch.stack([_as_long(row.tokens, settings.beams, length) for row in rows]).to(prompts.device)
-        before = prompts[:, None].expand(-1, settings.beams, -1)
-        flat = torch.cat([before, ids], dim=-1).flatten(0, 1)
-        processed = processors(flat, log_probs.flatten(0, 1).clone()).view(log_probs.shape)
-        here = torch.tensor([row.tokens.shape[1] == length for row in rows], device=prompts.device)
-        log_probs = torch.where(here[:, None, None], processed, log_probs)
-    best, ids = log_probs.topk(min(settings.looked_up, log_probs.shape[-1]), dim=-1)
-    best, ids = best.double().cpu(), ids.cpu()
-    for number, row in enumerate(rows):
-        if row in waiting:
-            continue
-        count = len(row.tokens)
-        if best[number, :count].isnan().any() or not best[number, :count].isfinite().any():
-            raise ModelError(
-                f"the scores of prompt {number} are NaN, or rule out every token; check the weights, the dtype (float16 "
-                "overflows: try bfloat16 or float32) and the logits processors."
-            )
-        row.expects(best[number, :count], ids[number, :count])
-
-
-def _as_long(tokens: torch.Tensor, beams: int, length: int) -> torch.Tensor:
-    """Responses as `beams` rows of `length` tokens, for processors that count rows; what is added is not read."""
-    tokens = torch.nn.functional.pad(tokens, (0, length - tokens.shape[1]))
-    return torch.cat([tokens, tokens[:1].expand(beams - len(tokens), -1)])
-
-
 def _output(rows: list[PromptBeams], prompts: torch.Tensor, generation_config: Any) -> Any:
     count = generation_config.num_return_sequences or 1
     pad_token, end_ids = generation_config._pad_token_tensor, generation_config._eos_token_tensor
@@ -312,7 +271,9 @@ def _check_call(model: Any, input_ids: torch.Tensor, generation_config: Any, mod
         )
     beams, returned = generation_config.num_beams or 1, generation_config.num_return_sequences or 1
     if returned > beams:
-        raise ArgumentError(f"num_return_sequences is {returned}, but there are {beams} beams; pass num_beams={returned}.")
+        raise ArgumentError(
+            f"num_return_sequences is {returned}, more than num_beams, which is {beams}; ask for fewer."
+        )
     if generation_config.prompt_lookup_num_tokens:
         raise ArgumentError("prompt_lookup_num_tokens is set, but OPERA drafts no tokens; leave it out.")
     if generation_config.return_dict_in_generate:
