@@ -296,7 +296,7 @@ def test_bad_settings_of_the_block() -> None:
 def test_under_another_decoder() -> None:
     model, batch = tiny("llama"), padded_batch(5)
     expected = search(model, batch)
-    with tk.DoLa(model, layers=[0, 2]), pytest.raises(tk.AttachError, match="opera cannot be attached: .* DoLa"):
+    with tk.DoLa(model, layers=[0, 2]), pytest.raises(tk.AttachError, match=r"opera cannot be attached: .* DoLa"):
         search(model, batch)
     assert torch.equal(search(model, batch), expected)
 

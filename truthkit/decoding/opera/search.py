@@ -66,7 +66,7 @@ def opera(
     `num_attn_candidates` times at one place, then one token earlier, then not any more.
 
     The penalty, the overlap ("at least `threshold`", where the code asks for one more) and the step back by one are the
-    paper's (3.2, 3.3). The factor 1e-7, the first ten tokens, the log-softmax over the candidates and the choice out of
+    paper's. The factor 1e-7, the first ten tokens, the log-softmax over the candidates and the choice out of
     the whole vocabulary after a roll-back are the released code's. Ours: each prompt of a batch has its own roll-backs;
     a beam's history moves with it; candidates are chosen after the logits processors; products are logarithms in
     float64; what runs where (`docs/methods/opera.md`).
@@ -104,7 +104,7 @@ def opera(
 class OPERA(SearchMethod):
     r"""Beam search that distrusts what leans on single tokens of its own, and goes back from them.
 
-    Every `generate` of `model` inside this block is OPERA, with five beams unless the call says otherwise:
+    Every `generate` of `model` inside this block is OPERA, with five beams unless the call asks for several itself:
 
         with OPERA(model, processor):
             model.generate(**inputs, max_new_tokens=512)
@@ -118,7 +118,7 @@ class OPERA(SearchMethod):
         threshold: in how many steps the same summary token makes a roll-back, at least 1.
         num_attn_candidates: how many tokens of each beam are looked at, at least 1.
         penalty_weights: of the over-trust penalty, at least 0; 0 leaves roll-backs alone.
-        num_beams: how many beams a call has that does not say so itself, at least 1.
+        num_beams: how many beams a call has that asks for no more than one, at least 1.
 
     Raises:
         ArgumentError: a setting cannot work; in the call, if there is a streamer, or sampling.
@@ -149,7 +149,7 @@ class OPERA(SearchMethod):
                 "a streamer was passed, but beams are not known before the end, and OPERA goes back; leave it out."
             )
         config = call.get("generation_config") or self.model.generation_config
-        if options.get("num_beams") is None and (config.num_beams or 1) == 1:
+        if (options.get("num_beams") or config.num_beams or 1) == 1:
             options["num_beams"] = self.num_beams
         return _Search(self.settings)
 
