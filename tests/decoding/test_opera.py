@@ -25,6 +25,8 @@ from tests.tiny import padded_batch, tiny
 from tests.tiny_vlm import picture, tiny_vlm
 from truthkit.decoding.opera.overtrust import column_products, most_frequent, over_trust
 from truthkit.decoding.spec import parse_spec
+from truthkit.generation.answers import answer
+from truthkit.generation.settings import AnswerSettings
 
 BEAMS, CANDIDATES, NEW = 3, 4, 24
 SMALL: dict[str, Any] = {"scale_factor": 6.0, "threshold": 2}
@@ -211,7 +213,25 @@ def test_block_and_callable_agree() -> None:
         assert torch.equal(model.generate(**batch, max_new_tokens=NEW, do_sample=False), found)
 
 
-def test_stop_strings_and_stopping_criteria() -> None:
+def test_steered() -> None:
+    """Candidates are steered as the tokens that they may become."""
+    model, eager = tiny("llama", dtype=torch.float64), tiny("llama", dtype=torch.float64, attn_implementation="eager")
+    batch, vector = padded_batch(4), torch.randn(48, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    with tk.Steering(model, {1: vector}, strength=0.5):
+        found = search(model, batch, **SMALL)
+    with tk.Steering(eager, {1: vector}, strength=0.5):
+        expected = defined(forward_of(eager, {"input_ids": batch["input_ids"]}), batch["input_ids"], **SMALL)
+    assert found[0].tolist() == expected.tokens
+    assert expected.jumps
+
+
+def test_no_explanation_of_beams() -> None:
+    model = tiny("llama")
+    with pytest.raises(tk.ArgumentError, match="OPERA's beams go back"):
+        answer(model, None, tk.OPERA(model), padded_batch(5), AnswerSettings(max_new_tokens=4), explain=True)
+
+
+def test_stopping_criteria() -> None:
     class Fifth(StoppingCriteria):
         def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> Any:
             return torch.full((len(input_ids),), input_ids.shape[1] >= 7 + 5)
