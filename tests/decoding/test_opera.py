@@ -155,25 +155,19 @@ def test_logits_processors_come_first() -> None:
 
 @pytest.mark.slow
 def test_real_model(smollm2: Any) -> None:
+    """The first of two prompts, which is padded."""
     model, tokenizer = smollm2
-    texts = ["The three states of matter are", "Once upon a time, in a small house by the sea,"]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
-    options: dict[str, Any] = {"num_beams": 2, "num_attn_candidates": 3, "scale_factor": 50.0, "threshold": 2}
-    found = search(model, dict(inputs), pad_token_id=0, **options)
+    inputs = dict(tokenizer(["Once", "The three states"], return_tensors="pt", padding=True, padding_side="left"))
+    found = search(model, inputs, num_beams=2, num_attn_candidates=2, threshold=2, pad_token_id=0)
+    end = model.generation_config.eos_token_id
+    ids = rows(inputs)[0]
     model.set_attn_implementation("eager")
     try:
-        ends = model.generation_config.eos_token_id
-        for row, ids in zip(found.tolist(), rows(dict(inputs)), strict=True):
-            given = {
-                "beams": 2,
-                "candidates": 3,
-                "threshold": 2,
-                "ends": tuple(ends if isinstance(ends, list) else [ends]),
-            }
-            expected = defined(forward_of(model, {"input_ids": ids}), ids, **given)
-            assert row[: len(expected.tokens)] == expected.tokens
+        forward = forward_of(model, {"input_ids": ids})
+        expected = defined(forward, ids, beams=2, num_attn_candidates=2, threshold=2, ends=(end,))
     finally:
         model.set_attn_implementation("sdpa")
+    assert found[0, : len(expected.tokens)].tolist() == expected.tokens
 
 
 @pytest.mark.parametrize(
