@@ -183,6 +183,9 @@ class Bench:
             ),
         }
         ways |= self.steered()
+        ways["beam search, 5 beams"] = lambda: self.generate(num_beams=5)
+        ways["OPERA, 5 beams"] = lambda: self.generate(tk.OPERA(model))
+        ways["OPERA, 5 beams, serial"] = lambda: self.serial(serial.opera(model, self.ids, 5, 5, 50.0))
         for k in (4, 8):
             ways[f"contrastive search, k={k}"] = lambda k=k: self.generate(tk.ContrastiveSearch(model, top_k=k))  # type: ignore[misc]
             ways[f"contrastive search, k={k}, serial"] = lambda k=k: self.serial(  # type: ignore[misc]

@@ -76,3 +76,41 @@ def contrastive_search(model: Any, prompt: torch.Tensor, alpha: float, k: int) -
         context = torch.cat([context, hidden[best][None]], dim=1)
         logits = outputs.logits[best].float()
         yield int(candidates[0, best])
+
+
+def opera(model: Any, prompt: torch.Tensor, beams: int, candidates: int, scale: float) -> Iterator[int]:
+    """OPERA with a forward of the beams, then one for each candidate, and all attention weights, as its authors did.
+
+    Their roll-back is left out, and only the response's rows of attention are kept; theirs keeps all, for each step.
+    """
+    model.set_attn_implementation("eager")
+    cache, ids = DynamicCache(config=model.config), prompt.repeat(beams, 1)
+    first, scores = prompt.shape[1], torch.tensor([0.0, *[-1e9] * (beams - 1)])
+    rows = torch.zeros(beams, 0, first)
+    try:
+        while True:
+            outputs = model(ids, cache=cache, output_attentions=True, logits_to_keep=1)
+            logits = outputs.logits[:, -1].float()
+            if ids.shape[1] == 1:
+                row = outputs.attentions[-1][:, :, -1].amax(1)
+                rows = torch.cat([torch.nn.functional.pad(rows, (0, 1)), row[:, None]], dim=1)
+            values, tokens = logits.topk(candidates, dim=-1)
+            penalties = []
+            for number in range(candidates):
+                tried = model(tokens[:, number, None], cache=cache, output_attentions=True, logits_to_keep=1)
+                cache.crop(-1)
+                own = tried.attentions[-1][:, :, -1].amax(1)
+                window = torch.cat([torch.nn.functional.pad(rows, (0, 1)), own[:, None]], dim=1)
+                window = scale * (window / window.sum(-1, keepdim=True))[..., first:]
+                products = torch.stack([window[:, j:, j].prod(-1) for j in range(window.shape[-1])], dim=-1)
+                penalties.append(1e-7 * products.amax(-1))
+            values = values - torch.stack(penalties, dim=-1)
+            filled = torch.full_like(logits, -999.0).scatter(1, tokens, values)
+            totals = (filled.log_softmax(-1) + scores[:, None]).flatten()
+            scores, order = totals.topk(beams)
+            parents, ids = order // logits.shape[-1], (order % logits.shape[-1])[:, None]
+            cache.batch_select_indices(parents)
+            rows = rows[parents]
+            yield int(ids[0])
+    finally:
+        model.set_attn_implementation("sdpa")

@@ -23,7 +23,7 @@ FLOORS = (
 """Rooms of the package from the ground up; a room imports from its own floor and from those below."""
 
 INSIDE = {
-    "truthkit.decoding": (("engine",), ("methods", "contrastive_search"), ("spec", "catalog")),
+    "truthkit.decoding": (("engine",), ("methods", "contrastive_search", "opera"), ("spec", "catalog")),
     "truthkit.evaluation": (("running",), ("tasks",), ("report",)),
 }
 """Floors within a room."""

@@ -52,6 +52,7 @@ from truthkit.decoding.methods.top_n_sigma import (
     TopNSigma as TopNSigma,
     TopNSigmaLogitsProcessor as TopNSigmaLogitsProcessor,
 )
+from truthkit.decoding.opera.search import OPERA as OPERA, opera as opera
 from truthkit.errors import (
     ArgumentError as ArgumentError,
     AttachError as AttachError,

@@ -40,6 +40,7 @@ BLOCKS: dict[str, Make] = {
     "Capture": lambda m: tk.Capture(m, [1]),
     "fast": tk.fast_decoding,
     "ContrastiveSearch": lambda m: tk.ContrastiveSearch(m),
+    "OPERA": lambda m: tk.OPERA(m),
 }
 
 
@@ -263,7 +264,7 @@ def test_a_copy_inside_a_block_is_refused(model: Any) -> None:
 
 def test_entering_twice_is_refused(model: Any) -> None:
     before = tree(model)
-    for make in (_steering, BLOCKS["Capture"], BLOCKS["DoLa"], BLOCKS["ContrastiveSearch"]):
+    for make in (_steering, BLOCKS["Capture"], BLOCKS["DoLa"], BLOCKS["ContrastiveSearch"], BLOCKS["OPERA"]):
         block = make(model)
         with block, pytest.raises(tk.AttachError, match="already"):
             block.__enter__()

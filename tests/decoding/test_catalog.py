@@ -25,7 +25,7 @@ from truthkit.errors import ArgumentError
 def test_every_decoder_is_there() -> None:
     names = [decoder.name for decoder in catalog()]
     assert names == [*PLAIN, *decoders()]
-    own = {"apc", "cad", "contrastive_search", "dola", "icd", "lol", "m3id", "ritual", "ritual_plus", "vcd"}
+    own = {"apc", "cad", "contrastive_search", "dola", "icd", "lol", "m3id", "opera", "ritual", "ritual_plus", "vcd"}
     assert own <= set(names)
     assert {decoder.name for decoder in catalog() if decoder.needs_image} >= {"ritual", "ritual_plus", "vcd", "m3id"}
     assert {decoder.name for decoder in catalog() if decoder.needs_context} == {"adacad", "cad", "coiecd"}

@@ -57,6 +57,7 @@ def constraint(beta: float) -> Control:
         ("avisc:alpha=0.5,beta=0", [cooler(1.5)]),
         ("contrastive_search", []),
         ("contrastive_search:top_k=8", []),
+        ("opera:threshold=25", []),
     ],
 )
 def test_of_one(spec: str, more: list[Control]) -> None:

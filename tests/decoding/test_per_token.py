@@ -167,6 +167,8 @@ def test_no_decoder_of_text_waits(model: Any, adapter: str) -> None:
     for inputs in (ALONE, PADDED):
         plain, _ = run(model, inputs)
         for name in (name for name, decoder in decoders().items() if not decoder.sees_images):
+            if name == "opera":  # the host keeps its beams
+                continue
             check(name, plain, model, ToyTokenizer(), inputs, options_of(name, adapter))
 
 

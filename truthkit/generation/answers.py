@@ -15,6 +15,8 @@ from transformers import StoppingCriteria
 from truthkit.decoding.contrastive_search.search import ContrastiveSearch
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.source import Notes
+from truthkit.decoding.opera.search import OPERA
+from truthkit.errors import ArgumentError
 from truthkit.generation.explain import Step, Trace, TraceProcessor
 from truthkit.generation.settings import AnswerSettings
 from truthkit.hf.room import check_room
@@ -75,10 +77,12 @@ def answer(
         stop: asked after every decoding step; True ends the answer there.
 
     Raises:
-        ArgumentError: prompt and new tokens do not fit the model; or `explain` with beams.
+        ArgumentError: prompt and new tokens do not fit the model; or `explain` with beams, OPERA's included.
     """
     if explain:
         settings.check_one_row()
+        if isinstance(decoder, OPERA):
+            raise ArgumentError("an explanation follows one row, and OPERA's beams go back; leave out one of the two.")
     _check_room(model, inputs["input_ids"].shape[1], settings.max_new_tokens)
     tokenizer = text_tokenizer(processor, "an answer")
     options = settings.for_generate()

@@ -75,6 +75,27 @@ def by_layer_type(
     return {kind: masks[kind == "sliding_attention"] for kind in set(text_decoder(model).config.layer_types)}
 
 
+def keep_slots(cache: Cache, chosen: torch.Tensor, width: int) -> None:
+    """Move some of the last `width` tokens to the front of these, in every layer.
+
+    Args:
+        cache: of layers that hold all of those.
+        chosen: which of them, in their new order, shape (batch, count).
+        width: how many there are.
+    """
+    count = chosen.shape[1]
+    alike: dict[Any, list[torch.Tensor]] = {}
+    for layer in cache.layers:
+        for states in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+            if states is not None:
+                slots = states.narrow(-2, states.shape[-2] - width, width)
+                alike.setdefault((slots.shape, slots.dtype, slots.device), []).append(slots)
+    for (shape, _, device), group in alike.items():
+        index = chosen.to(device)[None, :, None, :, None].expand(len(group), *shape[:-2], count, shape[-1])
+        moved = torch.stack(group).gather(3, index)
+        torch._foreach_copy_([slots[:, :, :count] for slots in group], list(moved))
+
+
 _TREE_LAYERS = (DynamicLayer, GrowingLayer, PartedLayer, DynamicSlidingWindowLayer, DummyLayer)
 
 

@@ -26,7 +26,7 @@ from transformers.cache_utils import (
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.growing_cache import GrowingCache, grow
 from truthkit.hf.packed_attention import packed_attention
-from truthkit.hf.trees import _TREE_LAYERS, additive, by_layer_type, tree_obstacle
+from truthkit.hf.trees import _TREE_LAYERS, additive, by_layer_type, keep_slots, tree_obstacle
 
 _ALONG_TOKENS = ("position_ids", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 _SPARE = 256
@@ -111,16 +111,7 @@ class Tree:
         return packed_attention(decoder)
 
     def keep(self, cache: Cache, winner: torch.Tensor, k: int) -> None:
-        alike: dict[Any, list[torch.Tensor]] = {}
-        for layer in cache.layers:
-            for states in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-                if states is not None:
-                    slots = states.narrow(-2, states.shape[-2] - k, k)
-                    alike.setdefault((slots.shape, slots.dtype, slots.device), []).append(slots)
-        for (shape, _, device), group in alike.items():
-            index = winner.to(device)[None, :, None, None, None].expand(len(group), *shape[:-2], 1, shape[-1])
-            chosen = torch.stack(group).gather(3, index)
-            torch._foreach_copy_([slots[:, :, :1] for slots in group], list(chosen))
+        keep_slots(cache, winner[:, None], k)
         cache.crop(1 - k)
 
     def finish(self, cache: Cache) -> None:

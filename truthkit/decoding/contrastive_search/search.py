@@ -7,16 +7,11 @@ past instead of repeating it; the output head then runs for the winner only.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
-from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from truthkit.decoding.contrastive_search.lookahead import Layout, check_filled, prepare_cache
@@ -27,16 +22,16 @@ from truthkit.decoding.contrastive_search.ranking import (
     refuse_broken,
     top_candidates,
 )
-from truthkit.decoding.engine.method import DecodingMethod
+from truthkit.decoding.engine.search_method import SearchMethod
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.compiled import is_compiled
 from truthkit.hf.fast_linear import fast_linear
-from truthkit.hf.ownership import Block
+from truthkit.hf.head_input import head_reads
 from truthkit.hf.room import check_room
 from truthkit.hf.sites import text_decoder
 from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.steps import uncompiled
-from truthkit.hf.wrapping import language_half, plain_model, replaced_method, sole_owner
+from truthkit.hf.wrapping import sole_owner
 
 __all__ = ["ContrastiveSearch", "ContrastiveSearchLogitsProcessor", "contrastive_search"]
 
@@ -102,7 +97,7 @@ def contrastive_search(
         return search(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs)
 
 
-class ContrastiveSearch(DecodingMethod):
+class ContrastiveSearch(SearchMethod):
     r"""Look one token ahead, and take what is probable and unlike everything said so far.
 
     Every `generate` of `model` inside this block is contrastive search, `streamer` and `stop_strings` included:
@@ -126,60 +121,12 @@ class ContrastiveSearch(DecodingMethod):
     name: ClassVar[str] = "contrastive_search"
 
     def __init__(self, model: Any, processor: Any = None, *, penalty_alpha: float = _ALPHA, top_k: int = _TOP_K):
-        self.model = language_half(plain_model(model))
+        super().__init__(model, processor)
         self.penalty_alpha, self.top_k = check_settings(penalty_alpha, top_k)
-        self._tokenizer = getattr(processor, "tokenizer", processor)
 
-    def __enter__(self) -> ContrastiveSearch:
-        block = Block(type(self).__name__)
-        with ExitStack() as stack:
-            stack.enter_context(sole_owner(self.model, block.name))
-            stack.enter_context(block.open())
-            generate = functools.partial(self._generate, block)
-            stack.enter_context(replaced_method(self.model, "generate", generate, block))
-            vars(self)["_attached"] = block, stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        block, attached = vars(self).pop("_attached")
-        caller = block.leave()
-        attached.close()
-        block.refuse_left(caller, exception)
-
-    def _generate(self, block: Block, original: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(original)
-
-        @functools.wraps(original)
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            call = signature.bind(*args, **kwargs).arguments
-            options = call.pop("kwargs", {})
-            for name in ("custom_generate", "assistant_model"):
-                if call.pop(name, None) is not None:
-                    raise ArgumentError(f"{name} was passed inside a ContrastiveSearch block; use one of the two.")
-            synced = call.pop("synced_gpus", None)
-            search = _Search(self.penalty_alpha, self.top_k, call.pop("streamer", None), synced)
-            self._resolve_stop_strings(call, options)
-            with block.calling():
-                return original(**call, **options, custom_generate=search)
-
-        return generate
-
-    def _resolve_stop_strings(self, call: dict[str, Any], options: dict[str, Any]) -> None:
-        """Replace `stop_strings`, of the call or a generation config, by the criterion `generate` would make of it."""
-        tokenizer = options.pop("tokenizer", None) or self._tokenizer
-        config = call.get("generation_config") or self.model.generation_config
-        strings = options.pop("stop_strings", None) or config.stop_strings
-        if strings is None:
-            return
-        if tokenizer is None:
-            raise ArgumentError(
-                "stop_strings needs the model's tokenizer; pass it as ContrastiveSearch(model, tokenizer), or as "
-                "tokenizer= in the call."
-            )
-        if config.stop_strings is not None:
-            options["stop_strings"] = None
-        criterion = StopStringCriteria(tokenizer=tokenizer, stop_strings=strings)
-        call["stopping_criteria"] = StoppingCriteriaList([*(call.get("stopping_criteria") or []), criterion])
+    def _search(self, call: dict[str, Any], options: dict[str, Any]) -> _Search:
+        synced = call.pop("synced_gpus", None)
+        return _Search(self.penalty_alpha, self.top_k, call.pop("streamer", None), synced)
 
 
 @dataclass(frozen=True)
@@ -279,7 +226,7 @@ def _prefill(
         ranking.observe(hidden)
         return hidden
 
-    with _hidden_states(model, observe):
+    with head_reads(model, "contrastive_search", observe):
         outputs = model._prefill(input_ids, generation_config, model_kwargs)
     if ranking.context is None:
         raise ModelError(
@@ -307,30 +254,11 @@ def _look_ahead(
         return hidden[torch.arange(len(winner), device=winner.device), winner][:, None]
 
     inputs = layout.inputs(model, candidates, model_kwargs)
-    with _hidden_states(model, choose):
+    with head_reads(model, "contrastive_search", choose):
         outputs = model(**inputs, return_dict=True)
     winner = winner.to(candidates.device)
     layout.keep(model_kwargs["cache"], winner, candidates.shape[1])
     return outputs, winner
-
-
-@contextmanager
-def _hidden_states(model: Any, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside this block the output head reads `replace(h)` instead of the decoder's last hidden states `h`.
-
-    The model's own forward goes on from there, so whatever it does around its head (scaling, soft capping) is done.
-    """
-
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        output.last_hidden_state = replace(output.last_hidden_state)
-        return output
-
-    own = Block("contrastive_search").only_here(hook)
-    handle = text_decoder(model).register_forward_hook(own)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _check_call(model: Any, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any]) -> None:

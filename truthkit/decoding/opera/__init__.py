@@ -1,0 +1,1 @@
+"""OPERA: beam search with a penalty for over-trust, and roll-back."""
