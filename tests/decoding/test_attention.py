@@ -70,6 +70,29 @@ class TestModes:
                     scores = bench.model(**call, logits_to_keep=keep).logits[:, :-1]
                     torch.testing.assert_close(scores, torch.stack(got.logits, dim=1), atol=1e-4, rtol=1e-4)
 
+    def test_answers_of_different_lengths(self, bench: Bench) -> None:
+        """In one forward, when somebody says where prompts end."""
+        inputs, counts = bench.inputs(3), (4, 1, 2)
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        width = inputs["input_ids"].shape[1]
+        for name in ("pai", "sid", "sid-early"):
+            with CASES[name].attached(bench, 3) as session, torch.no_grad():
+                got = decode(bench.model, inputs)
+                ids = torch.stack([row.roll(4 - n) for row, n in zip(got.sequences, counts, strict=True)])
+                mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 4), value=1)
+                mask = torch.stack([row.roll(4 - n) for row, n in zip(mask, counts, strict=True)])
+                for row, n in enumerate(counts):
+                    mask[row, : 4 - n] = 0
+                positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+                call = inputs | {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+                with session.with_prompts(lengths):
+                    scores = bench.model(**call, logits_to_keep=5).logits
+            for row, n in enumerate(counts):
+                expected = torch.stack([step[row] for step in got.logits[: n + 1]])[: min(n + 1, 4)]
+                found = scores[row, 4 - n :][: len(expected)]
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert width + 4 == ids.shape[1]
+
     @on("llava", "qwen2_vl")
     def test_prompt_without_an_image_among_others(self, bench: Bench) -> None:
         rows = (bench.rows[1], Row("no picture here", (), ""), bench.rows[2])

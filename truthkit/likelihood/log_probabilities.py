@@ -11,7 +11,6 @@ forward, those of answers in another. Several steerings of answers thus share th
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,9 +25,10 @@ from truthkit.hf.branches import BranchedCache, takes_branches
 from truthkit.hf.growing_cache import GrowingCache
 from truthkit.hf.packed_attention import packed_attention
 from truthkit.hf.room import check_room
-from truthkit.hf.sites import input_device, takes_positions_to_keep, text_decoder
+from truthkit.hf.sites import text_decoder
 from truthkit.hf.trees import additive, takes_trees
 from truthkit.hf.wrapping import plain_model
+from truthkit.likelihood.logits import logits_at
 from truthkit.likelihood.parts import acts_by_part, acts_on_answers, entered, reading
 from truthkit.likelihood.token_tree import TokenTree, common_length, token_trees
 from truthkit.text.tokens import batches, padded
@@ -207,7 +207,6 @@ class _Reader:
         self.sets: list[Sequence[Hooked]] = [()]
         self.scores = [[0.0] * len(rows)]
         self.raw: list[float] | None = None
-        self._accepted = inspect.signature(plain_model(model).forward).parameters
 
     def read(self, sharing: bool, trees: bool) -> None:
         """Every row; if `sharing`, rows that begin alike together, as trees or as branches."""
@@ -297,7 +296,7 @@ class _Reader:
             mask = additive(sight[first:last, : shared + last], self.model.dtype)[None, None]
             some = keep[(keep >= first) & (keep < last)] - first
             own = torch.where(ids < 0, ~ids, ids)[None, first:last]
-            return self._call(own, mask, depths[None, first:last], some, cache)[0].float()
+            return logits_at(self.model, own, mask, depths[None, first:last], some, cache)[0].float()
 
         with reading(self.parted, "prompt"):
             prompts = read(0, asked) if asked else None
@@ -376,27 +375,7 @@ class _Reader:
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, past:]
         asked = [sys.maxsize] * len(ids) if asked is None else asked
         with nullcontext() if self.session is None else self.session.with_prompts(asked):
-            return self._call(ids, mask, positions, keep, cache)
-
-    def _call(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int | torch.Tensor, cache: Any
-    ) -> torch.Tensor:
-        """Logits at the last `keep` positions of `ids`, or at those that it lists."""
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        call: dict[str, Any] = {
-            name: value.to(input_device(self.model)) for name, value in inputs.items() if name in self._accepted
-        }
-        call |= {"use_cache": False} if cache is None else {"cache": cache}
-        cuts = "logits_to_keep" in self._accepted
-        if isinstance(keep, torch.Tensor):
-            keep = keep.to(input_device(self.model))
-            cuts = cuts and takes_positions_to_keep(plain_model(self.model))
-        call |= {"logits_to_keep": keep} if cuts else {}
-        with torch.no_grad():
-            logits = self.model(**call).logits
-        if isinstance(keep, int):
-            return logits[:, -keep:]
-        return logits if cuts else logits[:, keep.to(logits.device)]
+            return logits_at(self.model, ids, mask, positions, keep, cache)
 
     @contextmanager
     def _branched(self, cache: Any, index: torch.Tensor, *, keep: bool = False) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import torch
 
+from truthkit.decoding.engine.layout import Prompt
 from truthkit.decoding.engine.view import AttentionEdit
 from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ModelError
@@ -25,6 +26,7 @@ class AttentionRows:
         self._group = group
         self._edits = [(view, edit) for view, one in enumerate(group.views) for edit in one.attention]
         self._aimed: list[_Aimed] = []
+        self._counts: torch.Tensor | None = None
 
     def __bool__(self) -> bool:
         return bool(self._edits)
@@ -49,25 +51,50 @@ class AttentionRows:
         self.block = block
         stack.enter_context(asking(text_decoder(self._group.model), self))
 
-    def aim(
-        self, views: Sequence[int], batch: int, images: torch.Tensor | None, queries: Queries, columns: int
-    ) -> None:
+    def told(self, lengths: Sequence[int] | None, mask: torch.Tensor | None, width: int) -> None:
+        """Take in how many tokens of each row are its prompt, where somebody says so of the next forward.
+
+        Args:
+            lengths: of the main view's rows; None: nobody does.
+            mask: of all of their tokens so far; None for no padding.
+            width: how many tokens the forward has.
+        """
+        self._counts = None
+        if lengths is not None and mask is not None:
+            read = mask.sum(dim=1)
+            self._counts = (read - torch.tensor(lengths, device=read.device) + 1).clamp(1, width)
+
+    def rest(self) -> None:
+        """Ask for nothing in the next forward."""
+        self._aimed = []
+
+    def aim(self, prompt: Prompt, views: Sequence[int], past: int, width: int, keep: int | torch.Tensor | None) -> None:
         """Say what the next forward holds.
 
         Args:
+            prompt: of all views.
             views: the numbers of the views whose rows it has, in order.
-            batch: rows per view.
-            images: of the prompts of all views, as in `Prompt`.
-            queries: the asked ones.
-            columns: how many tokens each row has afterwards.
+            past: how many of the main view's tokens came before.
+            width: how many tokens it has.
+            keep: its `logits_to_keep` outside of `generate`; within, None.
         """
+        assert prompt.images is not None
+        batch, before = prompt.batch, past + prompt.extra if past else 0
+        columns = before + width
+        counts, self._counts = self._counts, None
+        if counts is not None:
+            keep = int(counts.max())
+        elif keep is None:
+            keep = columns - max(before, prompt.answer_start + prompt.extra - 1)
+        elif isinstance(keep, int) and not keep:
+            keep = width if past else 1
+        queries = keep if isinstance(keep, torch.Tensor) else slice(-keep, None)
         self._aimed = []
-        for view, edit in self._edits if batch else ():
-            assert images is not None
+        for view, edit in self._edits:
             start = list(views).index(view) * batch
-            own = images[view * batch : (view + 1) * batch]
+            own = prompt.images[view * batch : (view + 1) * batch]
             own = torch.nn.functional.pad(own, (0, columns - own.shape[1]))
-            self._aimed.append(_Aimed(edit, slice(start, start + batch), own, queries))
+            self._aimed.append(_Aimed(edit, slice(start, start + batch), own, queries, counts))
 
     def asked(self, layer: int, queries: int, keys: int) -> list[Asked]:
         """See `truthkit.hf.attention.Asking`."""
@@ -83,10 +110,18 @@ class _Aimed:
         rows: in the batch.
         images: which of their columns are image tokens, shape (rows, columns).
         queries: the asked ones.
+        counts: how many of these, the last ones, are asked of each row; None: all.
     """
 
-    def __init__(self, edit: AttentionEdit, rows: slice, images: torch.Tensor, queries: Queries):
-        self._edit, self._rows, self._images, self._queries = edit, rows, images, queries
+    def __init__(
+        self,
+        edit: AttentionEdit,
+        rows: slice,
+        images: torch.Tensor,
+        queries: Queries,
+        counts: torch.Tensor | None,
+    ):
+        self._edit, self._rows, self._images, self._queries, self._counts = edit, rows, images, queries, counts
         self._hidden: torch.Tensor | None = None
         self._of_keys: dict[int, torch.Tensor] = {}
 
@@ -103,7 +138,13 @@ class _Aimed:
 
     def _change(self, scores: torch.Tensor, rows: slice) -> torch.Tensor:
         assert self._edit.scores is not None
-        return self._edit.scores(scores, self._marks(scores)[self._within(rows), None])
+        within = self._within(rows)
+        changed = self._edit.scores(scores, self._marks(scores)[within, None])
+        if self._counts is None:
+            return changed
+        behind = torch.arange(scores.shape[2], 0, -1, device=scores.device)
+        asked = behind <= self._counts[within, None].to(scores.device)
+        return torch.where(asked[:, None, :, None], changed, scores)
 
     def _see(self, weights: torch.Tensor, rows: slice) -> None:
         assert self._edit.hidden is not None
@@ -129,7 +170,10 @@ class _Aimed:
             return self._hidden
         every = torch.arange(count, device=self._hidden.device)
         asked = self._queries.to(every.device) if isinstance(self._queries, torch.Tensor) else every[self._queries]
-        hidden = self._hidden[:, torch.searchsorted(asked, every).clamp_max(len(asked) - 1)]
+        as_asked = torch.searchsorted(asked, every).clamp_max(len(asked) - 1).expand(len(self._hidden), -1)
+        if self._counts is not None:
+            as_asked = as_asked.maximum(len(asked) - self._counts[:, None].to(every.device))
+        hidden = self._hidden.take_along_dim(as_asked[..., None], dim=1)
         hidden[:, every, every + hidden.shape[-1] - count] = False
         self._hidden = hidden
         return hidden

@@ -87,6 +87,8 @@ class ForwardPair:
         if past == 0 and loop.generating:
             wide, self._short = read_short(main, wide, cache, loop.forward_plainly)
         rest = None if self._short is None else self._short.last
+        if main.attention:
+            main.attention.told(loop.prompt_lengths, kwargs.get("attention_mask"), ids.shape[1])
         main.aim(len(ids), keep, past=past, views=rest)
         loop.past = past + ids.shape[1]
         return (), {**wide, "return_dict": True}

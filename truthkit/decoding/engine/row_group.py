@@ -16,6 +16,7 @@ import torch
 from truthkit.decoding.engine.adapter_rows import AdapterRows
 from truthkit.decoding.engine.attention_rows import AttentionRows
 from truthkit.decoding.engine.image_inputs import TOKEN_TYPES, placeholders, scattered, token_types_of
+from truthkit.decoding.engine.lay_out import lay_out
 from truthkit.decoding.engine.layout import Prompt, along_axes, repeated, repeated_positions
 from truthkit.decoding.engine.step_masks import StepMasks
 from truthkit.decoding.engine.view import ViewLogits
@@ -23,7 +24,6 @@ from truthkit.decoding.engine.view_group import ViewGroup
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.fast import FastDecoding
 from truthkit.hf.ownership import Block
-from truthkit.hf.room import context_length
 from truthkit.hf.spread import is_fully_sharded
 from truthkit.hf.trees import behind_prompts
 
@@ -131,22 +131,11 @@ class RowGroup:
         if self.exits:
             rows = [slice(view * batch, (view + 1) * batch) for view in self.group.exit_views] if batch else []
             self.exits.aim(rows, keep)
-        if self.attention:
-            self._aim_attention(batch, keep, past, range(self.rows) if views is None else views)
-
-    def _aim_attention(self, batch: int, keep: int | torch.Tensor, past: int, views: Sequence[int]) -> None:
-        if not batch:
-            self.attention.aim((), 0, None, slice(0), 0)
-            return
-        prompt = self.prompt
-        before = past + prompt.extra if past else 0
-        columns = before + self._width
-        if self._generating:  # what `generate` keeps is no more than what it needs
-            keep = columns - max(before, prompt.answer_start + prompt.extra - 1)
-        elif isinstance(keep, int) and not keep:
-            keep = self._width if past else 1
-        queries = keep if isinstance(keep, torch.Tensor) else slice(-keep, None)
-        self.attention.aim(views, batch, prompt.images, queries, columns)
+        if self.attention and not batch:
+            self.attention.rest()
+        elif self.attention:
+            seen = range(self.rows) if views is None else views
+            self.attention.aim(self.prompt, seen, past, self._width, None if self._generating else keep)
 
     def begin(
         self,
@@ -167,78 +156,12 @@ class RowGroup:
                 only the logits behind the prompt are wanted, and where the rest comes to lie does not matter.
             whole: false if more of the prompts is still to come, as in chunked prefill.
         """
-        batch, length = ids.shape[:2]
-        if length == 0 or batch == 0:
-            raise ArgumentError(
-                f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token."
-            )
-        mask = torch.ones(batch, length, dtype=torch.long, device=ids.device) if mask is None else mask.long()
-        if self.same_prompt:
-            by_hand = ids.dim() == 2 and self.vision is not self.model  # embeddings will be wanted
-            wide_ids = ids.repeat(self.rows, 1) if by_hand else None
-            wide_mask, offsets = mask.repeat(self.rows, 1), None
-        else:
-            if ids.dim() != 2:
-                raise ArgumentError("inputs_embeds was given, but a view with another prompt needs input_ids.")
-            if bool((mask[:, -1] == 0).any() if gaps else (mask.diff(dim=1) < 0).any()):
-                raise ArgumentError(
-                    "attention_mask has zeros after ones, but a view with another prompt needs left padding; set "
-                    'padding_side="left" in the tokenizer.'
-                )
-            wide_ids, wide_mask = self._pad(ids, mask)
-            counts = wide_mask.sum(dim=1, keepdim=True)
-            offsets = counts - mask.sum(dim=1, keepdim=True).repeat(self.rows, 1)
-        limit = context_length(self.model)
-        longest = int(wide_mask.sum(dim=1).max())
-        if limit and longest > limit:
-            raise ArgumentError(
-                f"a prompt has {longest} tokens (the longest of {self.rows} views), but {type(self.model).__name__} "
-                f"has room for {limit} (max_position_embeddings); shorten it."
-            )
-        axes = None
-        wanted = wide_ids is not None or position_ids is None
-        if wanted and ids.dim() == 2 and hasattr(self.vision.base_model, "get_rope_index"):
-            axes = self._axes(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids, wide_mask, batch)
-        padded = not bool(wide_mask.all())
-        images = (
-            self._image_tokens(ids.repeat(self.rows, 1) if wide_ids is None else wide_ids) if self.attention else None
-        )
-        self._prompt = Prompt(batch, length, wide_ids, wide_mask, offsets, padded, axes, images=images)
+        self._prompt = lay_out(self.group, self.images, ids, mask, position_ids, gaps=gaps)
         self._generating = gaps
         self.nothing_hidden_later, self._steps_of = gaps and whole, None
         self.prompt_exits.begin()
         for _, adapter in self._adapters:
             adapter.refresh()
-
-    def _image_tokens(self, ids: torch.Tensor) -> torch.Tensor:
-        """Which tokens of all views' prompts, `ids`, are an image's."""
-        found = placeholders(self.vision, ids) if ids.dim() == 2 else torch.zeros(1, dtype=torch.bool)
-        if not bool(found.any()):
-            raise ArgumentError(
-                f"a view edits its attention to images, but no prompt of {type(self.vision).__name__} holds one (there "
-                f"are {'no placeholders in input_ids' if ids.dim() == 2 else 'inputs_embeds without input_ids'}); pass "
-                "the processor's outputs whole."
-            )
-        return found
-
-    def _axes(self, ids: torch.Tensor, mask: torch.Tensor, batch: int) -> torch.Tensor:
-        """Positions in time, height and width of an image-text model's prompts, shape (3, rows, length)."""
-        types = placeholders(self.vision, ids).int()
-        grids = self.images.input("image_grid_thw", batch) if self.images.ready else None
-        positions, _ = self.vision.base_model.get_rope_index(ids, types, image_grid_thw=grids, attention_mask=mask)
-        return positions
-
-    def _pad(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        plain = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
-        rows = [row for view in self.group.views for row in (view.prompt(plain) if view.prompt else plain)]
-        if not all(rows):
-            raise ArgumentError("a view's prompt is empty: nothing is left of a prompt when its images or context go.")
-        length = max(ids.shape[1], max(map(len, rows)))
-        wide_ids, wide_mask = ids.new_zeros(len(rows), length), mask.new_zeros(len(rows), length)
-        for i, row in enumerate(rows):
-            wide_ids[i, length - len(row) :] = torch.tensor(row, device=ids.device)
-            wide_mask[i, length - len(row) :] = 1
-        return wide_ids, wide_mask
 
     def widen(self, kwargs: dict[str, Any], past: int) -> dict[str, Any]:
         """The keyword arguments of a forward for all rows, from those for the main view's `batch` rows.
