@@ -140,7 +140,10 @@ def test_a_separate_model_as_amateur(generate: Any, smollm2: Any, monkeypatch: p
         ([], "there is no prompt"),
         ([""], "the prompt is empty"),
         (["--file", "missing.txt"], "'missing.txt' cannot be read: No such file"),
-        (["Hi", "--decoder", "lolo"], "the decoders are greedy, sample, adacad, agreement, apc, cad"),
+        (
+            ["Hi", "--decoder", "lolo"],
+            "the decoders are greedy, sample, activation_decoding, adacad, agreement,",
+        ),
         (["Hi", "--decoder", "dola:layer=3"], "(did you mean 'layers'?); its options are layers, beta, norm"),
         (["Hi", "--decoder", "dola:layers=99"], "99"),
         (["Hi", "--decoder", "dola:beta=7"], "beta is 7.0"),

@@ -16,6 +16,7 @@ import torch
 import truthkit as tk
 from tests.decoding.image_cases import CASES, MODES, Bench, Row, image_bench
 from tests.decoding.test_image_decoders import assert_same, decode, want
+from tests.each import each
 from tests.tiny import tiny
 from tests.tiny_vlm import tiny_vlm
 from truthkit.hf.attention import Asked, Watch, asking
@@ -214,7 +215,7 @@ def test_weights_are_those_of_eager_attention(family: str) -> None:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize(
+    @each(
         ("make", "message"),
         [
             (lambda model: tk.PAI(model, alpha=-1), "alpha is -1"),

@@ -374,8 +374,9 @@ class TestProcessors:
 
     @on("instructblip")
     def test_instructblip(self, bench: Bench) -> None:
-        """Its images are read in the light of the question, which a processor is not told. M3ID's view has none."""
-        for name in CASES.keys() - {"m3id"}:
+        """Its images are read in the light of the question, which a processor is not told. M3ID's view has none, and
+        PAI is no processor."""
+        for name in CASES.keys() - {"m3id", "pai", "pai+vcd"}:
             processor = CASES[name].processor(bench, 3)
             message = "in the light of the question.*context manager"
             self.refused(bench, processor, bench.inputs(3), tk.ModelError, message)

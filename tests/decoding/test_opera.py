@@ -272,7 +272,7 @@ def test_products_by_hand() -> None:
     assert most_frequent(torch.tensor([[3, 1, 1, 3], [2, 0, 2, 2]])).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "message"),
     [
         ({"do_sample": True}, "do_sample is True, .* but OPERA is a beam search"),
@@ -287,7 +287,7 @@ def test_products_by_hand() -> None:
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
-    model, batch = tiny("llama"), padded_batch(5)
+    model, batch, options = tiny("llama"), padded_batch(5), dict(options)
     expected = search(model, batch)
     with left_clean(model), pytest.raises(tk.ArgumentError, match=message):
         search(model, {name: options.pop(name, value) for name, value in batch.items()}, **options)

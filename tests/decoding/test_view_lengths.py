@@ -18,6 +18,7 @@ from tests.decoding.image_cases import forward, image_bench
 from tests.decoding.oracle import Look, Oracle, Seen
 from tests.decoding.test_decoders import assert_same, decode, exact
 from tests.decoding.test_image_decoders import want as want_of_images
+from tests.each import each
 from tests.tiny import padded_batch, tiny
 from truthkit.decoding.engine import short_views
 from truthkit.hf.growing_cache import GrowingLayer
@@ -154,7 +155,7 @@ def check(family: str, method: str, mode: dict[str, Any], batch: int, new: int =
 ASSISTED = {"do_sample": False, "prompt_lookup_num_tokens": 4}
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@each("batch", [1, 4])
 @pytest.mark.parametrize("mode", ["greedy", "sampling", "beams"])
 @pytest.mark.parametrize("method", ["CAD", "four", "short main"])
 def test_modes(method: str, mode: str, batch: int) -> None:
@@ -228,7 +229,7 @@ def test_a_given_cache_can_be_used_again() -> None:
     assert first.sequences.tolist() == second.sequences.tolist()
 
 
-@pytest.mark.parametrize("kind", ["paged|sdpa", "paged|eager"])
+@each("kind", ["paged|sdpa", "paged|eager"])
 def test_paged_attention_is_refused(kind: str) -> None:
     """It is for `generate_batch`: plain `generate` gives it no mask either."""
     model, inputs = tiny("llama"), rows(2)
@@ -311,7 +312,7 @@ def of_images(tmp_path_factory: pytest.TempPathFactory) -> ImageBench:
     return image_bench("llava", tmp_path_factory.mktemp("adapter"))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@each("mode", MODES)
 @pytest.mark.parametrize(("name", "parts"), [("m3id", [[0], [1]]), ("ritual+m3id", [[0, 1], [2]])])
 def test_views_without_the_image(
     of_images: ImageBench, name: str, parts: Any, mode: str, monkeypatch: pytest.MonkeyPatch

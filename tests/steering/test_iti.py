@@ -30,7 +30,7 @@ def projection(model: Any, layer: int) -> Any:
     return block.attn.c_proj if hasattr(block, "attn") else block.self_attn.o_proj
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@each("mode", sorted(MODES))
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_heads_are_moved_from_the_last_token_of_the_prompt_on(family: str, mode: str) -> None:
     """What is added before a linear layer comes out of it as that layer of it."""

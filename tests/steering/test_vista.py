@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity, normalize
 import truthkit as tk
 from tests.activations.oracle import all_states, block_list, unpadded
 from tests.decoding.oracle import Look
+from tests.each import each
 from tests.steering.oracle import MODES, check, decode, logits_with, same
 from tests.tiny import padded_batch, tiny
 from tests.tiny_vlm import picture, tiny_vlm
@@ -24,7 +25,7 @@ def moved(states: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     return normalize(normalize(states, dim=-1) + STRENGTH * more * normalize(vector, dim=0), dim=-1) * length
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@each("mode", sorted(MODES))
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_a_vector_for_each_prompt(family: str, mode: str) -> None:
     model, batch = tiny(family), padded_batch(5, 9, 3, 7)

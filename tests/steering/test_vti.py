@@ -33,7 +33,7 @@ def changes(model: Any) -> dict[Any, Any]:
     return {block_list(model)[at].mlp: lambda x, v=vector: moved(x, v.to(x.dtype)) for at, vector in TEXT.items()}
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@each("mode", sorted(MODES))
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_text(family: str, mode: str) -> None:
     model, batch = tiny(family), padded_batch(5, 9, 3, 7)

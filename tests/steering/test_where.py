@@ -93,7 +93,7 @@ def prompt_threshold(model: Any, batch: Any, of: str, projected: bool = False) -
     return threshold(found)
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@each("mode", sorted(MODES))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cosine_of_each_token(family: str, mode: str) -> None:
     model, batch = tiny(family), padded_batch(5, 9, 3, 7)
@@ -168,7 +168,7 @@ def entropies(model: Any, above: float) -> Callable[..., torch.Tensor]:
     return account
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@each("mode", sorted(MODES))
 def test_entropy(mode: str) -> None:
     """Beams change places between tokens, and each keeps its own entropy."""
     model, batch = tiny("llama", initializer_range=0.2), padded_batch(5, 9, 3, 3)
