@@ -2,6 +2,7 @@ r"""RITUAL beside greedy search, sampling, VCD and M3ID on POPE and CHAIR: the c
 
     python recipes/ritual.py --out runs/ritual                  # scene-vlm on 150 drawn scenes; minutes on two cores
     python recipes/ritual.py --out runs/quick --quick           # a sketch of it in a minute
+    python recipes/ritual.py --out runs/more --decoder pai:alpha=0.5 --decoder sid:rank=16 --decoder avisc
     python recipes/ritual.py --out runs/llava --model llava-hf/llava-1.5-7b-hf --dtype bfloat16 --images val2014 \
         --pope pope/coco --suffix " Please answer this question with one word." --chair chair --parser opera
 
@@ -93,16 +94,17 @@ METHODS = {
 }
 
 
-def ways(*, greedy: bool) -> list[Way]:
-    """The baseline, the controls and the methods."""
+def ways(*, greedy: bool, also: Sequence[str] = ()) -> list[Way]:
+    """The baseline, the controls, the methods, and decoders that somebody wants beside them."""
+    methods = METHODS | {spec: spec for spec in also}
     found = [
         Way("greedy", "greedy", sample=False),
         Way("sampling", "greedy"),
         Way("sampling, temperature 0.25", "greedy", temperature=0.25),
         Way("sampling, constraint alone", "apc:beta=0.1"),
     ]
-    found += [Way(label, decoder) for label, decoder in METHODS.items()]
-    return found + [Way(f"{label}, greedy", way, sample=False) for label, way in METHODS.items() if greedy]
+    found += [Way(label, decoder) for label, decoder in methods.items()]
+    return found + [Way(f"{label}, greedy", way, sample=False) for label, way in methods.items() if greedy]
 
 
 def scene_tasks(count: int, seed: int, folder: Path) -> dict[str, Task]:
@@ -157,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick:
         args.scenes, args.limit = min(args.scenes, 10), args.limit or 30
     torch.set_num_threads(args.threads)
-    console, compared = Output(width=None if sys.stdout.isatty() else 132), ways(greedy=args.greedy)
+    console, compared = Output(width=None if sys.stdout.isatty() else 132), ways(greedy=args.greedy, also=args.decoder)
     real = args.pope or args.chair
     try:
         tasks = real_tasks(args) if real else scene_tasks(args.scenes, args.seed, args.out / "pictures")
@@ -200,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for pictures, runs, figures and the plot")
     add("--quick", action="store_true", help="10 scenes; or 30 items of a benchmark")
     add("--greedy", action="store_true", help="add every method under greedy search")
+    add("--decoder", action="append", default=[], metavar="SPEC", help="one more method, as pai:alpha=0.5; repeatable")
     add("--model", help="hub id or folder of an image-text model (default: scene-vlm)")
     add("--dtype", help="float32, bfloat16, float16 (default: as in the checkpoint)")
     add("--device-map", help="auto: spread a large model over all devices")
