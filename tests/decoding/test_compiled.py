@@ -204,18 +204,23 @@ def test_compiled_to_machine_code(bench: Bench) -> None:
 VECTORS = {0: torch.linspace(-3, 3, 48), 1: torch.linspace(2, -2, 48)}
 
 
-@each(
-    "options",
-    [
-        {},
-        {"positions": slice(2, None), "mode": "project_out", "strength": [1.0, 0.5]},
-        {"positions": "prompt", "site": "heads"},
-        {"where": Cosine(VECTORS, above=0.0)},
-        {"where": (Cosine(VECTORS[1], above=0.0, layer=0), Entropy(above=2.0)), "mode": "relative"},
-        {"where": Cosine(VECTORS[1], above=0.05, of="mean"), "keep_norm": True},
-    ],
-)
-def test_steering(options: dict[str, Any]) -> None:
+_STEERINGS: list[dict[str, Any]] = [
+    {},
+    {"where": (Cosine(VECTORS[1], above=0.0, layer=0), Entropy(above=2.0)), "mode": "relative"},
+    {"positions": slice(2, None), "mode": "project_out", "strength": [1.0, 0.5]},
+    {"positions": "prompt", "site": "heads"},
+    {"where": Cosine(VECTORS, above=0.0)},
+    {"where": Cosine(VECTORS[1], above=0.05, of="mean"), "keep_norm": True},
+]
+
+
+@pytest.mark.parametrize("some", [slice(2), pytest.param(slice(2, None), marks=pytest.mark.slow)], ids=str)
+def test_steering(some: slice) -> None:
+    for options in _STEERINGS[some]:
+        _check_steering(options)
+
+
+def _check_steering(options: dict[str, Any]) -> None:
     torch.compiler.reset()
     model = tiny("llama", num_hidden_layers=2)
     check(lambda: tk.Steering(model, VECTORS, **options), model, padded_batch(5, 9), 12)

@@ -72,7 +72,10 @@ def check(
     return every
 
 
-@pytest.mark.parametrize(("family", "lengths"), [("llama", (4, 7)), ("qwen2", (4, 7)), ("gpt2", (4, 7))])
+@pytest.mark.parametrize(
+    ("family", "lengths"),
+    [("llama", (4, 7)), pytest.param("qwen2", (4, 7), marks=pytest.mark.slow), ("gpt2", (4, 7))],
+)
 def test_goes_back_as_by_definition(family: str, lengths: tuple[int, ...]) -> None:
     """Some of a batch's prompts go back, others do not."""
     jumps = [one.jumps for one in check(family, lengths, **SMALL)]

@@ -156,7 +156,7 @@ def check(
     cls = decoder_class(name)
     attached, _ = run(model, inputs, lambda: cls(model, processor, **options))
     assert attached.total() <= plain.total(), f"{name} waits for {attached - plain} in four tokens"
-    form = getattr(tk, f"{cls.__name__}LogitsProcessor", None)
+    form = getattr(tk, f"{cls.__name__}LogitsProcessor", None) if inputs is not ALONE else None
     if form is not None and name != "pai":  # whose processor form says why it cannot be
         given = {**options, **({"images": images} if issubclass(cls, Decoder) and images is not None else {})}
         beside, _ = run(model, inputs, processor=lambda: form(model, processor, **given))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 import torch
 
 from tests.activations.oracle import unpadded
@@ -17,6 +18,9 @@ from tests.decoding.oracle import Oracle
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 """Makes a module's output, (tokens, features), into what takes its place."""
+
+FAMILIES = ("llama", "gpt2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("qwen2", "gemma2")))
+"""For each method all of these; `make test` takes two."""
 
 SHORT = {"max_new_tokens": 24, "return_dict_in_generate": True, "output_logits": True}
 MODES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import truthkit as tk
 from tests.activations.oracle import block_list
 from tests.decoding.cases import ToyTokenizer
 from tests.each import each
-from tests.steering.oracle import MODES, check, decode, logits_with, same
+from tests.steering.oracle import FAMILIES, MODES, check, decode, logits_with, same
 from tests.tiny import padded_batch, tiny
 from truthkit.steering.extraction.held_out import split_groups
 from truthkit.steering.spec import parse_steer
@@ -31,7 +31,7 @@ def projection(model: Any, layer: int) -> Any:
 
 
 @each("mode", sorted(MODES))
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_heads_are_moved_from_the_last_token_of_the_prompt_on(family: str, mode: str) -> None:
     """What is added before a linear layer comes out of it as that layer of it."""
     model, batch = tiny(family), padded_batch(5, 9, 3, 7)

@@ -176,6 +176,7 @@ def dying(command: list[str], moments: str, folder: Path) -> subprocess.Popen[st
     return subprocess.Popen(started, env=ENVIRONMENT, cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes(
     command: list[str], alone: Callable[[list[str]], tk.SteeringVector], tmp_path: Path
 ) -> None:
@@ -188,9 +189,8 @@ def test_killed_while_it_writes(
         check_resumed(command, alone(command), tmp_path / f"{moment}.safetensors")
 
 
-@pytest.mark.parametrize(
-    "method", ["logistic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean", "pca"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["logistic", "mean", "pca"])
 def test_killed_while_it_reads(
     method: str, command: list[str], alone: Callable[[list[str]], tk.SteeringVector], tmp_path: Path
 ) -> None:

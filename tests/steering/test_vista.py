@@ -12,7 +12,7 @@ import truthkit as tk
 from tests.activations.oracle import all_states, block_list, unpadded
 from tests.decoding.oracle import Look
 from tests.each import each
-from tests.steering.oracle import MODES, check, decode, logits_with, same
+from tests.steering.oracle import FAMILIES, MODES, check, decode, logits_with, same
 from tests.tiny import padded_batch, tiny
 from tests.tiny_vlm import picture, tiny_vlm
 
@@ -26,7 +26,7 @@ def moved(states: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 @each("mode", sorted(MODES))
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_vector_for_each_prompt(family: str, mode: str) -> None:
     model, batch = tiny(family), padded_batch(5, 9, 3, 7)
     vectors = {at: torch.randn(4, 48, generator=torch.Generator().manual_seed(at)) for at in range(4)}

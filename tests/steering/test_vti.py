@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 import truthkit as tk
 from tests.activations.oracle import block_list
 from tests.each import each
-from tests.steering.oracle import MODES, check, decode, logits_with, same
+from tests.steering.oracle import FAMILIES, MODES, check, decode, logits_with, same
 from tests.tiny import padded_batch, tiny
 from tests.tiny_vlm import TinyVLM, picture, tiny_vlm
 from truthkit.hf.vision import vision_blocks
@@ -34,7 +34,7 @@ def changes(model: Any) -> dict[Any, Any]:
 
 
 @each("mode", sorted(MODES))
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_text(family: str, mode: str) -> None:
     model, batch = tiny(family), padded_batch(5, 9, 3, 7)
 

@@ -14,14 +14,13 @@ import truthkit as tk
 from tests.activations.oracle import block_list
 from tests.decoding.cases import ToyTokenizer
 from tests.each import each
-from tests.steering.oracle import MODES, check, decode, logits_with, same
+from tests.steering.oracle import FAMILIES, MODES, check, decode, logits_with, same
 from tests.tiny import padded_batch, tiny
 from truthkit.likelihood.log_probabilities import log_probabilities
 from truthkit.likelihood.parts import acts_by_part
 from truthkit.steering.conditions import Cosine, Entropy
 from truthkit.steering.vector import SteeringVector
 
-FAMILIES = ("llama", "qwen2", "gemma2", "gpt2")
 VECTORS = {layer: 6 * torch.randn(48, generator=torch.Generator().manual_seed(layer)) for layer in (1, 2)}
 TOWARDS = {layer: torch.randn(48, generator=torch.Generator().manual_seed(9 + layer)) for layer in (0, 1, 2)}
 
