@@ -84,7 +84,7 @@ def bench(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) ->
     )
 
 
-def check(bench: Bench, name: str, batch: int, tokens: int, **options: Any) -> None:
+def check(bench: Bench, name: str, batch: int, tokens: int, *, edge: int = 0, **options: Any) -> None:
     inputs, case = bench.rows(batch), CASES[name]
     options["max_new_tokens"] = tokens
     with case.attached(bench, batch):
@@ -96,9 +96,9 @@ def check(bench: Bench, name: str, batch: int, tokens: int, **options: Any) -> N
     assert got.sequences.tolist() == want.sequences.tolist()
     # distributions: where two layers tie within rounding and one token is left, DoLa's score of it is either's
     found, expected = (torch.stack(one.logits).log_softmax(dim=-1) for one in (got, want))
-    edge = found.isneginf() != expected.isneginf()  # what lies on a cut-off within rounding falls on either side
-    assert edge.sum() <= 2
-    found, expected = found.masked_fill(edge, 0), expected.masked_fill(edge, 0)
+    on_edge = found.isneginf() != expected.isneginf()
+    assert on_edge.sum() <= edge
+    found, expected = found.masked_fill(on_edge, 0), expected.masked_fill(on_edge, 0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
@@ -128,8 +128,9 @@ class TestAgainstTheOracle:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_in_every_place(bench: Bench, name: str) -> None:
+    """DeCo's set ends where a sum of probabilities reaches `top_p`; what lies there within rounding is in or out."""
     for mode, batch, cache in PLACES:
-        check(bench, name, batch, STEPS, **MODES[mode], **cache)
+        check(bench, name, batch, STEPS, edge=2 if name == "deco" else 0, **MODES[mode], **cache)
 
 
 class TestProcessor:
