@@ -126,6 +126,7 @@ class TestAgainstTheOracle:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_in_every_place(bench: Bench, name: str) -> None:
     """DeCo's set ends where a sum of probabilities reaches `top_p`; what lies there within rounding is in or out."""
