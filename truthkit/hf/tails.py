@@ -7,7 +7,7 @@ block's output into what the head was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +123,15 @@ def behind_head(model: Any, made: torch.Tensor, logits: torch.Tensor) -> Callabl
     if cap and _factor(torch.tanh(made / cap) * cap, logits) == 1.0:
         return lambda values: torch.tanh(values / cap) * cap
     raise ModelError(no_exits(model, "what it does to its head's output is neither a factor nor a soft cap"))
+
+
+def check_first_run(model: nn.Module, layer: int, taken: Container[int]) -> None:
+    """Raises:
+    ModelError: block `layer` has run in this forward already, so it is among `taken`.
+    """
+    if layer in taken:
+        reason = f"it runs block {layer} several times in one forward, so which output is meant is unknown"
+        raise ModelError(no_exits(model, reason))
 
 
 def no_exits(model: nn.Module, reason: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, output_head, resolve_layers
-from truthkit.hf.tails import Tail, TailWatch, first_tensor, no_exits
+from truthkit.hf.tails import Tail, TailWatch, check_first_run, first_tensor, no_exits
 
 
 class EarlyExits:
@@ -89,9 +89,7 @@ class EarlyExits:
         def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
             if not self._rows:
                 return
-            if layer in self._taken:
-                reason = f"it runs block {layer} several times in one forward, so which output is meant is unknown"
-                raise ModelError(no_exits(self._model, reason))
+            check_first_run(self._model, layer, self._taken)
             hidden = first_tensor(output)
             self._taken[layer] = hidden[:, self._positions].clone() if self._shortens(hidden) else hidden
 

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from truthkit.decoding.engine.running_entropy import RunningEntropy
-from truthkit.errors import ModelError
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import decoder_blocks, output_head
 from truthkit.hf.spread import refuse_fully_sharded
-from truthkit.hf.tails import Tail, TailWatch, behind_head, first_tensor, no_exits
+from truthkit.hf.tails import Tail, TailWatch, behind_head, check_first_run, first_tensor
 
 _LOGITS_AT_A_TIME = 1 << 23
 """For how many logits, of all rows together, temporaries are made at once."""
@@ -174,9 +173,7 @@ class PromptExits:
         def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
             if not self._rows:
                 return
-            if layer in self._taken:
-                reason = f"it runs block {layer} several times in one forward, so which output is meant is unknown"
-                raise ModelError(no_exits(self._model, reason))
+            check_first_run(self._model, layer, self._taken)
             self._taken[layer] = first_tensor(output)[: self._rows]
 
         return hook
