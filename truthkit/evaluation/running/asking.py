@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from truthkit.activations.hooks import Hooked
+from truthkit.decoding.discovery import PLAIN
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
@@ -147,7 +148,8 @@ class Asking:
             options["logits_processor"] = [SeededSampling(seeds, temperature=self.temperature, top_p=self.top_p)]
         supplied = self.supplied | {"images": images}
         decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
-        sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
+        alone = self.decoder.name in PLAIN
+        sharing = APC(self.model, beta=0.0) if alone else decoder
         apart = self.share_prefix and not any(
             one.of_whole_prompt or one.positions not in _SEEN_APART for one in self.steerings
         )
@@ -155,7 +157,8 @@ class Asking:
             ids[kept].tolist() for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         ]
         places = [list(seen).index(item.images) for item in batch]
-        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing, rows, places):
+        several = fixed and images[0] and len(seen) < len(batch)
+        if several and apart and isinstance(sharing, Decoder) and can_share(sharing, rows, places):
             firsts = [next(item for item in batch if item.images == paths) for paths in seen]
             trunk = encode_prompts(
                 self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
@@ -175,7 +178,7 @@ class Asking:
         Prompt and choice are tokenised together and cut behind as many tokens as the prompt has.
 
         Raises:
-            ArgumentError: items with images; a choice without a token of its own.
+            ArgumentError: items with images; a choice without a token of its own; a decoder that only searches.
             ModelError: a score is NaN.
         """
         return [output["log_probs"] for output in self._choose(batch, fixed, raw=False)]
@@ -194,6 +197,11 @@ class Asking:
         pairs = [continued(tokenizer, item.prompt, choice) for item in batch for choice in item.choices]
         rows, starts = [row for row, _ in pairs], [start for _, start in pairs]
         decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
+        if self.decoder.name not in PLAIN and not isinstance(decoder, Decoder):
+            raise ArgumentError(
+                f"{self.decoder.name} searches for an answer and gives a choice no probability of its own; use another "
+                "decoder, or a task whose answers are written."
+            )
         options: dict[str, Any] = {"token_budget": _TOKENS_PER_ITEM * self.size, "share_prefix": self.share_prefix}
         options["steerings"] = self.steerings
         found: dict[str, list[float]] = {}
