@@ -178,6 +178,7 @@ def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> 
 
 def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[_Run], steers: list[SteerSpec]) -> None:
     """Load the model, run everything, and print what was found."""
+    from truthkit.activations.hooks import Hooked
     from truthkit.cli.amateurs import amateur
     from truthkit.cli.rendering import working
     from truthkit.evaluation.report.caveats import not_counted
@@ -197,7 +198,8 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
     name += f" + {args.adapter}" if args.adapter else ""
     name += "".join(f" steered by {text}" for text in args.steer or ())
     with ExitStack() as steering:
-        active = [steering.enter_context(steer.build(model, processor)) for steer in steers]
+        entered = [steering.enter_context(steer.build(model, processor)) for steer in steers]
+        active = [one for one in entered if isinstance(one, Hooked)]  # what acts on tokens
         for folder, decoder, sample, temperature in runs:
             asking = Asking(
                 model,

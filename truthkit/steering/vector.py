@@ -346,6 +346,10 @@ class SteeringVector:
             ArgumentError: it is no steering vector, or was cut short or changed.
             ModelError: it does not fit `model`.
         """
+        if vector_file.is_of_vision(path):
+            raise ArgumentError(
+                f"{str(path)!r} holds directions of a vision tower, not of a text decoder; VisionVector.load reads it."
+            )
         tensors, header = vector_file.read(path)
         about = check_about(header, repr(str(path)))
         directions = by_layer(tensors.items(), repr(str(path)))
