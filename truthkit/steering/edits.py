@@ -21,6 +21,8 @@ given second one is across û, and `d = h·ŵ`; with the condition `Cosine(v, ab
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -83,8 +85,9 @@ def _turned(
     across = plane - (plane * direction).sum(dim=-1, keepdim=True) * direction
     across = across / across.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(across.dtype).tiny)
     other = (hidden * across).sum(dim=-1, keepdim=True)
-    radius, angle = torch.hypot(component, other), torch.as_tensor(angle, dtype=hidden.dtype, device=hidden.device)
-    return hidden + (radius * angle.cos() - component) * direction + (radius * angle.sin() - other) * across
+    radius = torch.hypot(component, other)
+    cos, sin = (angle.cos(), angle.sin()) if isinstance(angle, torch.Tensor) else (math.cos(angle), math.sin(angle))
+    return hidden + (radius * cos - component) * direction + (radius * sin - other) * across
 
 
 def with_norm_of(changed: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,7 @@ class Steering(Hooked):
         self._items = self._check_widths(site_width(self.model, site))
         self._planes = self._checked_planes(dict(zip(vectors, self.layers, strict=True)), plane)
         self._ready: dict[int, torch.Tensor] = {}
+        self._ready_planes: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}
         self._strengths: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
         self._rows: torch.Tensor | None = None
         self._chosen: torch.Tensor | None = None
@@ -90,6 +91,7 @@ class Steering(Hooked):
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
         self._ready.clear()
+        self._ready_planes.clear()
         self._strengths.clear()
         self._rows = None
 
@@ -183,6 +185,12 @@ class Steering(Hooked):
             vector = self._ready[layer] = vector.to(hidden.device, hidden.dtype)
         return vector
 
+    def _plane(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        key = layer, hidden.device, hidden.dtype
+        if key not in self._ready_planes:
+            self._ready_planes[key] = self._planes[layer].to(hidden.device, hidden.dtype)
+        return self._ready_planes[key]
+
     def _strength_for(self, states: torch.Tensor) -> torch.Tensor | float:
         if isinstance(self._strength, float):
             return self._strength
@@ -225,7 +233,7 @@ class Steering(Hooked):
                 "patch a whole text in one forward, or give one vector per item."
             )
         strength = 1.0 if self.mode == "add" else self._strength_for(hidden)
-        plane = self._planes[layer].to(hidden.device, hidden.dtype) if self._planes else None
+        plane = self._plane(layer, hidden) if self._planes else None
         changed = edited(hidden, vector, strength, self.mode, plane)
         return with_norm_of(changed, hidden) if self.keep_norm else changed
 
