@@ -32,7 +32,9 @@ def echo(**limits: Any) -> App:
     async def get(_scope: Scope, _receive: Receive) -> App:
         return JSONResponse("hello")
 
-    app = with_token(limited(routed({"/": {"POST": post, "GET": get}}), MOST, **limits), "secret", under="/")
+    app = with_token(
+        limited(routed({"/": {"POST": post, "GET": get}}), MOST, **limits), "secret", under="/", missing="no token"
+    )
     return with_headers(with_errors(for_hosts(app, own_host("127.0.0.1"))), {"X-Guard": "on"})
 
 

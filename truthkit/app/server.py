@@ -49,6 +49,8 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_NO_TOKEN = "the token is missing or of an earlier start; open the whole address that truthkit printed."
+
 _WAITING = 256 * 2**20
 """Bytes of the requests that wait, whose images lie in files."""
 
@@ -81,7 +83,8 @@ class Server:
             seconds: that one run may have the model.
         """
         line = Line(seconds, weight=_WAITING)
-        app = with_token(limited(routed(_routes(engine, line)), MAX_BODY), self.token, under="/api/")
+        app = limited(routed(_routes(engine, line)), MAX_BODY)
+        app = with_token(app, self.token, under="/api/", missing=_NO_TOKEN)
         app = with_headers(with_errors(for_hosts(app, own_host(self.host))), _HEADERS)
         self._listener.serve(app, line.close)
 

@@ -38,6 +38,7 @@ COMMANDS = (
     "models",
     "transforms",
     "app",
+    "serve",
 )
 
 _HOME = Path(truthkit.__file__).parent

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         amateurs = {name: amateur(name, model, args.dtype, placing(args)) for name in args.amateur or ()}
         engine = Engine(model, processor, args.model or DEFAULT, amateurs=amateurs, steers=steers)
     print(f"truthkit app: {server.url}", flush=True)
-    if not _is_loopback(args.host):
+    if not is_loopback(args.host):
         print("it can be reached from the network, unencrypted, by whoever has this address", file=sys.stderr)
     if args.open:
         import webbrowser
@@ -133,7 +133,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
     import ipaddress
 
     try:

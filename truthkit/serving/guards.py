@@ -54,18 +54,15 @@ def for_hosts(app: App, known: Callable[[str], bool]) -> App:
     return guarded
 
 
-def with_token(app: App, token: str, under: str) -> App:
-    """`app`, whose paths that begin with `under` want `Authorization: Bearer` and the token."""
+def with_token(app: App, token: str, under: str, missing: str) -> App:
+    """`app`, whose paths that begin with `under` want `Authorization: Bearer` and the token; `missing` is said else."""
     wanted = f"Bearer {token}".encode()
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith(under):
             given = header(scope, "authorization")
             if len(given) != 1 or not hmac.compare_digest(given[0].encode(), wanted):
-                raise Refused(
-                    HTTPStatus.UNAUTHORIZED,
-                    "the token is missing or of an earlier start; open the whole address that truthkit printed.",
-                )
+                raise Refused(HTTPStatus.UNAUTHORIZED, missing)
         await app(scope, receive, send)
 
     return guarded

@@ -13,6 +13,9 @@ from typing import Any
 from truthkit.errors import TruthkitError
 from truthkit.serving.outbox import Gone
 
+_PAUSES = 5
+"""So many pauses at most before jobs are done together."""
+
 
 class Full(TruthkitError, RuntimeError):
     """Too much is waiting already."""
@@ -28,6 +31,7 @@ class Job:
         done: called when nothing more will come, however it ended.
         name: to cancel it by; "" for none.
         weight: bytes that it holds while it waits.
+        kind: jobs of one kind can be done together; None is alone. See `Line.take`.
     """
 
     work: Callable[[Callable[[], bool]], Any]
@@ -35,6 +39,7 @@ class Job:
     done: Callable[[], Any]
     name: str = ""
     weight: int = 0
+    kind: Any = None
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False)
     _ahead: int = field(default=0, init=False)
     _until: float = field(default=float("inf"), init=False)
@@ -64,6 +69,7 @@ class Line:
         self._change = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
+        self._beside: list[Job] = []
         self._closed = False
         self._worker = threading.Thread(target=self._serve, name="truthkit model", daemon=True)
         self._worker.start()
@@ -85,6 +91,42 @@ class Line:
             self._waiting.append(job)
             self._tell()
             self._change.notify()
+
+    def take(self, most: int, pause: float = 0.0) -> list[Job]:
+        """Out of the line to the one that runs, whose work does them too: the first of its kind, at most so many.
+
+        For the worker alone, while a job runs. Where there are fewer, it waits for as long as others keep coming.
+
+        Args:
+            most: jobs.
+            pause: seconds without a new one after which it goes ahead with those that are there.
+        """
+        with self._change:
+            assert self._running is not None
+            kind = self._running.kind
+            if kind is None:
+                return []
+
+            def alike() -> list[Job]:
+                return [job for job in self._waiting if job.kind == kind][:most]
+
+            until = time.monotonic() + _PAUSES * pause
+            while not self._closed and len(alike()) < most and time.monotonic() < until:
+                if not self._change.wait(pause):  # nobody has come
+                    break
+            taken = [] if self._closed else alike()
+            for job in taken:
+                self._waiting.remove(job)
+                job._until = self._running._until
+            self._beside += taken
+            self._tell()
+        return taken
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """How many jobs wait, and how many have the model."""
+        with self._change:
+            return len(self._waiting), int(self._running is not None) + len(self._beside)
 
     def leave(self, job: Job) -> None:
         """End `job`, wherever it is: out of the line, or after the step that it is at."""
@@ -110,8 +152,9 @@ class Line:
         with self._change:
             self._closed = True
             waiting, self._waiting = list(self._waiting), deque()
-            if self._running is not None:
-                self._running._cancelled.set()
+            for job in (self._running, *self._beside):
+                if job is not None:
+                    job._cancelled.set()
             self._change.notify()
         for job in waiting:
             job.done()
@@ -137,9 +180,10 @@ class Line:
                 _quietly(job.work, job.stop)
             finally:
                 with self._change:
-                    self._running = None
-                job.done()
-            del job
+                    ended, self._running, self._beside = [job, *self._beside], None, []
+                for job in ended:
+                    job.done()
+            del job, ended
 
 
 def _quietly(call: Callable[..., Any], *args: Any) -> None:

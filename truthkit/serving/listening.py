@@ -21,6 +21,11 @@ class Listener:
 
     Connections wait from the start on; they are answered once `serve` runs.
 
+    Args:
+        host: an address of this machine.
+        port: its number.
+        extra: of truthkit, which brings starlette and uvicorn.
+
     Attributes:
         port: the one that was taken.
 
@@ -29,12 +34,12 @@ class Listener:
         ArgumentError: there is no such address on this machine, or the port is in use.
     """
 
-    def __init__(self, host: str, port: int):
+    def __init__(self, host: str, port: int, extra: str = "app"):
         try:
             import starlette  # noqa: F401
             import uvicorn
         except ImportError:
-            raise MissingExtraError("serving needs starlette and uvicorn: pip install 'truthkit[app]'.") from None
+            raise MissingExtraError(f"serving needs starlette and uvicorn: pip install 'truthkit[{extra}]'.") from None
         self.host = host
         self._socket = _taken(host, port)
         self.port: int = self._socket.getsockname()[1]
@@ -118,4 +123,4 @@ def _taken(host: str, port: int) -> socket.socket:
     except OSError as error:
         way_out = " Port 0 takes a free one." if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         reason = error.strerror or error
-        raise ArgumentError(f"the page cannot be served at {host}, port {port}: {reason}.{way_out}") from None
+        raise ArgumentError(f"nothing can be served at {host}, port {port}: {reason}.{way_out}") from None

@@ -64,6 +64,21 @@ def encode_prompts(
             prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
         else:
             prompts.append(_rendered(owner, text, len(row), system=system, parts=seeing))
+    return encode_rendered(processor, prompts, rows, templated=not raw and bool(getattr(owner, "chat_template", None)))
+
+
+def encode_rendered(
+    processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Any]], *, templated: bool
+) -> dict[str, torch.Tensor]:
+    """Model inputs for texts that hold all that stands around the prompts, as chat templates write it.
+
+    Args:
+        processor: the model's processor or tokenizer.
+        prompts: the texts, with a placeholder for every image.
+        images: for each prompt its images.
+        templated: whether a chat template wrote the special tokens.
+    """
+    tokenizer = text_tokenizer(processor, "a prompt")
     begun = [begins_itself(tokenizer, prompt) for prompt in prompts]
     if any(begun) and not all(begun):
         prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
@@ -72,11 +87,11 @@ def encode_prompts(
         "padding": len(prompts) > 1,
         "add_special_tokens": not all(begun),
     }
-    if not seeing:
-        if not raw and getattr(owner, "chat_template", None):
+    if not any(images):
+        if templated:
             options["add_special_tokens"] = False
-        return dict(tokenizer(prompts, **options))
-    return dict(processor(images=[list(row) for row in rows], text=prompts, **options))
+        return dict(tokenizer(list(prompts), **options))
+    return dict(processor(images=[list(row) for row in images], text=list(prompts), **options))
 
 
 def encode_dialogue(processor: Any, prompt: ChatOrText, answer: str | None = None) -> list[int]:
