@@ -33,7 +33,10 @@ def echo(**limits: Any) -> App:
         return JSONResponse("hello")
 
     app = with_token(
-        limited(routed({"/": {"POST": post, "GET": get}}), MOST, **limits), "secret", under="/", missing="no token"
+        limited(routed({"/": {"POST": post, "GET": get}}), MOST, **limits),
+        "secret",
+        under="/",
+        missing="the token is missing.",
     )
     return with_headers(with_errors(for_hosts(app, own_host("127.0.0.1"))), {"X-Guard": "on"})
 

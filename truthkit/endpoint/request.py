@@ -278,8 +278,8 @@ class Reader:
             return min(usual, most) if limit is None else limit
         if length + (1 if limit is None else limit) > room:
             raise ArgumentError(
-                f"the prompt has {length} tokens, and with {limit or 1} new ones there are more than the {room} that the "
-                "model has room for; shorten the prompt or ask for fewer."
+                f"the prompt has {length} tokens, and with {limit or 1} new ones there are more than the {room} that "
+                "the model has room for; shorten the prompt or ask for fewer."
             )
         return min(usual, most, room - length) if limit is None else limit
 

@@ -123,4 +123,4 @@ def _taken(host: str, port: int) -> socket.socket:
     except OSError as error:
         way_out = " Port 0 takes a free one." if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         reason = error.strerror or error
-        raise ArgumentError(f"nothing can be served at {host}, port {port}: {reason}.{way_out}") from None
+        raise ArgumentError(f"truthkit cannot be served at {host}, port {port}: {reason}.{way_out}") from None
