@@ -156,3 +156,11 @@ def test_a_feature_names_its_extra(use: str, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(tk.MissingExtraError, match=rf"pip install 'truthkit\[{OPTIONAL[package]}\]'"):
         call(tmp_path)
+
+
+def test_the_endpoint_names_its_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert extras["serve"] == extras["app"]
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(tk.MissingExtraError, match=r"pip install 'truthkit\[serve\]'"):
+        import_module("truthkit.endpoint.server").Server(port=0)
