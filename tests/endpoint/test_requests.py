@@ -174,7 +174,7 @@ def test_whatever_comes_is_read_or_refused_in_a_line(reader: Reader, document: A
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(document=DOCUMENT | JSON)
 def test_whatever_comes_many_times_more(reader: Reader, document: Any) -> None:
     read_or_refused(reader, document)

@@ -21,11 +21,10 @@ from PIL import Image
 import truthkit as tk
 from tests.endpoint.conftest import ask, metric, serving
 from tests.endpoint.test_requests import DOCUMENT, with_image
-from tests.endpoint.test_rows import QUESTIONS, alone, chat
+from tests.endpoint.test_rows import QUESTIONS, Drawing, alone, chat
 from truthkit.decoding.spec import parse_spec
 from truthkit.endpoint.engine import Engine
 from truthkit.endpoint.server import Server
-from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene
 
@@ -98,7 +97,7 @@ def test_one_after_the_other_or_all_at_once(server: Server, engine: Engine, tone
     assert answers == [said(document) for document in documents]
     for document, answer in zip(documents, answers, strict=True):
         if "decoder" not in document:
-            draw = SeededSampling([4], temperature=0.7) if "seed" in document else None
+            draw = Drawing(4, 0.7) if "seed" in document else None
             question = document["messages"][0]["content"]
             assert answer == alone(engine, question, vector=document["steer"] * tone, draw=draw)
 

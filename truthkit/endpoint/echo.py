@@ -9,6 +9,7 @@ import torch
 
 from truthkit.decoding.engine.session import Session
 from truthkit.endpoint.row import Row, Scored
+from truthkit.endpoint.steps import Choosing
 from truthkit.errors import ArgumentError
 from truthkit.likelihood.logits import logits_at
 from truthkit.text.tokens import padded
@@ -64,7 +65,7 @@ def _tell(row: Row, logits: torch.Tensor) -> None:
     tops = [tuple(zip(*pair, strict=True)) for pair in zip(best.tolist(), values.tolist(), strict=True)]
     row.read([Scored(ids[0], None), *map(Scored, ids[1:], own, tops)])
     if row.wish.limit:
-        row.put(int(row.choose(logits[-1:].float()).argmax()))
+        row.put(int(Choosing([row])(None, logits[-1:].float()).argmax()))  # type: ignore[arg-type]
     else:
         row.end("length")
 

@@ -176,11 +176,10 @@ class Reader:
         return spec, context
 
     def _rendered(self, messages: Any, files: Sequence[bytes], passage: str) -> _Prompt:
-        parts = bool(files)
-        text = rendered(
-            self._processor if parts else self._tokenizer_with_template(), messages if parts else as_texts(messages)
-        )
-        if not parts:
+        in_parts = bool(files) or not getattr(self._tokenizer, "chat_template", None)
+        owner = self._processor if in_parts else self._tokenizer
+        text = rendered(owner, messages if in_parts else as_texts(messages))
+        if not files:
             ids = self._tokenizer(text, add_special_tokens=False).input_ids
             return _Prompt(text, self._checked(ids, images=False), True, Aside([]), passage)
         try:
@@ -189,9 +188,6 @@ class Reader:
             said = " ".join(str(error).split()) or type(error).__name__
             raise ArgumentError(f"the model's processor does not take these images: {said}") from error
         return _Prompt(text, self._checked(made["input_ids"][0].tolist(), images=True), True, Aside(files), passage)
-
-    def _tokenizer_with_template(self) -> Any:
-        return self._tokenizer if getattr(self._tokenizer, "chat_template", None) else self._processor
 
     def _written(self, prompt: str | list[int], context: str) -> _Prompt:
         if isinstance(prompt, list):

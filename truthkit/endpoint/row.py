@@ -11,7 +11,6 @@ import torch
 
 from truthkit.endpoint.stops import UntilStop
 from truthkit.endpoint.wish import Wish
-from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.generation.pieces import Pieces
 from truthkit.serving.asgi import Refused
 from truthkit.serving.outbox import Gone
@@ -54,6 +53,7 @@ class Row:
         tokens: the new ones, the end token included.
         over: whether nothing more is to come.
         finish: how it ended: "stop", "length", "error", or "gone" with its client.
+        log_p: of what its next token is chosen from, (vocabulary,); set by whoever chooses, where it is wanted.
     """
 
     def __init__(
@@ -72,10 +72,8 @@ class Row:
         self._pieces, self._until = Pieces(tokenizer), UntilStop(wish.stops)
         self._begun = False
         self._said = 0  # characters, stops held back included
-        self._log_p: torch.Tensor | None = None
-        self._draw = None
-        if wish.temperature:
-            self._draw = SeededSampling([wish.seed], temperature=wish.temperature, top_p=wish.top_p)
+        self.log_p: torch.Tensor | None = None
+        self._chance = torch.Generator().manual_seed(wish.seed % 2**63)
 
     @property
     def begun(self) -> bool:
@@ -87,11 +85,9 @@ class Row:
         ids = self.wish.ids
         self.say(self.wish.prompt or self._tokenizer.decode(ids, skip_special_tokens=True), scored)
 
-    def choose(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (1, vocabulary) whose largest is the next token, noted for `put`."""
-        if self.wish.top is not None:
-            self._log_p = scores[0].float().log_softmax(dim=-1)
-        return scores if self._draw is None else self._draw(None, scores)  # type: ignore[arg-type]
+    def uniform(self) -> float:
+        """The next random number of its seed, in (0, 1]."""
+        return 1.0 - float(torch.rand((), generator=self._chance, dtype=torch.float64))
 
     def put(self, token: int) -> None:
         """Take the next token."""
@@ -99,7 +95,7 @@ class Row:
             return
         self.tokens.append(token)
         ended = token in self._ends
-        scored = [] if self._log_p is None or ended else [scored_token(self._log_p, token, self.wish.top or 0)]
+        scored = [] if self.log_p is None or ended else [scored_token(self.log_p, token, self.wish.top or 0)]
         piece = "" if ended else self._pieces(token)
         self._said += len(piece)
         text, stopped = self._until(piece)

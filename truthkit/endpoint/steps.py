@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
+from truthkit.endpoint.draws import drawn
 from truthkit.endpoint.row import Row
 
 
@@ -22,9 +23,23 @@ class Choosing(LogitsProcessor):
         self._rows = rows
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Scores (batch, vocabulary), those of rows that draw replaced."""
-        chosen = [own if row.over else row.choose(own) for row, own in zip(self._rows, scores.split(1), strict=True)]
-        return torch.cat(chosen).to(scores.dtype)  # type: ignore[return-value]
+        """Scores (batch, vocabulary) whose largest are the next tokens; log-probabilities are noted where wanted."""
+        going = [index for index, row in enumerate(self._rows) if not row.over]
+        for index in going:
+            if self._rows[index].wish.top is not None:
+                self._rows[index].log_p = scores[index].float().log_softmax(dim=-1)
+        drawing = [index for index in going if self._rows[index].wish.temperature]
+        if not drawing:
+            return scores
+        wishes = [self._rows[index].wish for index in drawing]
+        settings = [
+            [wish.temperature for wish in wishes],
+            [wish.top_p for wish in wishes],
+            [self._rows[index].uniform() for index in drawing],
+        ]
+        at = torch.tensor(drawing, device=scores.device)
+        tokens = drawn(scores[at], *torch.tensor(settings, device=scores.device))
+        return scores.index_put((at, tokens), scores.new_tensor(torch.inf))  # type: ignore[return-value]
 
 
 class Following(StoppingCriteria):
