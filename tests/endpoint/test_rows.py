@@ -180,6 +180,8 @@ def test_what_cannot_share_a_batch_is_of_another_kind(engine: Engine, reader: Re
         return engine.kind(reader.chat(chat("Why?", **fields)).wishes[0])
 
     assert kind() == kind(decoder="greedy") == kind(temperature=1, seed=3) == kind(steer=1) == kind(max_tokens=3)
+    long = {"messages": [{"role": "user", "content": "x" * 300}]}
+    assert kind() != engine.kind(reader.chat(long).wishes[0])
     assert kind(decoder="opera") != kind(decoder="opera", max_tokens=3)
     assert len({kind(), kind(decoder="dola"), kind(decoder="dola:layers=low"), kind(decoder="icd")}) == 4
 

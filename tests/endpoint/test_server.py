@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import random
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,21 @@ def test_the_key_and_the_guards(engine: Engine) -> None:
             200,
             'data: {"status": "ready", "cached": true}\n\n',
         )
+
+
+def test_metrics_are_prometheus_text(server: Server) -> None:
+    """By the grammar of its exposition format: a help, a type, then samples, of each metric."""
+    status, text = ask(server.port, "/metrics")
+    assert status == 200
+    known = ""
+    for line in text.splitlines():
+        if line.startswith("# "):
+            matched = re.fullmatch(r"# (HELP|TYPE) (\w+) (.+)", line)
+            assert matched
+            known = matched[2]
+            assert matched[1] == "HELP" or matched[3] in ("counter", "gauge")
+        else:
+            assert re.fullmatch(rf'{known}(\{{\w+="[^"\\]*"(,\w+="[^"\\]*")*\}})? [0-9.e+]+', line), line
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -12,6 +12,14 @@ from truthkit.errors import ArgumentError, did_you_mean
 from truthkit.serving.fields import number_of
 
 _LONGEST = 2000  # characters of a decoder in writing
+_PARTS = 4  # decoders at once
+_COUNT = 1000  # of an option that is a number of something
+_COUNTS = {
+    ("opera", "num_beams"): 16,
+    ("opera", "num_attn_candidates"): 16,
+    ("contrastive_search", "top_k"): 64,
+}
+"""Options that multiply the rows of a forward."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Offer:
             raise ArgumentError(f"decoder has {len(text)} characters; shorten it to {_LONGEST}.")
         spec = parse_spec(text)
         self.check(spec)
+        _check_size(spec)
         return spec
 
     def check(self, spec: DecoderSpec) -> None:
@@ -92,3 +101,16 @@ class Offer:
         return tuple(
             usual if asked.get(name) is None else float(asked[name] or 0.0) for name, usual in self.vectors.items()
         )
+
+
+def _check_size(spec: DecoderSpec) -> None:
+    """Raise for a decoder that would take a machine's memory, or its time between two tokens."""
+    if len(spec.parts) > _PARTS:
+        raise ArgumentError(f"decoder {spec.name[:100]!r} is {len(spec.parts)} decoders at once; expected {_PARTS}.")
+    for part in spec.parts or (spec,):
+        for name, value in part.options.items():
+            most = _COUNTS.get((part.name, name), _COUNT)
+            if isinstance(value, int) and name != "seed" and value > most:
+                raise ArgumentError(
+                    f"option {name!r} of decoder {part.name!r} is {value}; this server takes up to {most}."
+                )

@@ -12,6 +12,9 @@ from truthkit.serving.aside import Aside
 BEAMS = "opera"
 """The decoder whose answers are known at their end alone, and depend on how long they may be."""
 
+_SHORT = 255
+"""Prompts up to this many tokens share a batch; longer ones those that are half or twice as long, for all are padded."""
+
 SEARCHES = ("contrastive_search", BEAMS)
 """Decoders that choose tokens themselves: nothing is drawn, and a token has no probability of its own."""
 
@@ -68,6 +71,6 @@ class Wish:
             len(self.images),
             self.scores_prompt,
             tuple(common(strength) for common, strength in zip(shared, self.strengths, strict=True)),
-            len(self.ids) if same_length else None,
+            len(self.ids) if same_length else max(len(self.ids), _SHORT).bit_length(),
             self.limit if self.spec.name == BEAMS else None,
         )
