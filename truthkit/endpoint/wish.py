@@ -13,7 +13,7 @@ BEAMS = "opera"
 """The decoder whose answers are known at their end alone, and depend on how long they may be."""
 
 _SHORT = 255
-"""Prompts up to this many tokens share a batch; longer ones those that are half or twice as long, for all are padded."""
+"""Prompts of up to so many tokens share a batch; longer ones do with those up to twice as long, for all are padded."""
 
 SEARCHES = ("contrastive_search", BEAMS)
 """Decoders that choose tokens themselves: nothing is drawn, and a token has no probability of its own."""
