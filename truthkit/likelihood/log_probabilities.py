@@ -104,6 +104,29 @@ def log_probabilities_and_scores(
     return reader.scores[0], reader.raw
 
 
+def log_probabilities_and_greedy(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    session: Session | None = None,
+    *,
+    token_budget: int = 512,
+    share_prefix: bool = True,
+    on_rows: Callable[[int], None] = lambda _count: None,
+    steerings: Sequence[Hooked] = (),
+) -> tuple[list[float], list[bool]]:
+    """`log_probabilities`, and beside each whether greedy search would write the row from its start on.
+
+    Arguments and errors are as there.
+    """
+    if not rows:
+        return [], []
+    reader = _Reader(model, rows, starts, session, token_budget, on_rows, (), starts)
+    reader.greedy = [True] * len(rows)
+    _read(reader, steerings, share_prefix=share_prefix)
+    return reader.scores[0], reader.greedy
+
+
 def _read(reader: _Reader, steerings: Sequence[Hooked], *, share_prefix: bool) -> None:
     """All rows, with what can be shared under decoder and steerings shared."""
     model, session = reader.model, reader.session
@@ -186,6 +209,7 @@ class _Reader:
         sets: steerings, not at work, under each of which the answers are read.
         scores: of every row, under each set.
         raw: sums of the logits themselves of every row, where they are asked for.
+        greedy: whether no token of a row has another one before it in the order of scores, where that is asked for.
     """
 
     def __init__(
@@ -207,6 +231,7 @@ class _Reader:
         self.sets: list[Sequence[Hooked]] = [()]
         self.scores = [[0.0] * len(rows)]
         self.raw: list[float] | None = None
+        self.greedy: list[bool] | None = None
 
     def read(self, sharing: bool, trees: bool) -> None:
         """Every row; if `sharing`, rows that begin alike together, as trees or as branches."""
@@ -310,6 +335,8 @@ class _Reader:
             some_rows = max(_LOGITS_AT_A_TIME // found.shape[1], 1)
             norms = torch.cat([some.logsumexp(dim=1) for some in found.split(some_rows)])
             places, targets = places.to(found.device), targets.to(found.device)
+            if self.greedy is not None:
+                self._note_greedy(list(tree.paths), found.argmax(dim=1)[places] == targets)
             self._note(scores, list(tree.paths), found[places, targets], norms[places])
         if asked:
             cache.crop(-asked)
@@ -323,6 +350,13 @@ class _Reader:
             if self.raw is not None:
                 self.raw[i] = raw
         self.on_rows(len(which))
+
+    def _note_greedy(self, which: list[int], first: torch.Tensor) -> None:
+        """Note of these rows whether each of their tokens is the first by its score, one row after another."""
+        assert self.greedy is not None
+        counts = [len(self.rows[i]) - self.starts[i] for i in which]
+        for i, some in zip(which, first.split(counts), strict=True):
+            self.greedy[i] = bool(some.all())
 
     def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
         """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""
@@ -358,6 +392,8 @@ class _Reader:
         targets = ids[:, -logits.shape[1] :, None].to(logits.device)
         own, norms = logits.gather(-1, targets)[..., 0], logits.logsumexp(dim=-1)
         behind = torch.arange(own.shape[1], 0, -1)[None] <= torch.tensor(counts)[:, None]
+        if self.greedy is not None:
+            self._note_greedy(which, (logits.argmax(dim=-1) == targets[..., 0])[behind])
         self._note(self.scores[0], which, own[behind], norms[behind])
 
     def _forward(
