@@ -17,6 +17,7 @@ from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, ModelError
+from truthkit.evaluation.running.image_choices import ImageChoices
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
@@ -175,10 +176,11 @@ class Asking:
     def choose(self, batch: Sequence[Item], fixed: Any = None) -> list[list[float]]:
         """The log-probability of every choice of a batch: the sum over its tokens, natural logarithm.
 
-        Prompt and choice are tokenised together and cut behind as many tokens as the prompt has.
+        Prompt and choice are tokenised together and cut behind as many tokens as the prompt has. Prompts with images
+        are what `write` reads (`ImageChoices`); without images no chat template is put around them.
 
         Raises:
-            ArgumentError: items with images; a choice without a token of its own; a decoder that only searches.
+            ArgumentError: a choice without a token of its own; a decoder that only searches.
             ModelError: a score is NaN.
         """
         return [output["log_probs"] for output in self._choose(batch, fixed, raw=False)]
@@ -192,16 +194,12 @@ class Asking:
 
     def _choose(self, batch: Sequence[Item], fixed: Any, *, raw: bool) -> list[dict[str, list[float]]]:
         if any(item.images for item in batch):
-            raise ArgumentError("choices are scored for text only; ask for a written answer where there are images.")
+            return _sound(self._behind_images(fixed).scores(batch, raw=raw))
         tokenizer = text_tokenizer(self.processor, "a choice")
         pairs = [continued(tokenizer, item.prompt, choice) for item in batch for choice in item.choices]
         rows, starts = [row for row, _ in pairs], [start for _, start in pairs]
         decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
-        if self.decoder.name not in PLAIN and not isinstance(decoder, Decoder):
-            raise ArgumentError(
-                f"{self.decoder.name} searches for an answer and gives a choice no probability of its own; use another "
-                "decoder, or a task whose answers are written."
-            )
+        self._check_scores(decoder)
         options: dict[str, Any] = {"token_budget": _TOKENS_PER_ITEM * self.size, "share_prefix": self.share_prefix}
         options["steerings"] = self.steerings
         found: dict[str, list[float]] = {}
@@ -212,10 +210,31 @@ class Asking:
                 found |= dict(zip(("log_probs", "raw"), both, strict=True))
             else:
                 found["log_probs"] = log_probabilities(self.model, rows, starts, session, **options)
-        if any(math.isnan(score) for scores in found.values() for score in scores):
-            raise ModelError("the score of a choice is NaN; load the model in another dtype, as float32.")
         ends = {name: iter(scores) for name, scores in found.items()}
-        return [{name: [next(end) for _ in item.choices] for name, end in ends.items()} for item in batch]
+        return _sound([{name: [next(end) for _ in item.choices] for name, end in ends.items()} for item in batch])
+
+    def _check_scores(self, decoder: Any) -> None:
+        """Raise an `ArgumentError` for a decoder that gives choices no scores."""
+        if self.decoder.name not in PLAIN and not isinstance(decoder, Decoder):
+            raise ArgumentError(
+                f"{self.decoder.name} searches for an answer and gives a choice no probability of its own; use another "
+                "decoder, or a task whose answers are written."
+            )
+
+    def _behind_images(self, fixed: Any) -> ImageChoices:
+        def build(images: list[list[Any]]) -> Decoder:
+            built = fixed or self.decoder.build(self.model, self.processor, **self.supplied | {"images": images})
+            self._check_scores(built)
+            return built if isinstance(built, Decoder) else APC(self.model, beta=0.0)
+
+        return ImageChoices(self.model, self.processor, build, self.size, self.share_prefix, self.steerings)
+
+
+def _sound(found: list[dict[str, list[float]]]) -> list[dict[str, list[float]]]:
+    """The same scores, none of which may be NaN."""
+    if any(math.isnan(score) for scores in found for some in scores.values() for score in some):
+        raise ModelError("the score of a choice is NaN; load the model in another dtype, as float32.")
+    return found
 
 
 def _order(item: Item) -> tuple[Any, ...]:
