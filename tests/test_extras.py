@@ -29,6 +29,7 @@ OPTIONAL = {
     "nltk": "eval",
     "rouge_score": "eval",
     "sacrebleu": "eval",
+    "spacy": "amber",
     "starlette": "app",
     "uvicorn": "app",
 }
@@ -147,6 +148,10 @@ USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "CHAIR's words": (
         "nltk",
         lambda _folder: import_module("truthkit.evaluation.tasks.chair.lemmas").lemmatizer("nltk", ["cat"]),
+    ),
+    "AMBER's near-synonyms": (
+        "spacy",
+        lambda _folder: import_module("truthkit.evaluation.tasks.amber.nouns").near_synonyms("en_core_web_lg"),
     ),
     "the page": ("starlette", _page),
     "its server": ("uvicorn", _page),

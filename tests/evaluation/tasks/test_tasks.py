@@ -25,8 +25,11 @@ from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.runs import run
 from truthkit.evaluation.tasks import benchmarks
+from truthkit.evaluation.tasks.amber import scorer as amber
 from truthkit.evaluation.tasks.chair import lemmas
 from truthkit.evaluation.tasks.factor import scorer as factor
+from truthkit.evaluation.tasks.hallusionbench import scorer as hallusionbench
+from truthkit.evaluation.tasks.mmvp import scorer as mmvp
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.likelihood.scoring_model import ScoringModel
@@ -119,6 +122,10 @@ def test_options_are_those_of_the_scorers() -> None:
     """A choice that the scorer does not know would be found when all answers are there."""
     known = {
         ("pope", "parser"): tuple(pope.PARSERS),
+        ("amber", "parser"): amber.PARSERS,
+        ("amber", "part"): tuple(amber.PARTS),
+        ("hallusionbench", "parser"): tuple(hallusionbench.PARSERS),
+        ("mmvp", "parser"): tuple(mmvp.PARSERS),
         ("chair", "lemmatizer"): lemmas.LEMMATIZERS,
         ("truthfulqa", "protocol"): tuple(truthfulqa.PROTOCOLS),
         ("factor", "form"): factor.FORMS,
