@@ -51,7 +51,7 @@ def discriminative(annotations: Sequence[dict[str, Any]], responses: Sequence[di
                 said_no[name] += 1
                 if annotation["truth"] == "no":
                     said_right[name] += 1
-    found = {}
+    found: dict[str, float] = {}
     for ending, members in GROUPS.items():
         names = members if ending else ("all",)
 

@@ -6,6 +6,7 @@ vectors of a spaCy pipeline are more than 0.8 alike; without spaCy a noun is onl
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -170,7 +171,9 @@ class _Similarity:
             for word in pair:
                 if word not in self.read:
                     self.read[word] = self.pipeline(word)
-            self.pairs[pair] = bool(self.read[one].similarity(self.read[other]) > _ALIKE)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of words without a vector, which are like none
+                self.pairs[pair] = bool(self.read[one].similarity(self.read[other]) > _ALIKE)
         return self.pairs[pair]
 
 
