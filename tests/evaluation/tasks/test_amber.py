@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,7 +92,7 @@ def test_any_responses_score_as_the_script_scores_them(tmp_path: Path) -> None:
     annotations = benchmark(tmp_path, count=400)
     rng = random.Random(1)
     ids = [one["id"] for one in annotations if one["type"] != "generative"]
-    for _ in range(150):
+    for _ in range(100):
         responses = drawn(rng, ids if rng.random() < 0.8 else ids[:6])
         found = score_files(file_of(tmp_path, responses), tmp_path).metrics
         same(found, amber_oracle.discriminative(annotations, responses))
@@ -110,7 +111,7 @@ def test_real_annotations(shared_data: Path, tmp_path: Path) -> None:
     assert known[1005].query == "Is the sky sunny in this image?"
     assert (known[15_220].kind, known[15_220].image) == ("relation", "AMBER_1004.jpg")
     rng = random.Random(2)
-    for skill in (0.0, 0.3, 0.72, 1.0):
+    for skill in (0.3, 0.72):
         responses = []
         for one in annotations[1004:]:
             right = rng.random() < skill
@@ -148,11 +149,19 @@ def nltk(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def tagged(nltk: Any, text: str) -> list[str]:
-    """Nltk's own pipeline."""
+    """Nltk's own pipeline, its tagger loaded once."""
     from nltk.stem import WordNetLemmatizer
 
     lemmatize = WordNetLemmatizer().lemmatize
-    return [lemmatize(word) for word, tag in nltk.pos_tag(nltk.word_tokenize(text)) if tag.startswith("NN")]
+    return [lemmatize(word) for word, tag in tagger().tag(nltk.word_tokenize(text)) if tag.startswith("NN")]
+
+
+@cache
+def tagger() -> Any:
+    """What `nltk.pos_tag` makes anew for every text."""
+    from nltk.tag.perceptron import PerceptronTagger
+
+    return PerceptronTagger()
 
 
 ALIKE = {frozenset(pair) for pair in (("wing", "sky"), ("kitten", "dog"), ("ball", "bird"), ("toy", "grass"))}
@@ -177,7 +186,7 @@ def test_descriptions(vectors: str, tmp_path: Path, nltk: Any, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace(load=lambda _name: Pipeline()))
     rng = random.Random(3)
     words = [word for first, rest in ASSOCIATION.items() for word in (first, *rest)]
-    for _ in range(4):
+    for _ in range(2):
         texts = [
             f"The {rng.choice(words)} plays with two {rng.choice(words)}s. A {rng.choice(words)}, a Dog and a house "
             f"are on the {rng.choice(words)}; it runs."
@@ -213,7 +222,7 @@ def test_real_words(shared_data: Path, nltk: Any, tmp_path: Path) -> None:
     folder = shared_data / "data/amber"
     annotations = json.loads((folder / "annotations.json").read_text())
     path = shared_data / "data/chair/captions/opera_llava-1.5.greedy.jsonl"
-    captions = [json.loads(line)["caption"] for line in path.read_text().splitlines()[:80]]
+    captions = [json.loads(line)["caption"] for line in path.read_text().splitlines()[:40]]
     responses = [{"id": number, "response": caption} for number, caption in enumerate(captions, 1)]
     score = score_files(file_of(tmp_path, responses), folder, vectors="none")
     association = json.loads((folder / "relation.json").read_text())
