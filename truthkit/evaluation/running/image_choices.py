@@ -32,7 +32,7 @@ class ImageChoices:
     Attributes:
         model, processor: as from `tk.load`.
         build: the decoder for prompts with these images.
-        size: prompts at a time, and half as many as choices.
+        size: prompts at a time, and twice as many choices.
         share_prefix: read a prompt once for all its choices; else once for each, image and all.
         steerings: those at work on the model.
     """
