@@ -206,6 +206,9 @@ def test_refused(tmp_path: Path) -> None:
         choose(tiny, "greedy", [Item("0", "<image>Say it.", (path,), ("",), raw=True)])
     with pytest.raises(tk.ArgumentError, match="item 1 has no image, and others of its batch have"):
         choose(tiny, "greedy", [good, Item("1", "Say it.", (), (" a",), raw=True)])
+    for decoder in ("contrastive_search", "opera"):
+        with pytest.raises(tk.ArgumentError, match=f"{decoder} searches for an answer and gives"):
+            choose(tiny, decoder, [good])
     other = tiny_vlm("instructblip")
     with pytest.raises(tk.ModelError, match="texts behind its images cannot be scored"):
         choose(other, "greedy", [Item("0", "Say it.", (path,), (" a",), raw=True)])

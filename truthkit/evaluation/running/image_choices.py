@@ -9,7 +9,6 @@ from typing import Any
 
 from truthkit.activations.hooks import Hooked
 from truthkit.decoding.engine.decoder import Decoder
-from truthkit.decoding.methods.apc import APC
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.item import Item
 from truthkit.images.reading import read_image
@@ -31,7 +30,7 @@ class ImageChoices:
 
     Attributes:
         model, processor: as from `tk.load`.
-        build: the decoder for prompts with these images.
+        build: the decoder for prompts with these images; one that changes nothing for the model as it is.
         size: prompts at a time, and twice as many choices.
         share_prefix: read a prompt once for all its choices; else once for each, image and all.
         steerings: those at work on the model.
@@ -39,7 +38,7 @@ class ImageChoices:
 
     model: Any
     processor: Any
-    build: Callable[[list[list[Any]]], Any]
+    build: Callable[[list[list[Any]]], Decoder]
     size: int
     share_prefix: bool
     steerings: Sequence[Hooked]
@@ -70,7 +69,7 @@ class ImageChoices:
 
     def _jobs(self, first: Item, texts: Sequence[_Texts]) -> Iterator[_Job]:
         """All texts: those behind one prompt together, several prompts at a time where that can be."""
-        decoder = self._decoder(_seen([first]))
+        decoder = self.build(_seen([first]))
         if self.share_prefix and takes_branches(decoder):
             size = self.size if takes_many(decoder, self.steerings) else 1
             every = list(enumerate(texts))
@@ -83,18 +82,13 @@ class ImageChoices:
     def _read(self, items: Sequence[Item], texts: Sequence[_Texts], *, raw: bool) -> dict[str, list[list[float]]]:
         images = _seen(items)
         inputs = encode_prompts(self.processor, [item.prompt for item in items], images, raw=items[0].raw)
-        with self._decoder(images) as session:
+        with self.build(images) as session:
             both = raw and session.contrasts
             with session.of_log_probabilities() if both else nullcontext():
                 log_probs, sums = scores_behind_images(
                     session, inputs, texts, at_a_time=2 * self.size, steerings=self.steerings
                 )
         return {"log_probs": log_probs} | ({"raw": sums} if both else {})
-
-    def _decoder(self, images: list[list[Any]]) -> Decoder:
-        """The decoder for these images; where there is none, the model as it is."""
-        built = self.build(images)
-        return built if isinstance(built, Decoder) else APC(self.model, beta=0.0)
 
     def _tokens(self, item: Item) -> _Texts:
         """The tokens of every choice behind its prompt."""
