@@ -29,12 +29,14 @@ DECODERS = (
     "vcd:beta=0+m3id:decay=0.02,beta=0",
     "pai:gamma=1.2,layers=1+2,beta=0",
 )
+OTHERS = ("ritual_plus:beta=0", "sid:beta=0", "avisc:beta=0", "agreement:beta=0", "icd:beta=0")
 IN_FULL = ("llava", "qwen2_vl")
 
 
 def quick(family: str, decoder: str) -> bool:
-    """LLaVA meets every decoder, Qwen2-VL those of image views; the rest is slow."""
-    return family == "llava" or (family == "qwen2_vl" and decoder.partition(":")[0] in ("vcd", "m3id", "ritual"))
+    """LLaVA meets most decoders, Qwen2-VL those of image views; the rest is slow."""
+    by_image = decoder.partition(":")[0] in ("vcd", "m3id", "ritual")
+    return (family == "llava" and decoder not in OTHERS) or (family == "qwen2_vl" and by_image)
 
 
 def plain(tiny: TinyVLM, text: str, image: Any, caption: str) -> float:
@@ -110,7 +112,7 @@ def test_equals_one_forward_a_text(family: str, tmp_path: Path) -> None:
     [
         pytest.param(family, decoder, marks=() if quick(family, decoder) else pytest.mark.slow)
         for family in FAMILIES
-        for decoder in ("greedy", *DECODERS)
+        for decoder in ("greedy", *DECODERS, *(OTHERS if family == "llava" else ()))
         if family != "instructblip" and (family in IN_FULL or not decoder.startswith("pai"))
     ],
 )
@@ -209,6 +211,8 @@ def test_refused(tmp_path: Path) -> None:
     for decoder in ("contrastive_search", "opera"):
         with pytest.raises(tk.ArgumentError, match=f"{decoder} searches for an answer and gives"):
             choose(tiny, decoder, [good])
+    with pytest.raises(tk.ArgumentError, match="VISTA finds its directions in generate"):
+        choose(tiny, "vista:layers=0+1", [good])
     other = tiny_vlm("instructblip")
     with pytest.raises(tk.ModelError, match="texts behind its images cannot be scored"):
         choose(other, "greedy", [Item("0", "Say it.", (path,), (" a",), raw=True)])
