@@ -180,7 +180,7 @@ def of_items(items: Sequence[Mapping[str, Any]], kinds: Sequence[str], config: M
     columns = {kind: number for number, kind in enumerate(LEAVES)}
     counts = np.zeros((len(items), len(LEAVES) * len(_COUNTS) + len(_SAID)))
     for row, item in zip(counts, items, strict=True):
-        if item["category"] == DESCRIPTION:
+        if item["kind"] == DESCRIPTION:
             row[-len(_SAID) :] = [
                 1,
                 not item["hallucinated"],
@@ -191,7 +191,7 @@ def of_items(items: Sequence[Mapping[str, Any]], kinds: Sequence[str], config: M
             ]
             continue
         guess, label = item["prediction"], item["label"]
-        start = columns[item["category"]] * len(_COUNTS)
+        start = columns[item["kind"]] * len(_COUNTS)
         no = guess == "no"
         row[start : start + len(_COUNTS)] = [1, guess == label, label == "no", no, no and label == "no"]
     clusters: list[Hashable] = [item["image"] or item["id"] for item in items]
@@ -297,7 +297,7 @@ def _rounded(values: FloatArray) -> FloatArray:
 def _described(annotation: Annotation, response: str, nouns: Nouns) -> dict[str, Any]:
     return {
         "id": annotation.id,
-        "category": DESCRIPTION,
+        "kind": DESCRIPTION,
         "image": annotation.image,
         "answer": response,
         "nouns": list(nouns.all),
@@ -313,7 +313,7 @@ def _described(annotation: Annotation, response: str, nouns: Nouns) -> dict[str,
 def _answered(annotation: Annotation, response: str, guess: str | None) -> dict[str, Any]:
     return {
         "id": annotation.id,
-        "category": annotation.kind,
+        "kind": annotation.kind,
         "image": annotation.image,
         "question": annotation.query,
         "answer": response,

@@ -146,7 +146,7 @@ def _words(data: Path, vectors: str) -> Words:
 def _rescore(items: Lines, config: Config) -> Score:
     from truthkit.evaluation.tasks.amber import scorer
 
-    there = {item["category"] for item in items}
+    there = {item["kind"] for item in items}
     kinds = (
         scorer.PARTS[config["part"]] if "part" in config else [kind for kind in scorer.PARTS["all"] if kind in there]
     )
@@ -157,7 +157,7 @@ def _rescore(items: Lines, config: Config) -> Score:
 def _score_run(lines: Lines, data: Path | None, *, parser: Parser, vectors: str) -> Score:
     from truthkit.evaluation.tasks.amber import scorer
 
-    described = any(line["category"] == scorer.DESCRIPTION for line in lines)
+    described = any(line["kind"] == scorer.DESCRIPTION for line in lines)
     if described and data is None:
         raise ArgumentError("--data is missing; name the folder of the annotations.")
     fields = ("truth", "ground_truth"), ("traps", "traps")
@@ -165,7 +165,7 @@ def _score_run(lines: Lines, data: Path | None, *, parser: Parser, vectors: str)
         (
             scorer.Annotation(
                 line["id"],
-                line["category"],
+                line["kind"],
                 line.get("label", ""),
                 **{name: tuple(line.get(field, ())) for name, field in fields},
                 image=line["image"],

@@ -172,7 +172,7 @@ def score(
     for number, (question, own) in enumerate(zip(questions, log_probs, strict=True)):
         item = {
             "id": question.id,
-            "subset": question.subset,
+            "category": question.subset,
             "image": split_region(question.image)[0],
             "group": question.group,
             "ways": list(question.ways),
@@ -187,8 +187,8 @@ def score(
 def of_items(items: Sequence[Mapping[str, Any]]) -> Score:
     """The score of items that have their captions' scores."""
     judged = [dict(item) | _judged(item) for item in items]
-    subsets = [name for name in SUBSETS if any(item["subset"] == name for item in judged)]
-    sizes = Counter((item["subset"], item["group"]) for item in judged if item["group"])
+    subsets = [name for name in SUBSETS if any(item["category"] == name for item in judged)]
+    sizes = Counter((item["category"], item["group"]) for item in judged if item["group"])
     groups = [key for key, count in sorted(sizes.items()) if key[0] == "vg_relation" or count >= _FEWEST]
     ways = [way for way in WAYS if any(way in item["ways"] for item in judged)]
     raw = all("raw_correct" in item for item in judged)
@@ -197,7 +197,7 @@ def of_items(items: Sequence[Mapping[str, Any]]) -> Score:
     counts = np.zeros((len(judged), 2 * len(columns)))
     for row, item in zip(counts, judged, strict=True):
         hits: dict[Hashable, bool] = dict.fromkeys(
-            ("all", item["subset"], (item["subset"], item["group"])), item["correct"]
+            ("all", item["category"], (item["category"], item["group"])), item["correct"]
         )
         hits |= {("way", way): above for way, above in zip(item["ways"], item["above"], strict=False)}
         hits |= {"raw": item["raw_correct"]} if raw else {}
@@ -234,7 +234,7 @@ def by_group(score: Score) -> dict[str, Score]:
     kept = {
         group: own
         for group, own in sorted(rows.items())
-        if len(own) >= _FEWEST or score.items[own[0]]["subset"] == "vg_relation"
+        if len(own) >= _FEWEST or score.items[own[0]]["category"] == "vg_relation"
     }
     found = {}
     for group, own in kept.items():
