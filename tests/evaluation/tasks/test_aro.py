@@ -241,6 +241,13 @@ def test_foreign_scores(tmp_path: Path) -> None:
     answers = tmp_path / "s.jsonl"
     answers.write_text('{"id": "vg_relation 2", "scores": {"d": -3, "c": -1}}\n')
     assert score_files(answers, data).metrics["accuracy"] == 1
+    order = saved(tmp_path / "flickr30k_val.json", [{"image": "1.jpg", "caption": ["A dog.", "Two cats sit."]}])
+    answers.write_text(
+        '{"id": "flickr_order 2", "scores": {"sit cats Two": -9, "Two cats sit.": -8, "sit Two cats": -7}}'
+    )
+    assert score_files(answers, order).items[0]["above"] == [True, False]
+    answers.write_text('{"scores": [-1, -2, -3]}\n{"scores": [-1, -2]}\n')
+    assert score_files(answers, order).metrics == {"accuracy": 1, "accuracy_flickr_order": 1}
     for line, message in (
         ('{"id": "vg_relation 3", "scores": [0, 1]}', "id 'vg_relation 3' is none of the 2 questions"),
         ('{"scores": [0, 1]}', "s.jsonl has 1 records for 2 questions; give all of them the 'id'"),

@@ -325,11 +325,13 @@ def _ordered(record: Record, caption: str, subset: str, number: int) -> Question
 def _scores(record: Record, question: Question) -> list[float | None]:
     name = record.field("scores", "log_probs")
     values = record.fields[name] if name else None
-    if isinstance(values, dict):
-        if missing := [caption for caption in question.captions if caption not in values]:
-            raise ArgumentError(f"{record.place}: no score of {missing[0]!r}, a caption of {question.id}.")
-        values = [values[caption] for caption in question.captions]
     pair = question.subset not in ORDERS
+    if isinstance(values, dict):
+        named = values if pair else {cleaned(caption): value for caption, value in values.items()}
+        if missing := [caption for caption in question.captions if caption not in named]:
+            raise ArgumentError(f"{record.place}: no score of {missing[0]!r}, a caption of {question.id}.")
+        others = question.captions[1:] if pair else [caption for caption in named if caption != question.captions[0]]
+        values = [named[caption] for caption in (question.captions[0], *others)]
     if not isinstance(values, list) or len(values) < 2 or (pair and len(values) != 2):
         wanted = "two" if pair else "the true caption's and the others'"
         raise ArgumentError(f"{record.place}: 'scores' is {shown(values)}; expected numbers, {wanted}.")
