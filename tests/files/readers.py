@@ -28,8 +28,11 @@ from truthkit.evaluation.tasks import builtin
 from truthkit.evaluation.tasks.amber.task import score_files as amber
 from truthkit.evaluation.tasks.aro import scorer as aro
 from truthkit.evaluation.tasks.chair import scorer as chair
+from truthkit.evaluation.tasks.context_qa import scorer as context_qa
 from truthkit.evaluation.tasks.factor import scorer as factor
 from truthkit.evaluation.tasks.hallusionbench.task import score_files as hallusionbench
+from truthkit.evaluation.tasks.halueval import task as halueval
+from truthkit.evaluation.tasks.memotrap import scorer as memotrap
 from truthkit.evaluation.tasks.mme import scorer as mme
 from truthkit.evaluation.tasks.mmvp.task import score_files as mmvp
 from truthkit.evaluation.tasks.open_ended.task import task as open_ended
@@ -102,6 +105,27 @@ _MC = {
 }
 _CSV = b'Question,Best Answer,Correct Answers,Incorrect Answers\nIs it?,Yes,"Yes; So",No\n"Why, then?",So,So,Never\n'
 _FACTOR = b"turncated_prefixes,completion,contradiction_0,contradiction_1,contradiction_2\nIt ,is,was,has,had\n"
+_MEMOTRAP = b"""prompt,classes,answer_index\n"Write ""no"": No","[' no.', ' yes.']",0\n"""
+_PASSAGES = [
+    {"context": "It is green.", "question": "Is it?", "answers": ["yes"]},
+    {"sub_context": "It is.", "question": "Is it?", "sub_answer": "yes", "category": "a"},
+]
+_HALVES = [
+    {"input_index": 1, "assigned_process": n, "context_string": text, "gold_answers": "yes"}
+    for n, text in enumerate(("It is. Only so, answer: Is it?", "Answer: Is it?"))
+]
+_HALUEVAL = {"knowledge": "It is.", "question": "Is it?", "right_answer": "Yes", "hallucinated_answer": "Never"}
+_JUDGED = [{"question": "Is it?", "answer": answer, "judgement": "No"} for answer in ("Yes", "Never")]
+
+
+def _passages(folder: Path) -> None:
+    for name in ("q.jsonl", "r.jsonl"):
+        questions = context_qa.read_questions(folder / name)
+        context_qa.score(questions, [question.text for question in questions])
+
+
+def _halueval(folder: Path) -> None:
+    halueval.score_files(folder / "a.jsonl", folder / "qa.json")
 
 
 def _pope(folder: Path) -> None:
@@ -446,6 +470,9 @@ READERS: dict[str, tuple[Files, Reader]] = {
         _truthfulqa,
     ),
     "factor": ({"f.csv": _FACTOR}, lambda f: factor.read_questions(f / "f.csv")),
+    "memotrap": ({"m.csv": _MEMOTRAP}, lambda f: memotrap.read_questions(f / "m.csv")),
+    "context-qa": ({"q.jsonl": lines(*_PASSAGES), "r.jsonl": lines(*_HALVES)}, _passages),
+    "halueval": ({"qa.json": array(_HALUEVAL), "a.jsonl": lines(*_JUDGED)}, _halueval),
     "open-ended": (
         {"p.jsonl": lines({"prompt": "It", "reference": "is."})}, lambda f: open_ended(f / "p.jsonl", scorer="none")
     ),

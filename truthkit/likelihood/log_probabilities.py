@@ -255,23 +255,40 @@ class _Reader:
         forest = self._half_shared(alone) if sharing and trees else []
         if forest:
             self._read_trees(forest, 0, self._new_cache())
-        self._read_whole(sorted({*alone} - {*forest}))
+        rest = sorted({*alone} - {*forest})
+        twins = self._with_twins(rest) if sharing else []
+        self._read_branches(twins, 0, None)
+        self._read_whole(sorted({*rest} - {*twins}))
 
     def _new_cache(self) -> GrowingCache:
         return GrowingCache(config=self.model.config.get_text_config(decoder=True))
 
     def _half_shared(self, which: list[int]) -> list[int]:
         """Those rows that have a context in common with others and are worth a tree by that alone."""
-        contexts: dict[tuple[int, ...], list[int]] = {}
-        for i in which:
-            contexts.setdefault(tuple(self.rows[i][: self.starts[i] - 1]), []).append(i)
-        return [i for some in contexts.values() if self._is_half_shared(some) for i in some]
+        return [i for some in self._by_context(which).values() if self._is_half_shared(some) for i in some]
 
     def _is_half_shared(self, which: list[int]) -> bool:
         """Whether a tree of its own has at most half of the rows' tokens, so that it is worth it even by itself."""
-        rows = {i: self.rows[i] for i in which}
-        nodes = sum(len(tree.ids) for tree in token_trees(rows, _MOST_NODES))
-        return self.session is None and len(which) > 1 and 2 * nodes <= sum(map(len, rows.values()))
+        read = {i: self.rows[i][:-1] for i in which}
+        nodes = sum(len(tree.ids) for tree in token_trees(read, _MOST_NODES))
+        return self.session is None and len(which) > 1 and 2 * nodes <= sum(len(self.rows[i]) for i in which)
+
+    def _with_twins(self, which: list[int]) -> list[int]:
+        """Those rows whose context is worth to be read by itself, once for all that go on from it; together or none."""
+        found, saved = list[int](), 0
+        for context, some in self._by_context(which).items():
+            twice = len(context) * (len(some) - 1)
+            behind = sum(len(self.rows[i]) - len(context) for i in some)
+            if twice >= max(behind, 1) and self._can_cut(some, len(context)):
+                found, saved = found + some, saved + twice
+        return found if 4 * saved >= self.tokens else []
+
+    def _by_context(self, which: list[int], shared: int = 0) -> dict[tuple[int, ...], list[int]]:
+        """Rows by what stands before the last token in front of their starts, from `shared` on."""
+        contexts: dict[tuple[int, ...], list[int]] = {}
+        for i in which:
+            contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
+        return contexts
 
     def _can_cut(self, which: list[int], shared: int) -> bool:
         views = () if self.session is None else self.session.decoder.views
@@ -360,15 +377,14 @@ class _Reader:
 
     def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
         """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""
-        contexts: dict[tuple[int, ...], list[int]] = {}
-        for i in which:
-            contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
+        contexts = self._by_context(which, shared)
         before = list(contexts)
         for batch in _longest_first(list(map(len, before)), self.tokens):
             chosen = [before[n] for n in batch]
             ids, mask = padded(chosen)
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
-            with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
+            zeros = torch.zeros(len(ids), dtype=torch.long)
+            with self._branched(cache, zeros, keep=True) if shared else nullcontext(self._new_cache()) as trunk:
                 self._forward(ids, mask, shared, 1, trunk)
                 self._read_behind([(place, i) for place, c in enumerate(chosen) for i in contexts[c]], mask, trunk)
 

@@ -30,7 +30,7 @@ class ImageChoices:
 
     Attributes:
         model, processor: as from `tk.load`.
-        build: the decoder for prompts with these images; one that changes nothing for the model as it is.
+        build: the decoder for prompts of these items and their images; one that changes nothing for the model alone.
         size: prompts at a time, and twice as many choices.
         share_prefix: read a prompt once for all its choices; else once for each, image and all.
         steerings: those at work on the model.
@@ -38,7 +38,7 @@ class ImageChoices:
 
     model: Any
     processor: Any
-    build: Callable[[list[list[Any]]], Decoder]
+    build: Callable[[Sequence[Item], list[list[Any]]], Decoder]
     size: int
     share_prefix: bool
     steerings: Sequence[Hooked]
@@ -69,7 +69,7 @@ class ImageChoices:
 
     def _jobs(self, first: Item, texts: Sequence[_Texts]) -> Iterator[_Job]:
         """All texts: those behind one prompt together, several prompts at a time where that can be."""
-        decoder = self.build(_seen([first]))
+        decoder = self.build([first], _seen([first]))
         if self.share_prefix and takes_branches(decoder):
             size = self.size if takes_many(decoder, self.steerings) else 1
             every = list(enumerate(texts))
@@ -82,7 +82,7 @@ class ImageChoices:
     def _read(self, items: Sequence[Item], texts: Sequence[_Texts], *, raw: bool) -> dict[str, list[list[float]]]:
         images = _seen(items)
         inputs = encode_prompts(self.processor, [item.prompt for item in items], images, raw=items[0].raw)
-        with self.build(images) as session:
+        with self.build(items, images) as session:
             both = raw and session.contrasts
             with session.of_log_probabilities() if both else nullcontext():
                 log_probs, sums = scores_behind_images(
@@ -110,7 +110,7 @@ class ImageChoices:
 
 def _prompt(item: Item) -> tuple[Any, ...]:
     """What is read before its choices."""
-    return item.images, item.prompt, item.raw
+    return item.images, item.prompt, item.raw, item.context
 
 
 def _seen(items: Sequence[Item]) -> list[list[Any]]:
