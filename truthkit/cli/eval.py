@@ -21,6 +21,7 @@ from truthkit.cli.task_options import add_task_options, described_tasks, example
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Grid
 from truthkit.evaluation.running.hub import fetch, is_hub
+from truthkit.evaluation.running.item import check_context
 from truthkit.evaluation.tasks import benchmarks
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         check_amateur(args.amateur)
     check_model_options(args)
     task = benchmark.task(_data(benchmark, args), **options)
+    check_context(task.items, spec)
     sample = args.sample or spec.name == "sample"
     if task.greedy and sample:
         raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")

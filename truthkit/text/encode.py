@@ -47,23 +47,10 @@ def encode_prompts(
         ArgumentError: a prompt is empty or no valid text, the template has no place for `system`, or the model takes no
             images.
     """
-    tokenizer = text_tokenizer(processor, "a prompt")
     rows = list(images) or [() for _ in texts]
     seeing = any(rows)
-    if seeing and not hasattr(processor, "image_processor"):
-        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
-    owner = processor if seeing and getattr(processor, "chat_template", None) else tokenizer
-    prompts = []
-    for text, row in zip(texts, rows, strict=True):
-        _check_text(text)
-        if raw or not getattr(owner, "chat_template", None):
-            if system is not None:
-                reason = "raw is set" if raw else "the tokenizer has none"
-                raise ArgumentError(f"a system message needs a chat template, and {reason}; put it into the prompt.")
-            mark = getattr(processor, "image_token", "<image>")
-            prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
-        else:
-            prompts.append(_rendered(owner, text, len(row), system=system, parts=seeing))
+    owner = _owner(processor, seeing=seeing)
+    prompts = written_prompts(processor, texts, list(map(len, rows)), system=system, raw=raw)
     return encode_rendered(processor, prompts, rows, templated=not raw and bool(getattr(owner, "chat_template", None)))
 
 
@@ -92,6 +79,36 @@ def encode_rendered(
             options["add_special_tokens"] = False
         return dict(tokenizer(list(prompts), **options))
     return dict(processor(images=[list(row) for row in images], text=list(prompts), **options))
+
+
+def written_prompts(
+    processor: Any, texts: Sequence[str], images: Sequence[int], *, system: str | None = None, raw: bool = False
+) -> list[str]:
+    """The prompts of `encode_prompts` as texts, with one mark for every image; `images` says how many each has.
+
+    Raises:
+        ArgumentError: as there.
+    """
+    seeing = any(images)
+    owner, prompts = _owner(processor, seeing=seeing), []
+    for text, count in zip(texts, images, strict=True):
+        _check_text(text)
+        if raw or not getattr(owner, "chat_template", None):
+            if system is not None:
+                reason = "raw is set" if raw else "the tokenizer has none"
+                raise ArgumentError(f"a system message needs a chat template, and {reason}; put it into the prompt.")
+            mark = str(getattr(processor, "image_token", "<image>"))
+            prompts.append(text if not count or mark in text else f"{mark * count}\n{text}")
+        else:
+            prompts.append(_rendered(owner, text, count, system=system, parts=seeing))
+    return prompts
+
+
+def _owner(processor: Any, *, seeing: bool) -> Any:
+    """Whose chat template writes the prompts: the processor's where there are images and it has one."""
+    if seeing and not hasattr(processor, "image_processor"):
+        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
+    return processor if seeing and getattr(processor, "chat_template", None) else text_tokenizer(processor, "a prompt")
 
 
 def encode_dialogue(processor: Any, prompt: ChatOrText, answer: str | None = None) -> list[int]:
