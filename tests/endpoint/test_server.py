@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +21,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import truthkit as tk
-from tests.endpoint.conftest import ask, metric, serving
-from tests.endpoint.test_requests import DOCUMENT, with_image
+from tests.endpoint.conftest import Heard, ask, metric, serving
+from tests.endpoint.test_requests import DOCUMENT, data_url, with_image
 from tests.endpoint.test_rows import QUESTIONS, Drawing, alone, chat
 from truthkit.decoding.spec import parse_spec
 from truthkit.endpoint.engine import Engine
+from truthkit.endpoint.request import Reader
+from truthkit.endpoint.row import Row
 from truthkit.endpoint.server import Server
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene
+from truthkit.steering.spec import parse_steer
+from truthkit.steering.vision import VisionVector
 
 
 def test_the_openai_client_asks_whole_and_streamed(client: Any, engine: Engine) -> None:
@@ -175,6 +180,7 @@ def test_the_key_and_the_guards(engine: Engine) -> None:
         assert (status, answer["error"]["type"]) == (401, "authentication_error")
         assert ask(server.port, "/v1/models", Authorization="Bearer secret", Host="models.example")[0] == 200
         assert ask(server.port, "/health") == (200, {"status": "ok"})
+        assert [ask(server.port, path)[0] for path in ("/metrics", "/load_model", "/v1/nothing")] == [401, 401, 401]
     with serving(engine) as server:
         assert ask(server.port, "/v1/models", Host="evil.example")[0] == 403
         assert ask(server.port, "/v1/models", Origin="http://evil.example")[0] == 403
@@ -214,6 +220,25 @@ def test_whatever_body_comes_no_traceback(server: Server, capfd: pytest.CaptureF
 def scenes() -> Engine:
     model, processor = tk.load("scene-vlm")
     return Engine(model, processor, "scene-vlm", decoder=parse_spec("vcd"))
+
+
+def test_a_vision_towers_strengths_share_no_batch(scenes: Engine, tmp_path: Path) -> None:
+    model, processor = scenes.model, scenes.processor
+    width = model.config.vision_config.hidden_size
+    vector = VisionVector({0: torch.randn(width, generator=torch.Generator().manual_seed(1))})
+    vector.save(tmp_path / "eyes.safetensors")
+    spec = parse_steer(str(tmp_path / "eyes.safetensors:0"))
+    engine = Engine(model, processor, "scene-vlm", decoder=parse_spec("greedy"), steers=[spec])
+    reader = Reader(engine.offer, processor, engine.image_token)
+    messages = with_image(data_url((32, 32)))
+    asked = [{"messages": messages, "max_tokens": 8, "steer": strength, "logprobs": True} for strength in (0, 0.9, 0.9)]
+    wishes = [reader.chat(one).wishes[0] for one in asked]
+    kinds = [engine.kind(wish) for wish in wishes]
+    assert kinds[0] != kinds[1] == kinds[2]
+    heard = [Heard() for _ in wishes]
+    for wish, one in zip(wishes, heard, strict=True):
+        engine.answer([Row(wish, engine.tokenizer, engine.ends, one, lambda: False, lambda: False)])
+    assert heard[0].scored != heard[1].scored == heard[2].scored
 
 
 def test_images_come_inside(scenes: Engine) -> None:

@@ -145,3 +145,71 @@ def test_a_closed_line_has_ended_everything() -> None:
     assert not second.begun.is_set()
     with pytest.raises(Full, match="is stopping"):
         line.join(Held().job)
+
+
+class Shared:
+    """A job that takes others of its kind, and which had the model together."""
+
+    def __init__(self, line: Line, kind: Any, together: list[list[Any]], most: int = 2):
+        self.free, self.over = threading.Event(), threading.Event()
+        self.kind = kind
+
+        def work(_stop: Callable[[], bool]) -> None:
+            together.append([self.job, *line.take(most)])
+            self.free.wait(20)
+
+        self.job = Job(work, lambda _ahead: None, self.over.set, kind=kind)
+
+
+def test_jobs_of_one_kind_have_the_model_together() -> None:
+    line, together = Line(), list[list[Any]]()
+    first = Held()
+    line.join(first.job)
+    assert first.begun.wait(5)
+    jobs = [Shared(line, kind, together) for kind in ("a", "b", "a", "a", "a", None, None)]
+    for one in jobs:
+        one.free.set()
+        line.join(one.job)
+    assert line.lengths == (7, 1)
+    first.free.set()
+    for one in jobs:
+        assert one.over.wait(5)
+    names = {one.job: number for number, one in enumerate(jobs)}
+    assert [[names[job] for job in taken] for taken in together] == [[0, 2, 3], [1], [4], [5], [6]]
+    line.close()
+
+
+def test_who_was_taken_can_leave_and_is_ended_with_the_line() -> None:
+    line, together = Line(), list[list[Any]]()
+    first = Held()
+    line.join(first.job)
+    assert first.begun.wait(5)
+    jobs = [Shared(line, "a", together) for _ in range(3)]
+    for one in jobs:
+        line.join(one.job)
+    first.free.set()
+    until = time.monotonic() + 5
+    while not together and time.monotonic() < until:
+        time.sleep(0.002)
+    line.leave(jobs[1].job)
+    assert [one.job.stop() for one in jobs] == [False, True, False]
+    assert not jobs[1].over.is_set()
+    jobs[0].free.set()
+    line.close()
+    assert all(one.over.is_set() for one in jobs)
+
+
+def test_it_waits_while_others_keep_coming() -> None:
+    line, together = Line(), list[list[Any]]()
+    jobs: list[Job] = []
+
+    def work(_stop: Callable[[], bool]) -> None:
+        together.append(line.take(2, 5.0))
+
+    over = threading.Event()
+    jobs = [Job(work, lambda _ahead: None, over.set, kind="a") for _ in range(3)]
+    for job in jobs:
+        line.join(job)
+    assert over.wait(5)
+    line.close()
+    assert together == [jobs[1:]]

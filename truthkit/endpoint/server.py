@@ -39,7 +39,8 @@ class Server:
     Args:
         host: an address of this machine.
         port: its number.
-        key: what requests under /v1 must bring; "" lets programs of this machine ask without one, but no web page.
+        key: what requests for more than /health must bring; "" lets programs of this machine ask without one, but no
+            web page.
 
     Attributes:
         url: the base URL for clients.
@@ -69,7 +70,7 @@ class Server:
         routes = _routes(engine, Desk(engine, line, metrics, batch), line, metrics)
         app = limited(routed(routes), MAX_BODY)
         if self._key:
-            app = with_token(app, self._key, under="/v1/", missing=_NO_KEY)
+            app = with_token(app, self._key, under=("/v1/", "/metrics", "/load_model"), missing=_NO_KEY)
         else:
             app = for_hosts(app, own_host(self.host))
         app = with_headers(with_errors(app, error_document), {"Cache-Control": "no-store"})

@@ -54,8 +54,8 @@ def for_hosts(app: App, known: Callable[[str], bool]) -> App:
     return guarded
 
 
-def with_token(app: App, token: str, under: str, missing: str) -> App:
-    """`app`, whose paths that begin with `under` want `Authorization: Bearer` and the token; `missing` is said else."""
+def with_token(app: App, token: str, under: str | tuple[str, ...], missing: str) -> App:
+    """`app`, whose paths under one of `under` want `Authorization: Bearer` and the token; else `missing` is said."""
     wanted = f"Bearer {token}".encode()
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
