@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import reprlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from truthkit.decoding.spec import DecoderSpec
 from truthkit.endpoint.chats import MAX_TEXT, as_texts, read_chat, text_with_context, with_context
 from truthkit.endpoint.offer import Offer
 from truthkit.endpoint.wish import SEARCHES, Wish
@@ -162,10 +163,10 @@ class Reader:
             )
         return _of_generation_config(given) | given
 
-    def _spec(self, fields: Mapping[str, Any]) -> tuple[Any, str]:
+    def _spec(self, fields: dict[str, Any]) -> tuple[DecoderSpec, str]:
         """The decoder and the passage that it is to have, "" for none."""
-        spec = self.offer.spec(text_of(dict(fields), "decoder", 10_000) if "decoder" in fields else None)
-        context = text_of(dict(fields), "context", MAX_TEXT).strip()
+        spec = self.offer.spec(text_of(fields, "decoder", 10_000) if "decoder" in fields else None)
+        context = text_of(fields, "context", MAX_TEXT).strip()
         if spec.takes("context") and not context:
             raise ArgumentError(f"decoder {spec.name!r} amplifies what a passage says; give the passage as context.")
         if "context" in fields and not spec.takes("context"):
@@ -208,8 +209,8 @@ class Reader:
 
     def _asked(
         self,
-        fields: Mapping[str, Any],
-        spec: Any,
+        fields: dict[str, Any],
+        spec: DecoderSpec,
         prompts: Sequence[_Prompt],
         *,
         limit: int | None,
@@ -218,13 +219,12 @@ class Reader:
         echo: bool,
         chat: bool,
     ) -> Asked:
-        given = dict(fields)
-        count = integer_of(given, "n", 1, 1, self.offer.rows)
+        count = integer_of(fields, "n", 1, 1, self.offer.rows)
         if len(prompts) * count > self.offer.rows:
             raise ArgumentError(
                 f"the request asks for {len(prompts) * count} answers; expected {self.offer.rows} or fewer."
             )
-        temperature, top_p = _drawing(given, spec, named="decoder" in fields)
+        temperature, top_p = _drawing(fields, spec, named="decoder" in fields)
         if spec.name in SEARCHES and (temperature or top is not None):
             raise ArgumentError(
                 f"decoder {spec.name!r} searches: nothing is drawn, and tokens have no probability of their own; leave "
@@ -232,9 +232,9 @@ class Reader:
             )
         if echo and top is not None and limit not in (0, 1):
             raise ArgumentError(f"echo with logprobs reads the prompt; set max_tokens to 0 or 1, not {limit or usual}.")
-        seed = given.get("seed")
-        seed = secrets.randbits(62) if seed is None else integer_of(given, "seed", 0, -(2**63), 2**63 - 1)
-        stops, strengths = _stops(given.get("stop")), self.offer.strengths(given.get("steer"))
+        seed = fields.get("seed")
+        seed = secrets.randbits(62) if seed is None else integer_of(fields, "seed", 0, -(2**63), 2**63 - 1)
+        stops, strengths = _stops(fields.get("stop")), self.offer.strengths(fields.get("steer"))
         wishes = [
             Wish(
                 spec=spec,
@@ -257,11 +257,11 @@ class Reader:
         ]
         if spec.needs_image and not all(len(prompt.images) for prompt in prompts):
             raise ArgumentError(f"decoder {spec.name!r} compares images; add one to the messages.")
-        options = given.get("stream_options")
+        options = fields.get("stream_options")
         usage = options is not None and flag_of(
             object_of(options, "stream_options", "include_usage include_obfuscation"), "include_usage"
         )
-        stream = flag_of(given, "stream")
+        stream = flag_of(fields, "stream")
         return Asked(chat, tuple(wishes), sum(len(prompt.ids) for prompt in prompts), stream, usage)
 
     def _room(self, length: int, limit: int | None, usual: int) -> int:
@@ -280,11 +280,11 @@ class Reader:
         return min(usual, most, room - length) if limit is None else limit
 
 
-def _limit(fields: Mapping[str, Any], name: str, least: int = 1) -> int | None:
-    return integer_of(dict(fields), name, 1, least, 10**9) if name in fields else None
+def _limit(fields: dict[str, Any], name: str, least: int = 1) -> int | None:
+    return integer_of(fields, name, 1, least, 10**9) if name in fields else None
 
 
-def _drawing(fields: dict[str, Any], spec: Any, *, named: bool) -> tuple[float, float]:
+def _drawing(fields: dict[str, Any], spec: DecoderSpec, *, named: bool) -> tuple[float, float]:
     """Temperature and top_p; 0 and 1 take the most probable token."""
     temperature, top_p = number_of(fields, "temperature"), number_of(fields, "top_p")
     if top_p is not None and not 0 < top_p <= 1:
@@ -345,6 +345,3 @@ def _of_generation_config(fields: dict[str, Any]) -> dict[str, Any]:
         usual = 1.0 if config.get("temperature") is None else config["temperature"]
         found |= {"temperature": usual, "top_p": config.get("top_p")}
     return {name: value for name, value in found.items() if value is not None}
-
-
-Read = Callable[[Any], Asked]
