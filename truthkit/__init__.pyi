@@ -53,6 +53,7 @@ from truthkit.decoding.methods.top_n_sigma import (
     TopNSigmaLogitsProcessor as TopNSigmaLogitsProcessor,
 )
 from truthkit.decoding.opera.search import OPERA as OPERA, opera as opera
+from truthkit.detection.detect import Detection as Detection, detect as detect
 from truthkit.errors import (
     ArgumentError as ArgumentError,
     AttachError as AttachError,

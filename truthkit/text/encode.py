@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
 from truthkit.text.dialogue import answered_ids, prompt_ids
-from truthkit.text.template import rendered
+from truthkit.text.template import around_answer, rendered
 from truthkit.text.tokens import ChatOrText, Messages, begins_itself, text_ids, text_tokenizer
 
 if TYPE_CHECKING:
@@ -47,14 +47,29 @@ def encode_prompts(
         ArgumentError: a prompt is empty or no valid text, the template has no place for `system`, or the model takes no
             images.
     """
-    tokenizer = text_tokenizer(processor, "a prompt")
     rows = list(images) or [() for _ in texts]
-    seeing = any(rows)
+    return encode_texts(processor, prompt_texts(processor, texts, rows, system=system, raw=raw), rows, raw=raw)
+
+
+def prompt_texts(
+    processor: Any,
+    texts: Sequence[str],
+    images: Sequence[Sequence[Any]],
+    *,
+    system: str | None = None,
+    raw: bool = False,
+) -> list[str]:
+    """What `encode_prompts` tokenises: the prompts as the chat template writes them, up to where an answer begins.
+
+    Raises:
+        ArgumentError: as `encode_prompts`.
+    """
+    seeing = any(images)
     if seeing and not hasattr(processor, "image_processor"):
         raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
-    owner = processor if seeing and getattr(processor, "chat_template", None) else tokenizer
+    owner = _owner(processor, images)
     prompts = []
-    for text, row in zip(texts, rows, strict=True):
+    for text, row in zip(texts, images, strict=True):
         _check_text(text)
         if raw or not getattr(owner, "chat_template", None):
             if system is not None:
@@ -63,7 +78,25 @@ def encode_prompts(
             mark = getattr(processor, "image_token", "<image>")
             prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
         else:
-            prompts.append(_rendered(owner, text, len(row), system=system, parts=seeing))
+            prompts.append(rendered(owner, _messages(text, len(row), system=system, parts=seeing)))
+    return prompts
+
+
+def answer_lead(processor: Any, images: Sequence[Sequence[Any]], *, raw: bool = False) -> str:
+    """What the chat template writes between the cue to answer and the answer, a space for one; "" without one."""
+    owner = _owner(processor, images)
+    if raw or not getattr(owner, "chat_template", None):
+        return ""
+    messages = _messages("?", 0, system=None, parts=any(images))
+    cue, before = rendered(owner, messages), around_answer(owner, messages, "open")[0]
+    return before.removeprefix(cue) if before.startswith(cue) else ""
+
+
+def encode_texts(
+    processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Any]], *, raw: bool = False
+) -> dict[str, torch.Tensor]:
+    """Model inputs for texts as `prompt_texts` gives them, or with the beginnings of answers behind them."""
+    tokenizer, seeing, prompts = text_tokenizer(processor, "a prompt"), any(images), list(prompts)
     begun = [begins_itself(tokenizer, prompt) for prompt in prompts]
     if any(begun) and not all(begun):
         prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
@@ -73,10 +106,10 @@ def encode_prompts(
         "add_special_tokens": not all(begun),
     }
     if not seeing:
-        if not raw and getattr(owner, "chat_template", None):
+        if not raw and getattr(_owner(processor, images), "chat_template", None):
             options["add_special_tokens"] = False
         return dict(tokenizer(prompts, **options))
-    return dict(processor(images=[list(row) for row in rows], text=prompts, **options))
+    return dict(processor(images=[list(row) for row in images], text=prompts, **options))
 
 
 def encode_dialogue(processor: Any, prompt: ChatOrText, answer: str | None = None) -> list[int]:
@@ -102,8 +135,14 @@ def _check_text(text: str) -> None:
         raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
 
 
-def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: bool) -> str:
-    """The text of a chat with one user message; templates of image-text models take a message as a list of parts."""
+def _owner(processor: Any, images: Sequence[Sequence[Any]]) -> Any:
+    """Whose chat template is used: the processor's own where there are images."""
+    seeing = any(images) and getattr(processor, "chat_template", None)
+    return processor if seeing else text_tokenizer(processor, "a prompt")
+
+
+def _messages(text: str, images: int, *, system: str | None, parts: bool) -> Messages:
+    """A chat with one user message; templates of image-text models take a message as a list of parts."""
 
     def content(words: str, pictures: int = 0) -> Any:
         return [{"type": "image"}] * pictures + [{"type": "text", "text": words}] if parts else words
@@ -111,4 +150,4 @@ def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: 
     messages: Messages = [{"role": "user", "content": content(text, images)}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": content(system)})
-    return rendered(owner, messages)
+    return messages
