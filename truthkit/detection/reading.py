@@ -173,7 +173,7 @@ class Reader:
         prompts = prompt_texts(self.processor, [one.prompt for one in asked], images, raw=self.raw)
         lead = answer_lead(self.processor, images, raw=self.raw) if asked else ""
         texts = [
-            prompt + ("" if one.answer.startswith(lead) or not one.answer else lead) + one.answer
+            prompt + ("" if not one.answer or one.answer[0].isspace() or prompt[-1].isspace() else lead) + one.answer
             for prompt, one in zip(prompts, asked, strict=True)
         ]
         begun, whole = self._ids(prompts), self._ids(texts)

@@ -83,10 +83,10 @@ def prompt_texts(
 
 
 def answer_lead(processor: Any, images: Sequence[Sequence[Any]], *, raw: bool = False) -> str:
-    """What the chat template writes between the cue to answer and the answer, a space for one; "" without one."""
+    """What stands between the cue to answer and the answer, by the chat template; a space without one, "" if `raw`."""
     owner = _owner(processor, images)
     if raw or not getattr(owner, "chat_template", None):
-        return ""
+        return "" if raw else " "
     messages = _messages("?", 0, system=None, parts=any(images))
     cue, before = rendered(owner, messages), around_answer(owner, messages, "open")[0]
     return before.removeprefix(cue) if before.startswith(cue) else ""
