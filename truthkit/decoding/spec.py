@@ -130,12 +130,9 @@ def spec_of(name: str, options: Mapping[str, str]) -> DecoderSpec:
 
 def _spec(text: str, name: str, options: dict[str, Any]) -> DecoderSpec:
     """A single decoder; the one that it has as its option `decoder`, if any, is read too."""
-    for key, parameter in options_of(name).items():
-        if parameter.default is Parameter.empty and key not in options:
-            raise ArgumentError(f"decoder {name!r} needs {key}; write {name}:{key}=VALUE.")
-    if "decoder" not in options_of(name):
+    if (known := options_of(name).get("decoder")) is None:
         return DecoderSpec(text, name, options)
-    inner = parse_spec(options["decoder"])
+    inner = parse_spec(options.get("decoder", known.default))
     if any(part.name in PLAIN or not decoders()[part.name].combines for part in inner.every):
         raise ArgumentError(f"decoder {name!r} cannot have {inner.name!r} as its decoder, in {text!r}.")
     return DecoderSpec(text, name, options, inner=inner)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from truthkit.detection.detector import Asked, Detector, Found
+from truthkit.detection.asked import Asked
+from truthkit.detection.detector import Detector, Found
 from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:

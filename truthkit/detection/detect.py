@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from truthkit.detection.detector import Asked, Detector, Found
+from truthkit.detection.asked import Asked
+from truthkit.detection.detector import Detector, Found
 from truthkit.detection.methods import find_detector
 from truthkit.detection.reading import Reader
 from truthkit.errors import ArgumentError

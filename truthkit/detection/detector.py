@@ -5,38 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from truthkit.errors import ArgumentError
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from truthkit.detection.asked import Asked, Span
     from truthkit.detection.reading import Reader
     from truthkit.statistics.intervals import FloatArray
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One answer to be judged.
-
-    Attributes:
-        prompt: a user's message, or with a `Reader` that is `raw` a text to go on from.
-        answer: what was said to it.
-        images: Pillow images in front of the prompt.
-        context: the passage of the prompt that the answer is to rest on; None is all of the prompt.
-    """
-
-    prompt: str
-    answer: str
-    images: tuple[Any, ...] = ()
-    context: str | None = None
-
-
-@dataclass(frozen=True)
-class Span:
-    """Characters `start` to `stop` (exclusive) of an answer: those that a token brought."""
-
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -73,8 +47,3 @@ class Detector(ABC):
         Raises:
             ArgumentError, ModelError: an answer, a context or the model is not what the method needs.
         """
-
-
-def numbered(number: int, what: str, error: ArgumentError) -> ArgumentError:
-    """The error of one answer or prompt of several, which names it."""
-    return ArgumentError(f"{what}[{number}]: {error}")

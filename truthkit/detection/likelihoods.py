@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from truthkit.detection.detector import Asked, Detector, Found
+from truthkit.detection.asked import Asked
+from truthkit.detection.detector import Detector, Found
 
 if TYPE_CHECKING:
     from truthkit.detection.reading import Reader

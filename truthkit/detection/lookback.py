@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from truthkit.detection.detector import Asked, Detector, Found
+from truthkit.detection.asked import Asked
+from truthkit.detection.detector import Detector, Found
 from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:

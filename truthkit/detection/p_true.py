@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from truthkit.detection.detector import Asked, Detector, Found
+from truthkit.detection.asked import Asked
+from truthkit.detection.detector import Detector, Found
+from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from truthkit.detection.reading import Reader
@@ -40,21 +42,10 @@ class PTrue(Detector):
             for choice in ((" (A)", " (B)") if reader.raw else ("(A)", "(B)"))
         ]
         for number, one in enumerate(asked):
-            one_said(one, number)
+            if not one.answer.strip():
+                raise ArgumentError(f"answers[{number}] is empty; a score is of what was said.")
         sums = [float(read.log_probs.sum()) for read in reader.read(questions)]
         return [Found(_share(false - true)) for true, false in zip(sums[::2], sums[1::2], strict=True)]
-
-
-def one_said(asked: Asked, number: int) -> None:
-    """Raise unless something was said.
-
-    Raises:
-        ArgumentError: the answer is empty.
-    """
-    from truthkit.errors import ArgumentError
-
-    if not asked.answer.strip():
-        raise ArgumentError(f"answers[{number}] is empty; a score is of what was said.")
 
 
 def _share(odds: float) -> float:

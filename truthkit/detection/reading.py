@@ -17,7 +17,7 @@ import torch
 from truthkit.activations.hooks import hook_states
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.view import ViewLogits
-from truthkit.detection.detector import Asked, Span
+from truthkit.detection.asked import Asked, Span
 from truthkit.errors import ArgumentError
 from truthkit.generation.pieces import Pieces
 from truthkit.hf.attention import Asked as AskedOfAttention
@@ -357,8 +357,8 @@ def _likelihoods(read: Read, row: _Row, main: torch.Tensor, other: torch.Tensor 
         others = _log_softmax(other[-row.count - 1 : -1])
         read.other_log_probs = _array(others.gather(1, targets)[:, 0])
         mean = torch.logaddexp(log_probs, others) - torch.log(torch.tensor(2.0, dtype=others.dtype))
-        parts = [torch.where(one > -torch.inf, one.exp() * (one - mean), 0.0) for one in (log_probs, others)]
-        read.divergences = _array((sum(parts) / 2).sum(dim=1).clamp_min(0.0))
+        own, its = (torch.where(one > -torch.inf, one.exp() * (one - mean), 0.0) for one in (log_probs, others))
+        read.divergences = _array((own + its).sum(dim=1).div(2).clamp_min(0.0))
 
 
 def _log_softmax(logits: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -43,7 +43,7 @@ class Method(Protocol):
     layers: tuple[int, ...]
     prompt_exits: tuple[PromptExit, ...]
     groups: tuple[ViewGroup, ...]
-    gated: bool
+    gated: ClassVar[bool]
     rests: bool
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Loop:
             ids: the forward's tokens.
             past: how many tokens came before them.
         """
-        if fired is None:
+        if fired is None or not self.generating:
             return
         settings = self.front.generation_config
         pad = settings.eos_token_id and settings.pad_token_id

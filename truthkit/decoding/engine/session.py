@@ -90,7 +90,7 @@ class Session:
 
     @property
     def share(self) -> float | None:
-        """In which share of all rows' steps, since the block was entered, a gate has fired; None without a gate."""
+        """In which share of the steps, of all rows generated in the block, a gate has fired; None without one."""
         judged, fired = map(int, self._loop.judged)
         return fired / judged if judged else None
 

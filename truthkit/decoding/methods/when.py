@@ -14,8 +14,12 @@ from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.written import spec_text
+from truthkit.decoding.methods.dola import DoLa
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.wrapping import plain_model
+
+_LIKELIEST = 4
+"""By so many tokens a step is told from others, for draws."""
 
 
 class When(Decoder):
@@ -32,14 +36,14 @@ class When(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: not needed; here so that all decoders are built alike.
-        decoder: what acts, built for the same model, as `tk.VCD(model, processor)`; written as text, another decoder
-            with its options: `when:decoder="vcd:alpha=2,beta=0.1",threshold=1`.
+        decoder: what acts, built for the same model, as `tk.VCD(model, processor)`; by default DoLa. Written on a
+            command line, any decoder with its options: `when:decoder="vcd:alpha=2,beta=0.1",threshold=1`.
         detector: "entropy" of the next token in nats; "max_prob", 1 − the largest probability; "agreement", from 0 to
             1, how much the decoder's first view says the same (1 − Jensen–Shannon divergence / ln 2), for which the
             views run at every step; or "random", a control that fires in a share 1 − threshold of the steps.
         threshold: of its score, 0 or more.
         skip: whether views wait where no row fires; false runs them in the batch of the main view, as without a gate.
-        seed: of "random", which also looks at the step and the model's own choice, and at nothing else.
+        seed: of the random control, which also goes by the step and the model's likeliest tokens, and by nothing else.
 
     Raises:
         ArgumentError: an unknown detector, a threshold out of range, or a decoder that is none or of another model.
@@ -59,12 +63,14 @@ class When(Decoder):
         model: Any,
         processor: Any = None,
         *,
-        decoder: Decoder | str,
+        decoder: Decoder | str = "dola",
         detector: Literal["entropy", "max_prob", "agreement", "random"] = "entropy",
         threshold: float = 1.0,
         skip: bool = True,
         seed: int = 0,
     ):
+        if decoder == "dola":
+            decoder = DoLa(model)
         if not isinstance(decoder, Decoder) or decoder.front is not plain_model(model):
             found = f"{decoder!r}" if not isinstance(decoder, Decoder) else f"a {type(decoder).__name__} of another one"
             raise ArgumentError(f"decoder is {found}; expected one for this model, such as tk.VCD(model, processor).")
@@ -102,12 +108,13 @@ class When(Decoder):
         return torch.special.entr(probabilities).sum(dim=-1) > self.threshold
 
     def _drawn(self, main: ViewLogits) -> torch.Tensor:
-        """Numbers in [0, 1) by seed, step and the model's own choice, whatever else is in the batch."""
-        choice = main.logits.argmax(dim=-1)
-        steps = torch.arange(choice.shape[1], device=choice.device) + main.step
-        mixed = choice * 0x9E3779B1 + steps * 0x85EBCA77 + (self.seed + 1) * 0xC2B2AE3D
-        for shift in (16, 15, 16):
-            mixed = ((mixed & 0xFFFFFFFF) ^ ((mixed & 0xFFFFFFFF) >> shift)) * 0x45D9F3B
+        """Numbers in [0, 1) by seed, step and the model's likeliest tokens, whatever else is in the batch."""
+        steps = torch.arange(main.logits.shape[1], device=main.logits.device) + main.step
+        mixed = (steps + (self.seed + 1) * 0x9E3779B1).expand(main.logits.shape[:-1])
+        for token in main.logits.topk(_LIKELIEST).indices.unbind(dim=-1):
+            mixed = mixed * 0x85EBCA77 + token
+            for shift in (16, 15, 16):
+                mixed = ((mixed & 0xFFFFFFFF) ^ ((mixed & 0xFFFFFFFF) >> shift)) * 0x45D9F3B
         return (mixed & 0xFFFFFFFF).double() / 2**32
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
@@ -116,12 +123,13 @@ class When(Decoder):
 
     @property
     def spec(self) -> str:
+        """See `DecodingMethod`."""
         return spec_text(self.name, self.options | {"decoder": self.decoder.spec})
 
     @classmethod
     def controls(cls, **options: Any) -> tuple[Control, ...]:
         """The model alone, and the decoder without a gate. "random" at the share that the gate had is another run."""
-        decoder = options["decoder"]
+        decoder = options.get("decoder", "dola")
         return (*model_alone(), Control("ungated", decoder.spec if isinstance(decoder, Decoder) else decoder))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from truthkit.detection.detector import Span
+from truthkit.detection.asked import Span
 from truthkit.errors import ArgumentError
 from truthkit.files.json_text import shown
 from truthkit.files.reading import Record, read_records

@@ -88,7 +88,7 @@ def score(
     counts = np.zeros((len(units), sum(part.shape[1] for part in parts)))
     np.add.at(counts, of, np.concatenate(parts, axis=1))
     widths = parts[0].shape[1] // 2, parts[1].shape[1] // 2
-    found = {"units": len(flat), "probability": probability}
+    found: dict[str, Any] = {"units": len(flat), "probability": probability}
     totals = counts.sum(axis=0)
     risks = [float(risk_at(totals[: 2 * widths[0]], coverage)) for coverage in COVERAGES]
     found["risk_coverage"] = [[coverage, round(risk, 6)] for coverage, risk in zip(COVERAGES, risks, strict=True)]

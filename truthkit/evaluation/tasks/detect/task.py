@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from truthkit.detection.detector import Asked
+from truthkit.detection.asked import Asked
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Config, Grid, Lines, Metric
 from truthkit.evaluation.running.item import Item
