@@ -26,6 +26,7 @@ from truthkit.interrupt import Terminated, termination_raises
 COMMANDS = (
     "generate",
     "check",
+    "detect",
     "extract",
     "vector",
     "train",
@@ -52,7 +53,7 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 EXIT_TERMINATED = 143
 
-RESUMABLE = ("extract", "train", "eval")
+RESUMABLE = ("detect", "extract", "train", "eval")
 """Commands that keep what they have finished."""
 
 _EPILOG = """\
