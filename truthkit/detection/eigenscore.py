@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from truthkit.detection.asked import Asked
 from truthkit.detection.detector import Detector, Found
 from truthkit.errors import ArgumentError
@@ -62,6 +60,8 @@ class EigenScore(Detector):
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores without a scale of their own."""
+        import numpy as np
+
         layer = (reader.depth - 1) // 2 if self.layer is None else self.layer % reader.depth
         drawn = reader.write(asked, count=self.samples, temperature=self.temperature, top_p=self.top_p)
         texts = [
@@ -74,6 +74,8 @@ class EigenScore(Detector):
 
 def eigenscore(states: FloatArray, *, alpha: float = 1e-3) -> float:
     """Of states (answers, features), the mean logarithm of the eigenvalues of their covariance plus alpha."""
+    import numpy as np
+
     centred = states - states.mean(axis=1, keepdims=True)
     covariance = centred @ centred.T / max(states.shape[1] - 1, 1)
     values = np.linalg.eigvalsh(covariance).clip(min=0.0) + alpha

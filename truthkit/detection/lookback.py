@@ -6,8 +6,6 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from truthkit.detection.asked import Asked
 from truthkit.detection.detector import Detector, Found
 from truthkit.errors import ArgumentError
@@ -73,7 +71,7 @@ class Lens:
         if ratios.shape[1:] != self.weights.shape:
             here, there = (" layers of ".join(map(str, shape)) for shape in (ratios.shape[1:], self.weights.shape))
             raise ArgumentError(f"the lens was fitted on {there} heads, and this model has {here}; fit one on it.")
-        return np.tensordot(ratios, self.weights, axes=2) + self.intercept
+        return (ratios * self.weights).sum(axis=(1, 2)) + self.intercept
 
     def save(self, path: Path) -> None:
         """Write it as a safetensors file with its provenance in the header."""
@@ -125,6 +123,8 @@ def fit_lens(
     Raises:
         ArgumentError: lists of other lengths, or answers of one kind only.
     """
+    import numpy as np
+
     from truthkit.statistics.ranking import area_under_roc
     from truthkit.steering.extraction.held_out import split_groups
 
@@ -137,7 +137,7 @@ def fit_lens(
     found: dict[str, Any] = {"answers": len(asked), "false": int(labels.sum()), "groups": len(numbers), "seed": seed}
     if held:
         weights, intercept = _logistic(ratios[fit_on], labels[fit_on], l2)
-        scores = np.tensordot(ratios[held], weights, axes=2) + intercept
+        scores = (ratios[held] * weights).sum(axis=(1, 2)) + intercept
         found |= {"held_out": len(held), "held_out_auroc": area_under_roc(scores, labels[held])}
     return Lens(*_logistic(ratios, labels, l2), found)
 
@@ -154,6 +154,7 @@ def _ratios(reader: Reader, asked: Sequence[Asked]) -> tuple[list[FloatArray], l
 
 def _logistic(ratios: FloatArray, false: Any, l2: float) -> tuple[FloatArray, float]:
     """Weights (layers, heads) and intercept of the log-odds of a false answer."""
+    import numpy as np
     import torch
 
     from truthkit.steering.extraction.methods import logistic_weights

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from truthkit.detection.asked import Asked
 from truthkit.detection.detector import Detector, Found
 from truthkit.errors import ArgumentError
@@ -52,7 +50,7 @@ class Probe(Detector):
         for read in reader.read(asked, layers=[layer]):
             tokens = -(read.states[layer][1:] @ direction)
             score = tokens[-1] if positions == "last" else tokens.mean()
-            scores.append(Found(float(score), np.asarray(tokens), read.spans))
+            scores.append(Found(float(score), tokens, read.spans))
         return scores
 
     def _checked(self, reader: Reader) -> tuple[SteeringVector, int, str]:
