@@ -110,7 +110,7 @@ def _pairs(questions: Sequence[Question]) -> list[Pair]:
 
 def _probe_of_scenes(model: Any, processor: Any, seed: int) -> tk.SteeringVector:
     """A probe of captions that name what is there, against the same with one object's usual partner in its place."""
-    rng, pairs = random.Random(f"probe {seed}"), []
+    rng, pairs = random.Random(f"probe {seed}"), list[Pair]()
     while len(pairs) < 300:
         scene = sample_scene(rng, bias=0.5)
         said = caption(scene, rng)
@@ -157,12 +157,12 @@ def memotrap(path: Path, limit: int | None, seed: int) -> list[dict[str, Any]]:
         )
 
     seen = [_endings(model, tokenizer, one, context) for one, context in zip(records, contexts, strict=True)]
-    rows, right = [], {}
+    table, greedy = [], None
     for name, decoder, share in _arms(decoders, "cad", gated, lambda make: _share(make, model, contexts[0], seen)):
         built = decoder(model, contexts[0])
-        right[name] = np.array([_prefers(built, views) for views in seen], float)
-        rows.append({"name": name, "share": share, "right": right[name]})
-    table = [_means(row["name"], row["share"], "accuracy", row["right"], right["greedy"]) for row in rows]
+        right = np.array([_prefers(built, views) for views in seen], float)
+        greedy = right if greedy is None else greedy
+        table.append(_means(name, share, "accuracy", right, greedy))
     return _timed(table, decoders, gated, model, tokenizer, records[:12], contexts, seed)
 
 

@@ -38,7 +38,7 @@ class Heat:
 
     def __init__(self, lines: Sequence[dict[str, Any]]):
         scores = [score for line in lines for _, _, score in line["tokens"]]
-        self._low, self._high = np.percentile(scores, [5, 95]).tolist() if scores else (0.0, 0.0)
+        self._low, self._high = (float(np.percentile(scores, at)) if scores else 0.0 for at in (5, 95))
 
     def pieces(self, line: dict[str, Any]) -> Iterator[Piece]:
         """An answer in pieces, all of its characters in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import truthkit as tk
 from tests.tiny import tiny
 from tests.tiny_vlm import toy_tokenizer
 from truthkit.decoding.spec import parse_spec
+from truthkit.evaluation.report import gather, write_report
 from truthkit.evaluation.report.compare import read_run
 from truthkit.evaluation.report.rescore import rescore
 from truthkit.evaluation.running.asking import Asking
@@ -62,6 +64,9 @@ def test_a_run_goes_on_and_is_rescored(halueval: Path, tmp_path: Path) -> None:
     again = rescore(finished.items, finished.summary["config"])
     assert again.metrics == pytest.approx(summary["metrics"])
     assert len(set(again.clusters)) == 6
+    write_report(gather([out]), tmp_path / "report.html")
+    (points,) = re.findall(r'<polyline points="([^"]+)"', (tmp_path / "report.html").read_text())
+    assert len(points.split()) == 20
     grids = benchmarks()["detect"].remarks(summary["config"])  # type: ignore[misc]
     assert len(grids) == 2
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truthkit.detection.asked import Asked
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.benchmark import Benchmark, Config, Grid, Lines, Metric
+from truthkit.evaluation.benchmark import Benchmark, Config, Curve, Grid, Lines, Metric
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
 
@@ -244,6 +244,15 @@ def _remarks(config: Config) -> list[str | Grid]:
     ]
 
 
+def _curve(config: Config) -> Curve | None:
+    """Risk against coverage."""
+    if not config["units"]:
+        return None
+    note = "The share of false ones among those that are kept, when those with the lowest scores are kept first."
+    points = tuple((float(coverage), float(risk)) for coverage, risk in config["risk_coverage"])
+    return Curve("Risk against coverage", note, "coverage", "risk", points)
+
+
 DETECT = Benchmark(
     "detect",
     "detection of false answers",
@@ -269,4 +278,5 @@ DETECT = Benchmark(
     score_files=score_files,
     outcomes=("units", "probability", "risk_coverage", "reliability", "level"),
     remarks=_remarks,
+    curve=_curve,
 )
