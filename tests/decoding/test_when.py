@@ -99,6 +99,21 @@ def test_where_it_never_fires_it_is_greedy_search_and_reads_no_view() -> None:
     assert not model._forward_hooks
 
 
+def test_as_a_logits_processor() -> None:
+    model, batch = tiny("llama"), padded_batch(9, 6, 12)
+    options: dict[str, Any] = {"decoder": tk.DoLa(model, layers=[1, 2]), "threshold": 1.4}
+    with tk.When(model, **options) as session:
+        wanted = model.generate(**batch, max_new_tokens=NEW, do_sample=False)
+    assert 0 < session.share < 1
+    processors = [tk.WhenLogitsProcessor(model, **options)]
+    assert torch.equal(
+        model.generate(**batch, max_new_tokens=NEW, do_sample=False, logits_processor=processors), wanted
+    )
+    shortened = [tk.WhenLogitsProcessor(model, decoder=Shortened(model), threshold=1.4)]
+    new = model.generate(**batch, max_new_tokens=NEW, do_sample=False, logits_processor=shortened)[:, 12:]
+    assert new.tolist() == [by_hand(model, row, 1.4, detector="entropy")[0] for row in rows_of(batch)]
+
+
 def test_images() -> None:
     vlm = tiny_vlm("qwen2_vl")
     inputs = vlm.inputs(["{}What is here?", "{}And here, long ago?"], [[picture(40, 30, 1)], [picture(30, 44, 2)]])

@@ -145,8 +145,8 @@ def _one_speaks(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _resumable(argv: Sequence[str] | None) -> str:
-    command = (sys.argv[1:] if argv is None else argv)[:1]
-    known = bool(command) and command[0] in RESUMABLE
+    words = sys.argv[1:] if argv is None else argv
+    known = words[:1] and words[0] in RESUMABLE and any(word.partition("=")[0] == "--out" for word in words)
     return "; what was finished is kept: run the same command again to go on" if known else ""
 
 

@@ -6,6 +6,7 @@ those that it has alone.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -205,8 +206,10 @@ class Reader:
             raise ArgumentError(
                 f"contexts[{number}] is {one.context[:60]!r}, which does not stand in its prompt; pass a passage of it."
             )
-        before, up_to = self._ids([prompt[:at] or " ", prompt[: at + len(one.context)]])
-        return length - (len(before) if at else 0), length - len(up_to)
+        ends = [
+            len(ids) for text in (prompt[:at], prompt[: at + len(one.context)]) if text for ids in self._ids([text])
+        ]
+        return length - (ends[0] if at else 0), length - ends[-1]
 
     def _spans(self, answer: str, ids: Sequence[int]) -> list[Span]:
         """The characters of an answer that each of its tokens brought."""
@@ -287,8 +290,6 @@ class Reader:
         return found
 
     def _accepted(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        import inspect
-
         accepted = inspect.signature(self.plain.forward).parameters
         return {name: value for name, value in inputs.items() if name in accepted or "kwargs" in accepted}
 
