@@ -42,9 +42,11 @@ from truthkit.scenes import CAPTION_PROMPT, PARTNERS, Scene, caption, held_out, 
 from truthkit.statistics.intervals import bootstrap, paired_bootstrap, ratio
 from truthkit.steering.extraction.pairs import Pair
 from truthkit.text.encode import encode_prompts
+from truthkit.text.tokens import padded
 
 _SIDE = 64
 _THRESHOLDS = (0.5, 1.0, 2.0, 3.0)
+_ROWS = 16
 
 
 # -- prepare -----------------------------------------------------------------------------------------------------------
@@ -156,30 +158,41 @@ def memotrap(path: Path, limit: int | None, seed: int) -> list[dict[str, Any]]:
             model, decoder=decoders["cad"](model, context), detector=detector, threshold=threshold, seed=seed
         )
 
-    seen = [_endings(model, tokenizer, one, context) for one, context in zip(records, contexts, strict=True)]
+    seen = _endings(model, tokenizer, records, contexts)
     table, greedy = [], None
     for name, decoder, share in _arms(decoders, "cad", gated, lambda make: _share(make, model, contexts[0], seen)):
         built = decoder(model, contexts[0])
         right = np.array([_prefers(built, views) for views in seen], float)
         greedy = right if greedy is None else greedy
         table.append(_means(name, share, "accuracy", right, greedy))
-    return _timed(table, decoders, gated, model, tokenizer, records[:12], contexts, seed)
+    return _timed(table, decoders, gated, model, tokenizer, records[:8], contexts, seed)
 
 
-def _endings(model: Any, tokenizer: Any, record: dict[str, Any], context: str) -> dict[str, Any]:
-    """What both views say before every token of both endings; read once for all decoders."""
-    classes, seen = ast.literal_eval(record["classes"]), []
-    session: Any
-    for ending in classes:
-        ids, start = continued(tokenizer, record["prompt"], ending)
+def _endings(
+    model: Any, tokenizer: Any, records: Sequence[dict[str, Any]], contexts: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What both views say before every token of both endings of each prompt; read once for all decoders."""
+    rows = [
+        (continued(tokenizer, one["prompt"], ending), context, number)
+        for number, (one, context) in enumerate(zip(records, contexts, strict=True))
+        for ending in ast.literal_eval(one["classes"])
+    ]
+    seen: list[dict[str, Any]] = [{"endings": [], "label": int(one["answer_index"])} for one in records]
+    for at in range(0, len(rows), _ROWS):
+        some = rows[at : at + _ROWS]
+        ids, mask = padded([row for (row, _), _, _ in some])
+        keep = max(len(row) - start for (row, start), _, _ in some) + 1
         kept: list[ViewLogits] = []
-        with tk.CAD(model, tokenizer, context=context) as session, torch.no_grad():
+        session: Any
+        with tk.CAD(model, tokenizer, context=[context for _, context, _ in some]) as session, torch.no_grad():
             session.observers.append(lambda views, _combined, kept=kept: kept.extend(views))
-            model(input_ids=torch.tensor([ids]), use_cache=False, logits_to_keep=len(ids) - start + 1)
-        # the step is counted from the end of the prompt, as while generating
-        views = [ViewLogits(one.logits[:, :-1], step=0) for one in kept]
-        seen.append((views, torch.tensor(ids[start:])))
-    return {"endings": seen, "label": int(record["answer_index"])}
+            places = (mask.cumsum(dim=1) - 1).clamp_min(0)
+            model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, logits_to_keep=keep)
+        for number, ((row, start), _, of) in enumerate(some):
+            own = slice(start - len(row) - 1, -1)  # each token is chosen from the logits before it
+            views = [ViewLogits(one.logits[number : number + 1, own].clone()) for one in kept]
+            seen[of]["endings"].append((views, torch.tensor(row[start:])))
+    return seen
 
 
 def _prefers(decoder: Any, seen: dict[str, Any]) -> bool:
@@ -238,16 +251,16 @@ def _timed(
     contexts: Sequence[str],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Seconds for each of sixteen new tokens, greedy, with views that wait and with views that don't; medians."""
+    """CPU seconds for each of sixteen new tokens, greedy, with views that wait and with views that don't; medians."""
     inputs = [tokenizer(one["prompt"], return_tensors="pt") for one in records]
 
     def seconds(make: Any) -> tuple[float, float | None]:
         times, shares = [], []
         for given, context in zip(inputs, contexts, strict=False):
-            start = time.perf_counter()
+            start = time.process_time()
             with make(model, context) as session:
                 model.generate(**given, min_new_tokens=16, max_new_tokens=16, do_sample=False)
-            times.append((time.perf_counter() - start) / 16)
+            times.append((time.process_time() - start) / 16)
             shares.append(session.share if session is not None else None)
         known = [one for one in shares if one is not None]
         return float(np.median(times)), float(np.mean(known)) if known else None
@@ -302,16 +315,16 @@ def captions(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _captions(model: Any, processor: Any, decoder: Any, scenes: Sequence[Scene]) -> tuple[list[str], float, Any]:
-    """A caption of each scene, the seconds for each, and the share of its steps in which a gate fired."""
+    """A caption of each scene, the CPU seconds for each, and the share of its steps in which a gate fired."""
     texts: list[str] = []
-    start = time.perf_counter()
+    start = time.process_time()
     with decoder as session:
         for at in range(0, len(scenes), 16):
             images = [[render(scene, _SIDE)] for scene in scenes[at : at + 16]]
             inputs = encode_prompts(processor, [CAPTION_PROMPT] * len(images), images)
             ids = model.generate(**inputs, max_new_tokens=64, do_sample=False)[:, inputs["input_ids"].shape[1] :]
             texts += processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    seconds = (time.perf_counter() - start) / len(scenes)
+    seconds = (time.process_time() - start) / len(scenes)
     return texts, seconds, None if session is None else session.share
 
 
