@@ -1,4 +1,4 @@
-"""The recipe of detectors and the gate. Oracle: scenes drawn again, captions generated one by one and counted by hand."""
+"""The recipe of detectors and the gate. Oracle: scenes drawn again, captions generated one by one and counted."""
 
 from __future__ import annotations
 
