@@ -155,7 +155,7 @@ def memotrap(path: Path, limit: int | None, seed: int) -> list[dict[str, Any]]:
 
     def gated(detector: Any, threshold: float) -> Callable[[Any, str], Any]:
         return lambda model, context: When(
-            model, decoder=decoders["cad"](model, context), detector=detector, threshold=threshold, seed=seed
+            model, decoder=decoders["cad"](model, context), detector=detector, threshold=threshold, seed=seed, skip=True
         )
 
     seen = _endings(model, tokenizer, records, contexts)

@@ -29,9 +29,9 @@ class When(Decoder):
         s = l                                              elsewhere
 
     Each row and step is judged for itself. Ours; contrasts gated by uncertainty have been proposed often, and here any
-    decoder can be. Where no row fires, the views do not run: they catch up on the tokens that they have missed, in one
-    forward, when they are next called for. So they run apart from the model's own forward, which costs more where the
-    gate is mostly open. Steering has conditions of its own: `where=tk.Entropy(...)`.
+    decoder can be. With `skip` the views do not run where no row fires: they catch up on the tokens that they have
+    missed, in one forward, when they are next called for. For this they run apart from the model's own forward, which
+    pays where the gate is nearly always shut only. Steering has conditions of its own: `where=tk.Entropy(...)`.
 
     Args:
         model: the model, plain or PEFT-wrapped.
@@ -42,7 +42,7 @@ class When(Decoder):
             1, how much the decoder's first view says the same (1 − Jensen–Shannon divergence / ln 2), for which the
             views run at every step; or "random", a control that fires in a share 1 − threshold of the steps.
         threshold: of its score, 0 or more.
-        skip: whether views wait where no row fires; false runs them in the batch of the main view, as without a gate.
+        skip: whether views wait where no row fires; else they run in the batch of the main view, as without a gate.
         seed: of the random control, which also goes by the step and the model's likeliest tokens, and by nothing else.
 
     Raises:
@@ -66,7 +66,7 @@ class When(Decoder):
         decoder: Decoder | str = "dola",
         detector: Literal["entropy", "max_prob", "agreement", "random"] = "entropy",
         threshold: float = 1.0,
-        skip: bool = True,
+        skip: bool = False,
         seed: int = 0,
     ):
         if decoder == "dola":
