@@ -122,6 +122,7 @@ def test_options_are_those_of_the_scorers() -> None:
         ("chair", "lemmatizer"): lemmas.LEMMATIZERS,
         ("truthfulqa", "protocol"): tuple(truthfulqa.PROTOCOLS),
         ("factor", "form"): factor.FORMS,
+        ("detect", "level"): ("token", "answer"),
     }
     choices = {
         (one.name, option.name): option.choices
