@@ -3,11 +3,14 @@
     python -m venv lm-eval && lm-eval/bin/pip install lm_eval==0.4.13
     python benchmarks/harness.py mc_task.json --lm-eval lm-eval/bin/python --questions 100 --out harness.json
     python benchmarks/harness.py --pope 20
+    python benchmarks/harness.py --aro 6
 
 TruthfulQA's multiple choice on the bundled model in float32: truthkit with what prompts begin with read once, truthkit
 without, and lm_eval's own truthfulqa_mc1 and truthfulqa_mc2 on the same file, which it needs in an environment of its
 own. --pope N asks the bundled image-text model six questions about each of N pictures, and LLaVA's architecture around
-SmolLM2 with 576 image tokens about the first few: an image read once, in batches, and one prefill per question.
+SmolLM2 with 576 image tokens about the first few: an image read once, in batches, and one prefill per question. --aro N
+scores ARO's captions of N pictures, with one other each and five with four shuffles each: an image read once, and one
+plain forward for each caption.
 
 Every way runs in this process one after the other (lm_eval in its own); times are CPU seconds of asking, model and data
 loaded.
@@ -33,9 +36,12 @@ from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
+from truthkit.evaluation.tasks.aro.shuffles import cleaned, shuffled
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
-from truthkit.scenes.questions import held_out, questions
+from truthkit.images.reading import read_image
+from truthkit.scenes.questions import caption, held_out, questions
 from truthkit.scenes.render import render
+from truthkit.text.encode import written_prompts
 
 LM_EVAL = """
 import json, sys, time
@@ -181,6 +187,61 @@ def pictures(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
+def plainly(model: Any, processor: Any, items: list[Item]) -> tuple[float, dict[str, Any]]:
+    """CPU seconds and log-probabilities by one forward for each caption, image and all."""
+    start, found = time.process_time(), {}
+    for item in items:
+        (text,), images = written_prompts(processor, [item.prompt], [1]), [read_image(item.images[0])]
+        asked_with = processor(images=images, text=text, add_special_tokens=False, return_tensors="pt")
+        begin, found[item.id] = asked_with["input_ids"].shape[1], []
+        for choice in item.choices:
+            inputs = processor(images=images, text=text + choice, add_special_tokens=False, return_tensors="pt")
+            ids = inputs["input_ids"][0]
+            with torch.no_grad():
+                logits = model(**inputs, use_cache=False, logits_to_keep=len(ids) - begin + 1).logits[0, :-1]
+            found[item.id].append(float(logits.log_softmax(-1).gather(1, ids[begin:, None]).sum()))
+    return time.process_time() - start, found
+
+
+def captions(args: argparse.Namespace) -> dict[str, Any]:
+    """Pairs of captions, and captions with their shuffles, of each picture."""
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        pairs: list[Item] = []
+        orders: list[Item] = []
+        for number, scene in enumerate(held_out(args.aro, seed=args.seed)):
+            path = Path(folder) / f"{number}.png"
+            render(scene).save(path)
+            rng = random.Random(number)
+            true = [caption(scene, rng) for _ in range(5)]
+            other = caption(held_out(1, seed=number + 1000)[0], rng)
+            prompt = "Describe the image."
+            pairs.append(Item(f"pair {number}", prompt, (str(path),), (f" {true[0]}", f" {other}")))
+            for place, text in enumerate(map(cleaned, true)):
+                shuffles = shuffled(text, lambda words: ["NN" if len(word) > 3 else "IN" for word in words], seed=place)
+                every = tuple(f" {one}" for one in (text, *shuffles.values()))
+                orders.append(Item(f"order {number} {place}", prompt, (str(path),), every))
+        for name, (model, processor) in (
+            ("scene-vlm", tk.load("scene-vlm")),
+            ("LLaVA, SmolLM2, 576 image tokens", llava()),
+        ):
+            for kind, items in (("pairs", pairs), ("orders", orders)):
+                some = items if name == "scene-vlm" else [item for item in items if item.id.split()[1] in "012"]
+                asked(model, processor, some[:1])
+                once, outputs = asked(model, processor, some)
+                plain, expected = plainly(model, processor, some)
+                worst = max(
+                    abs(a - b) for item in some for a, b in zip(outputs[item.id], expected[item.id], strict=True)
+                )
+                count = sum(len(item.choices) for item in some)
+                print(
+                    f"{name}, {kind}, {count} captions: an image once {once:.2f} s, a forward per caption "
+                    f"{plain:.2f} s, {plain / once:.2f} x; log-probabilities within {worst:.1e}"
+                )
+                figures[f"{name}, {kind}"] = {"once": once, "forward per caption": plain, "differ by": worst}
+    return figures
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,6 +251,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="lm_eval's batch size (default: %(default)s, as its own)")
     parser.add_argument("--unshared", action="store_true", help="ask without sharing too")
     parser.add_argument("--pope", type=int, default=0, metavar="N", help="ask about N pictures")
+    parser.add_argument("--aro", type=int, default=0, metavar="N", help="score captions of N pictures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -198,6 +260,8 @@ def main() -> None:
     figures: dict[str, Any] = choices(args) if args.data else {}
     if args.pope:
         figures["pope"] = pictures(args)
+    if args.aro:
+        figures["aro"] = captions(args)
     if args.out:
         args.out.write_text(json.dumps(figures, indent=2))
 

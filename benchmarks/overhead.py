@@ -131,8 +131,8 @@ class Bench:
             "steering, 30 layers, where entropy": lambda: tk.Steering(model, vectors, where=conditions["entropy"]),
             "steering, VTI": lambda: tk.VTI(model, vectors, alpha_text=1e-3),
             "steering, ITI, 15 heads": lambda: tk.ITI(model, tk.SteeringVector(heads, 30, "heads"), alpha=1.0),
-            "steering, VISTA": lambda: tk.VISTA(model, vectors, strength=1e-4),
-            "steering, VISTA without exits": lambda: tk.VISTA(model, vectors, strength=1e-4, share=0.0),
+            "steering, VISTA": lambda: tk.VISTA(model, vectors=vectors, strength=1e-4),
+            "steering, VISTA without exits": lambda: tk.VISTA(model, vectors=vectors, strength=1e-4, share=0.0),
             "ExitsMean, 6 layers": lambda: tk.ExitsMean(model),
         }
         return {label: lambda make=make: self.generate(make()) for label, make in blocks.items()}  # type: ignore[misc]

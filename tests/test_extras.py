@@ -24,10 +24,12 @@ OPTIONAL = {
     "bitsandbytes": "quantization",
     "datasets": "eval",
     "gguf": "gguf",
+    "lm_eval": "lm-eval",
     "matplotlib": "plots",
     "nltk": "eval",
     "rouge_score": "eval",
     "sacrebleu": "eval",
+    "spacy": "amber",
     "starlette": "app",
     "uvicorn": "app",
 }
@@ -35,6 +37,9 @@ OPTIONAL = {
 
 WITHOUT_EXTRA = {"mauve", "pandas"}
 """Optional too, but too heavy for an extra; its message names the package itself."""
+
+OF_AN_EXTRA = {"truthkit.lm_eval.model": "lm_eval"}
+"""Modules that are nothing without an optional package: its plug-ins, which only it imports."""
 
 BROUGHT = {"h11", "pyarrow"}
 """By uvicorn, which speaks HTTP with the one, and by datasets, which reads files with the other."""
@@ -53,13 +58,13 @@ for command in ("", *cli.COMMANDS):
     assert "usage: truthkit" in shown.getvalue()
 assert "torch" not in sys.modules
 for module in pkgutil.walk_packages(truthkit.__path__, "truthkit."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith("__main__") and module.name not in {plugins!r}:
         __import__(module.name)
 """
 
 
 def test_everything_imports_and_helps_without_them() -> None:
-    code = _ALONE.format(names=sorted(OPTIONAL))
+    code = _ALONE.format(names=sorted(OPTIONAL), plugins=sorted(OF_AN_EXTRA))
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
@@ -70,13 +75,15 @@ def test_only_declared_packages_are_imported() -> None:
     known = required | {"truthkit", "tokenizers", *sys.stdlib_module_names}
     for path in sorted((ROOT / "truthkit").rglob("*.py")):
         tree = ast.parse(path.read_text())
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        own = known | ({OF_AN_EXTRA[module]} if module in OF_AN_EXTRA else set())
         guarded = {id(node) for block in _type_checking(tree) for node in ast.walk(block)}
         for node in ast.walk(tree):
             if id(node) in guarded:
                 continue
             top = node in tree.body
             for name in _imported(node):
-                allowed = known if top else known | OPTIONAL.keys() | WITHOUT_EXTRA | BROUGHT
+                allowed = own if top else own | OPTIONAL.keys() | WITHOUT_EXTRA | BROUGHT
                 assert name in allowed, f"{path.relative_to(ROOT)}, line {getattr(node, 'lineno', 0)}: {name}"
 
 
@@ -141,6 +148,10 @@ USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "CHAIR's words": (
         "nltk",
         lambda _folder: import_module("truthkit.evaluation.tasks.chair.lemmas").lemmatizer("nltk", ["cat"]),
+    ),
+    "AMBER's near-synonyms": (
+        "spacy",
+        lambda _folder: import_module("truthkit.evaluation.tasks.amber.nouns").near_synonyms("en_core_web_lg"),
     ),
     "the page": ("starlette", _page),
     "its server": ("uvicorn", _page),

@@ -77,7 +77,11 @@ from truthkit.steering.vision import (
     VisionVector as VisionVector,
     vision_vector as vision_vector,
 )
-from truthkit.steering.vista import VISTA as VISTA, vista_vectors as vista_vectors
+from truthkit.steering.vista import (
+    VISTA as VISTA,
+    VISTALogitsProcessor as VISTALogitsProcessor,
+    vista_vectors as vista_vectors,
+)
 from truthkit.steering.vti import VTI as VTI
 
 __all__: list[str]

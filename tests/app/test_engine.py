@@ -202,6 +202,29 @@ def test_draws_repeat_with_the_seed(engine: Engine) -> None:
     assert first[1:] != other[1:]
 
 
+def test_a_vision_tower_is_steered_and_has_no_projections(scene_vlm: Any, tmp_path: Any) -> None:
+    from truthkit.steering.spec import parse_steer
+
+    model, processor = scene_vlm
+    vector, path = tk.vision_vector(model, processor, [SCENE], trials=1), tmp_path / "vision.safetensors"
+    vector.save(path)
+    engine = Engine(model, processor, "scene-vlm", steers=[parse_steer(str(path))])
+    assert engine.about()["vectors"] == [
+        {"name": "vision.safetensors", "strength": 0.09, "layers": "", "all_layers": [0, 1, 2, 3], "site": "vision"}
+    ]
+    cards = [
+        {"decoder": "greedy", "options": {}, "steering": [{"strength": strength, "layers": "1+2"}]}
+        for strength in (0.0, 3.0)
+    ]
+    events = events_of(engine, asking(*cards, images=[picture()]))
+    assert not [event for event in events if event["event"] in ("projections", "error")]
+    inputs = encode_prompt(processor, "Describe the picture.", images=[SCENE])
+    with tk.VisionSteering(model, vector, strength=3.0, layers=[1, 2]):
+        pushed = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    text = processor.tokenizer.decode(pushed[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert of(events, "answer", 1)[0]["text"] == text != of(events, "answer", 0)[0]["text"]
+
+
 def test_a_vector_of_another_model_is_refused_at_the_start(scene_vlm: Any, tmp_path: Any) -> None:
     from truthkit.steering.spec import parse_steer
     from truthkit.steering.vector import SteeringVector

@@ -257,7 +257,7 @@ class TestBadInput:
         assert bench.model.config.get_text_config()._attn_implementation == "sdpa"
 
     def test_pai_is_no_processor(self, bench: Bench) -> None:
-        with pytest.raises(tk.ModelError, match=r"PAI edits the attention of the forward .* use `with tk\.PAI"):
+        with pytest.raises(tk.ModelError, match=r"PAI acts inside the forward .* use `with tk\.PAI"):
             tk.PAILogitsProcessor(bench.model)
-        with pytest.raises(tk.ModelError, match="Together edits the attention"):
+        with pytest.raises(tk.ModelError, match="Together acts inside the forward"):
             tk.TogetherLogitsProcessor(tk.PAI(bench.model), tk.VCD(bench.model))

@@ -39,6 +39,7 @@ SPECS = {
     "lol": "lol:amateur_prompt=lie,layers=low,dynamic=true,refocus=true,omega=0.75,gamma=-0.5",
     "m3id": "m3id:decay=0.05",
     "pai": "pai:alpha=0.5,gamma=2.0,layers=1+2",
+    "vista": "vista:strength=0.1,share=0.5,layers=1+2",
     "opera": "opera:scale_factor=25.0,threshold=10,num_attn_candidates=3,penalty_weights=0.5,num_beams=4",
     "ritual": "ritual:transform=crop+rotation,alpha=1.5,seed=7",
     "ritual_plus": "ritual_plus:transform=crop,beta=0.0,choice_prompt=Which? {options}",
@@ -246,7 +247,7 @@ class TestNames:
 
     def test_images(self) -> None:
         seeing = {name for name in decoders() if decoder_class(name).sees_images}
-        assert seeing == {"avisc", "m3id", "pai", "ritual", "ritual_plus", "sid", "vcd"}
+        assert seeing == {"avisc", "m3id", "pai", "ritual", "ritual_plus", "sid", "vcd", "vista"}
 
 
 PROCESSORS = sorted(name for name in tk.__all__ if name.endswith("LogitsProcessor"))
@@ -270,8 +271,8 @@ def test_signature_of_every_processor(name: str, images: ImageBench) -> None:
         elif one.default is one.empty:
             required[key] = values[key]
     signature.bind(*positional, **required)
-    if name == "PAILogitsProcessor":  # which says why it cannot be
-        with pytest.raises(tk.ModelError, match="edits the attention"):
+    if name in ("PAILogitsProcessor", "VISTALogitsProcessor"):  # which say why they cannot be
+        with pytest.raises(tk.ModelError, match="acts inside the forward"):
             cls(*positional, **required)
         return
     cls(*positional, **required)

@@ -157,7 +157,7 @@ def check(
     attached, _ = run(model, inputs, lambda: cls(model, processor, **options))
     assert attached.total() <= plain.total(), f"{name} waits for {attached - plain} in four tokens"
     form = getattr(tk, f"{cls.__name__}LogitsProcessor", None) if inputs is not ALONE else None
-    if form is not None and name != "pai":  # whose processor form says why it cannot be
+    if form is not None and name not in ("pai", "vista"):  # whose processor form says why it cannot be
         given = {**options, **({"images": images} if issubclass(cls, Decoder) and images is not None else {})}
         beside, _ = run(model, inputs, processor=lambda: form(model, processor, **given))
         assert beside.total() <= plain.total() + 4, f"{name} as a processor waits for {beside - plain} in four tokens"
@@ -201,10 +201,24 @@ def test_steering_does_not_wait(model: Any) -> None:
         {"vectors": {1: vector}, "strength": [1.0, 2.0], "mode": "project_out"},
         {"vectors": {1: torch.stack([vector, -vector])}, "positions": "generated"},
         {"vectors": {0: vector, 2: vector}, "positions": slice(3, 400)},
+        {"vectors": {1: vector}, "where": tk.Cosine(vector, above=0.0)},
+        {"vectors": {1: vector, 2: vector}, "where": tk.Cosine(vector, above=0.0, of="mean", layer=0)},
+        {"vectors": {1: vector}, "where": (tk.Cosine(vector, above=0.0, of="last"), tk.Entropy(above=1.0))},
+        {"vectors": {1: vector}, "mode": "angle", "plane": vector.flip(0)},
     ]
     for options in cases:
         found, _ = run(model, PADDED, lambda options=options: tk.Steering(model, **options))  # type: ignore[misc]
         assert found.total() <= plain.total(), f"{options} waits for {found - plain} in four tokens"
+
+
+def test_kernels_of_conditions(model: Any) -> None:
+    """Beyond greedy's, at one layer."""
+    vector = torch.randn(model.config.hidden_size)
+    _, plain = run(model, ALONE)
+    for where, most in ((None, 1), (tk.Cosine(vector, above=0.0), 8), (tk.Entropy(above=1.0), 10)):
+        steering = tk.Steering(model, {1: vector}, where=where)
+        _, found = run(model, ALONE, lambda steering=steering: steering)  # type: ignore[misc]
+        assert found - plain <= most, f"{where} adds {found - plain} kernels"
 
 
 def test_kernels(model: Any, adapter: str) -> None:

@@ -25,9 +25,16 @@ from truthkit.evaluation.report.page import page
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.runs import _so_far
 from truthkit.evaluation.tasks import builtin
+from truthkit.evaluation.tasks.amber.task import score_files as amber
+from truthkit.evaluation.tasks.aro import scorer as aro
 from truthkit.evaluation.tasks.chair import scorer as chair
+from truthkit.evaluation.tasks.context_qa import scorer as context_qa
 from truthkit.evaluation.tasks.factor import scorer as factor
+from truthkit.evaluation.tasks.hallusionbench.task import score_files as hallusionbench
+from truthkit.evaluation.tasks.halueval import task as halueval
+from truthkit.evaluation.tasks.memotrap import scorer as memotrap
 from truthkit.evaluation.tasks.mme import scorer as mme
+from truthkit.evaluation.tasks.mmvp.task import score_files as mmvp
 from truthkit.evaluation.tasks.open_ended.task import task as open_ended
 from truthkit.evaluation.tasks.pope import sampler
 from truthkit.evaluation.tasks.pope import scorer as pope
@@ -79,6 +86,18 @@ _COCO = {
     "categories": [{"id": 5, "name": "dog"}],
     "annotations": [{"image_id": 1, "category_id": 5, "caption": "a dog"}],
 }
+_BOX = {"image_path": "1.jpg", "bbox_x": 0, "bbox_y": 1.5, "bbox_w": 9, "bbox_h": 9}
+_CAPTIONS = {"true_caption": "a dog on a mat", "false_caption": "a mat on a dog"}
+_FIGURE = {
+    "category": "VD",
+    "subcategory": "map",
+    "visual_input": "1",
+    "set_id": "0",
+    "figure_id": "0",
+    "question": "Is it?",
+    "gt_answer": "1",
+    "filename": "./VD/map/0_0.png",
+}
 _MC = {
     "question": "Is it?",
     "mc1_targets": {"Yes": 1, "No": 0},
@@ -86,6 +105,27 @@ _MC = {
 }
 _CSV = b'Question,Best Answer,Correct Answers,Incorrect Answers\nIs it?,Yes,"Yes; So",No\n"Why, then?",So,So,Never\n'
 _FACTOR = b"turncated_prefixes,completion,contradiction_0,contradiction_1,contradiction_2\nIt ,is,was,has,had\n"
+_MEMOTRAP = b"""prompt,classes,answer_index\n"Write ""no"": No","[' no.', ' yes.']",0\n"""
+_PASSAGES = [
+    {"context": "It is green.", "question": "Is it?", "answers": ["yes"]},
+    {"sub_context": "It is.", "question": "Is it?", "sub_answer": "yes", "category": "a"},
+]
+_HALVES = [
+    {"input_index": 1, "assigned_process": n, "context_string": text, "gold_answers": "yes"}
+    for n, text in enumerate(("It is. Only so, answer: Is it?", "Answer: Is it?"))
+]
+_HALUEVAL = {"knowledge": "It is.", "question": "Is it?", "right_answer": "Yes", "hallucinated_answer": "Never"}
+_JUDGED = [{"question": "Is it?", "answer": answer, "judgement": "No"} for answer in ("Yes", "Never")]
+
+
+def _passages(folder: Path) -> None:
+    for name in ("q.jsonl", "r.jsonl"):
+        questions = context_qa.read_questions(folder / name)
+        context_qa.score(questions, [question.text for question in questions])
+
+
+def _halueval(folder: Path) -> None:
+    halueval.score_files(folder / "a.jsonl", folder / "qa.json")
 
 
 def _pope(folder: Path) -> None:
@@ -108,6 +148,14 @@ def _mme(folder: Path) -> None:
     found = mme.read_answers(folder / "m")
     mme.score([question for question, _ in found], [answer for _, answer in found])
     mme.check_complete(mme.read_questions(folder / "q.jsonl"), [question for question, _ in found])
+
+
+def _aro(folder: Path) -> None:
+    for name in ("r.json", "a.json", "o.json"):
+        questions = aro.with_shuffles(aro.read_questions(folder / name), lambda words: ["NN"] * len(words))
+        aro.score(questions, [range(len(one.captions)) for one in questions])
+    found = aro.read_scores(folder / "s.jsonl", aro.read_questions(folder / "r.json"))
+    aro.by_group(aro.score([question for question, _ in found], [scores for _, scores in found]))
 
 
 def _truthfulqa(folder: Path) -> None:
@@ -392,6 +440,29 @@ READERS: dict[str, tuple[Files, Reader]] = {
                             for q, a in (("Is it red?", "Yes"), ("Is it blue?", "No"))))},
         _mme,
     ),
+    "amber": (
+        {"annotations.json": array({"id": 1, "type": "discriminative-relation", "truth": "yes"},
+                                   {"id": 2, "type": "generative", "truth": ["dog"], "hallu": []}),
+         "a.json": array({"id": 1, "response": "Yes"}, {"id": 1, "response": ""})},
+        lambda f: amber(f / "a.json", f),
+    ),
+    "aro": (
+        {"r.json": array({**_BOX, **_CAPTIONS, "relation_name": "on"}),
+         "a.json": array({**_BOX, **_CAPTIONS, "attributes": ["red", "old"]}),
+         "o.json": array({"image": "1.jpg", "caption": ["A dog on a mat.", "Two dogs."]}),
+         "s.jsonl": lines({"id": "vg_relation 1", "scores": [-1, None]})},
+        _aro,
+    ),
+    "hallusionbench": (
+        {"q.json": array(*({**_FIGURE, "question_id": i} for i in range(2))),
+         "a.json": array(*({**_FIGURE, "question_id": str(i), "model_prediction": "No"} for i in range(2)))},
+        lambda f: (hallusionbench(f / "a.json", f / "q.json"), hallusionbench(f / "a.json")),
+    ),
+    "mmvp": (
+        {"q.csv": b"Index,Question,Options,Correct Answer\n1,Is it?,(a) Yes (b) No,(a)\n2,So?,(a) Yes (b) No,(b)\n",
+         "a.jsonl": lines({"question_id": 2, "response": "(b)"}, {"question_id": 1, "answer": "Yes"})},
+        lambda f: mmvp(f / "a.jsonl", f / "q.csv"),
+    ),
     "truthfulqa": (
         {"mc_task.json": array(_MC), "t.csv": _CSV,
          "log_probs.jsonl": lines({"question": "Is it?", "log_probs": [-1, -2]}),
@@ -399,6 +470,9 @@ READERS: dict[str, tuple[Files, Reader]] = {
         _truthfulqa,
     ),
     "factor": ({"f.csv": _FACTOR}, lambda f: factor.read_questions(f / "f.csv")),
+    "memotrap": ({"m.csv": _MEMOTRAP}, lambda f: memotrap.read_questions(f / "m.csv")),
+    "context-qa": ({"q.jsonl": lines(*_PASSAGES), "r.jsonl": lines(*_HALVES)}, _passages),
+    "halueval": ({"qa.json": array(_HALUEVAL), "a.jsonl": lines(*_JUDGED)}, _halueval),
     "open-ended": (
         {"p.jsonl": lines({"prompt": "It", "reference": "is."})}, lambda f: open_ended(f / "p.jsonl", scorer="none")
     ),

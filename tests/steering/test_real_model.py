@@ -51,7 +51,7 @@ def case(name: str, model: Any) -> tuple[Any, Any]:
 
             return {blocks[at].mlp: lambda x, v=v: change(x, v) for at, v in steered.items()}
 
-        return tk.VISTA(model, steered, share=0.0), vista
+        return tk.VISTA(model, vectors=steered, share=0.0), vista
     heads = {at: torch.nn.functional.pad(v[:64], (128, 384)) for at, v in vectors(0.05).items()}
 
     def iti(prompt: int) -> Any:

@@ -100,6 +100,8 @@ def test_a_spec_steers_as_the_vector_does(tmp_path: Path) -> None:
     written = parse_steer(f"{path}:1,layers=all,where=cosine>-0.05+mean({path})@1<0.2+entropy>1e-1")
     where = (Cosine(vector, above=-0.05), Cosine(vector, below=0.2, of="mean", layer=1), Entropy(above=0.1))
     assert tokens(written.build(model)) == tokens(vector.steer(model, layers="all", where=where))
+    turned = parse_steer(f"{path}:1.2,layers=1,mode=angle")
+    assert tokens(turned.build(model)) == tokens(vector.steer(model, layers=1, mode="angle", strength=1.2))
     with pytest.raises(tk.ArgumentError, match=r"above is 2.0 in Cosine"):
         parse_steer(f"{path}:1,where=cosine>2").build(model)
     with pytest.raises(tk.NotAvailableError):

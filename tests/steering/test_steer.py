@@ -15,6 +15,7 @@ from tests.each import each
 from tests.tiny import FAMILIES, padded_batch, tiny
 from truthkit.activations.capture import Capture
 from truthkit.activations.positions import Role, Text
+from truthkit.errors import ArgumentError
 from truthkit.hf.sites import head_features
 from truthkit.steering import SteeringVector, stacked
 from truthkit.text.tokens import padded
@@ -117,11 +118,25 @@ def _rotated(h: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return h.norm() * (math.cos(turned) * u + math.sin(turned) * w) if turned > 0 else h.norm() * u
 
 
-STRENGTHS = {"relative": 0.3, "opposed": 0.3, "rotate": 0.4, "scale": 2.5, "clamp": 2.5}
+SECOND = torch.randn(48, generator=torch.Generator().manual_seed(2))
+
+
+def _turned(h: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """2 radians from v, as far from the rest and from 0 as before, by the projection on the plane of v and `SECOND`."""
+    basis = torch.stack([v, SECOND], dim=1)
+    in_plane = basis @ torch.linalg.pinv(basis)
+    u = v / v.norm()
+    w = SECOND - (SECOND @ u) * u
+    part = in_plane @ h
+    return h - part + part.norm() * (math.cos(2.0) * u + math.sin(2.0) * w / w.norm())
+
+
+STRENGTHS = {"relative": 0.3, "opposed": 0.3, "rotate": 0.4, "angle": 2.0, "scale": 2.5, "clamp": 2.5}
 MODES = {
     "relative": lambda h, v: h + 0.3 * h.norm() * v / v.norm(),
     "opposed": lambda h, v: h + 0.3 * (1 + max(0.0, float(-h @ v / h.norm() / v.norm()))) * h.norm() * v / v.norm(),
     "rotate": _rotated,
+    "angle": _turned,
     "project_out": lambda h, v: h - (h @ v) / (v @ v) * v,
     "scale": lambda h, v: h + (2.5 - 1) * (h @ v) / (v @ v) * v,
     "clamp": lambda h, v: h - (h @ v) / (v @ v) * v + 2.5 * v,
@@ -132,9 +147,46 @@ MODES = {
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_modes(mode: str) -> None:
     model, batch, steered = tiny("mistral"), padded_batch(5, 9), vectors(1, 2)
-    with tk.Steering(model, steered, mode=mode, strength=STRENGTHS.get(mode, 1.0)):
+    plane = SECOND if mode == "angle" else None
+    with tk.Steering(model, steered, mode=mode, strength=STRENGTHS.get(mode, 1.0), plane=plane):
         found = greedy(model, batch)
     assert found == by_hand(model, batch, steered, WHERE["all"], found, MODES[mode])
+
+
+def test_a_vector_finds_the_plane_of_angular_steering() -> None:
+    """The second axis is the principal component of the layers' directions, and each prompt may have its own angle."""
+    model, batch, vector = tiny("llama"), padded_batch(5, 9), SteeringVector(vectors(0, 1, 2), 4)
+    units = torch.stack([vector[layer] / vector[layer].norm() for layer in vector]).double()
+    spread = torch.cov(units.T, correction=0)
+    axis, strongest = vector.principal_direction(), torch.linalg.eigh(spread).eigenvectors[:, -1]
+    assert abs(float(axis.double() @ strongest)) == pytest.approx(1.0, abs=1e-6)
+    with vector.steer(model, layers=[1], mode="angle", strength=[0.3, 4.0]):
+        found = greedy(model, batch)
+    for row, angle in enumerate((0.3, 4.0)):
+        with tk.Steering(model, {1: vector[1]}, mode="angle", strength=angle, plane=axis):
+            alone = greedy(model, {"input_ids": torch.tensor([unpadded(batch)[row]])})
+        assert [found[row]] == alone
+
+
+@each(
+    "mode, layers, plane, message",
+    [
+        ("angle", None, None, "mode is 'angle' and plane not given"),
+        ("add", None, SECOND, "mode is 'add' and plane given"),
+        ("angle", None, -2 * vectors(1)[1], "plane is along the vector of layer 1"),
+        ("angle", None, SECOND[:5], r"shape \(48,\)"),
+        ("angle", None, {2: SECOND}, "plane has no direction for layer 1"),
+        ("angle", [1], None, "no two layers whose directions differ"),
+    ],
+)
+def test_planes_that_are_none(mode: str, layers: Any, plane: Any, message: str) -> None:
+    model, vector = tiny("llama"), vectors(1)
+    if layers is None:
+        with pytest.raises(ArgumentError, match=message):
+            tk.Steering(model, vector, mode=mode, plane=plane)
+    else:
+        with pytest.raises(ArgumentError, match=message):
+            SteeringVector(vector, 4).steer(model, layers=layers, mode=mode)
 
 
 def test_norms_are_kept_if_asked() -> None:

@@ -36,6 +36,7 @@ from truthkit.steering.projections import projections
 from truthkit.steering.spec import SteerSpec, parse_layers
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector
+from truthkit.steering.vision import VisionSteering, VisionVector
 from truthkit.text.encode import encode_prompt, passage_in_front
 from truthkit.text.tokens import text_tokenizer
 
@@ -48,7 +49,7 @@ Stop = Callable[[], bool]
 
 class _Loaded(NamedTuple):
     spec: SteerSpec
-    vector: SteeringVector
+    vector: SteeringVector | VisionVector
 
 
 def _loaded(spec: SteerSpec, model: Any, processor: Any) -> _Loaded:
@@ -60,7 +61,7 @@ def _loaded(spec: SteerSpec, model: Any, processor: Any) -> _Loaded:
             f"{spec.text!r} steers where the entropy was high or low, which the app cannot show: it reads an answer "
             "again to project it on the vector. Leave the condition out, or use truthkit generate."
         )
-    if len(vector) > 1 and "layers" not in spec.options:
+    if isinstance(vector, SteeringVector) and len(vector) > 1 and "layers" not in spec.options:
         spec = replace(spec, options={**spec.options, "layers": list(steering.layers)})
     return _Loaded(spec, vector)
 
@@ -124,8 +125,8 @@ class Engine:
                     "name": Path(spec.path).name,
                     "strength": spec.strength_of(vector),
                     "layers": _written(spec.options.get("layers", ())),
-                    "all_layers": vector.layers,
-                    "site": vector.site,
+                    "all_layers": list(vector.directions),
+                    "site": vector.site if isinstance(vector, SteeringVector) else "vision",
                 }
                 for spec, vector in self._vectors
             ],
@@ -198,7 +199,8 @@ class Engine:
             emit(token_event(index, pieces(token), step))
 
         with ExitStack() as stack:
-            steerings = [stack.enter_context(steering) for steering in self._steerings(card)]
+            for steering in (steerings := self._steerings(card)):
+                stack.enter_context(steering)
             one = answer(
                 self.model,
                 self.processor,
@@ -230,7 +232,7 @@ class Engine:
         amateur = self.amateurs[chosen[0]] if chosen else None
         return spec.build(self.model, self.processor, context=passage, images=[list(images)], amateur=amateur)
 
-    def _steerings(self, card: Card) -> list[Steering]:
+    def _steerings(self, card: Card) -> list[Steering | VisionSteering]:
         """A steering for each loaded vector that the card uses."""
         if card.steering and len(card.steering) != len(self._vectors):
             raise ArgumentError(
@@ -250,18 +252,21 @@ class Engine:
         index: int,
         inputs: Mapping[str, torch.Tensor],
         one: Answer,
-        steerings: Sequence[Steering],
+        steerings: Sequence[Steering | VisionSteering],
         emit: Emit,
     ) -> None:
         """Tell how the answer's tokens lie along every loaded vector, under the steering that made them."""
-        if not self._vectors or not one.token_ids:
+        vectors = [(number, one.vector) for number, one in enumerate(self._vectors)]
+        shown = [(number, vector) for number, vector in vectors if isinstance(vector, SteeringVector)]
+        if not shown or not one.token_ids:
             return
         length = inputs["input_ids"].shape[1]
         tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         whole = {name: _continued(value, length, one.token_ids, name) for name, value in tensors.items()}
         for steering in steerings:
-            steering.prompt_lengths = [length]
-        for number, (_, vector) in enumerate(self._vectors):
+            if isinstance(steering, Steering):
+                steering.prompt_lengths = [length]
+        for number, vector in shown:
             along = projections(self.model, vector, whole)
             emit(projections_event(index, number, {layer: values[length:] for layer, values in along.items()}))
 

@@ -104,8 +104,9 @@ def _guide(spec: SteerSpec) -> Guide:
     from dataclasses import replace
 
     from truthkit.factcheck.guide import Guide, as_guide
+    from truthkit.steering.formats import read_vector
 
-    vector = spec.load()
+    vector = read_vector(spec.path)
     if spec.strength is not None and len(vector) == 1:
         return Guide(vector, spec.strength)
     guide = as_guide(vector)

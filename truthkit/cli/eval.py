@@ -21,6 +21,7 @@ from truthkit.cli.task_options import add_task_options, described_tasks, example
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Grid
 from truthkit.evaluation.running.hub import fetch, is_hub
+from truthkit.evaluation.running.item import check_context
 from truthkit.evaluation.tasks import benchmarks
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         check_amateur(args.amateur)
     check_model_options(args)
     task = benchmark.task(_data(benchmark, args), **options)
+    check_context(task.items, spec)
     sample = args.sample or spec.name == "sample"
     if task.greedy and sample:
         raise ArgumentError(f"--sample is not for {args.task}, whose answers are the most probable ones.")
@@ -178,6 +180,7 @@ def _controls(spec: DecoderSpec, args: argparse.Namespace, *, written: bool) -> 
 
 def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[_Run], steers: list[SteerSpec]) -> None:
     """Load the model, run everything, and print what was found."""
+    from truthkit.activations.hooks import Hooked
     from truthkit.cli.amateurs import amateur
     from truthkit.cli.rendering import working
     from truthkit.evaluation.report.caveats import not_counted
@@ -197,7 +200,8 @@ def _ask(args: argparse.Namespace, benchmark: Benchmark, task: Task, runs: list[
     name += f" + {args.adapter}" if args.adapter else ""
     name += "".join(f" steered by {text}" for text in args.steer or ())
     with ExitStack() as steering:
-        active = [steering.enter_context(steer.build(model, processor)) for steer in steers]
+        entered = [steering.enter_context(steer.build(model, processor)) for steer in steers]
+        active = [one for one in entered if isinstance(one, Hooked)]  # what acts on tokens
         for folder, decoder, sample, temperature in runs:
             asking = Asking(
                 model,

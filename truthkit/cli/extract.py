@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit.cli.files import writable
+from truthkit.cli.files import readable, writable
 from truthkit.cli.model_options import add_model_options, check_model_options, placing
 from truthkit.cli.parser import at_least
 from truthkit.errors import ArgumentError
@@ -41,8 +41,9 @@ share the work: torchrun --nproc_per_node 2 -m truthkit.cli extract ... or accel
 work without a GPU too, but `accelerate launch --cpu` starts one process unless it is given --mpirun_hostfile. With
 --tp N so many processes hold the model together, and count as one.
 
-example:
+examples:
   truthkit extract pairs.jsonl --layers 8-20 --positions answer --out v.safetensors
+  truthkit extract --images photos/*.jpg --model org/name --out vision.safetensors
 """
 
 
@@ -75,6 +76,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--token-budget", type=at_least(1), default=2048, metavar="N", help="tokens per forward")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the held-out split")
     parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="for VTI, instead of pairs: directions of the vision tower, from whole to damaged images",
+    )
+    parser.add_argument(
+        "--tokens",
+        choices=("each", "mean"),
+        default="each",
+        help="with --images: a direction for each place of an image, or one for all (default: each)",
+    )
+    parser.add_argument(
         "--select",
         action="store_true",
         help="choose layer and strength on the held-out pairs, and keep that layer only",
@@ -89,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     from truthkit.steering.extraction.pairs import read_pairs
 
     source = args.pairs or args.pairs_option
+    if args.images:
+        return _images(args, source)
     if source is None:
         raise ArgumentError("no pairs were given; name a JSON Lines file.")
     out = writable(args.out, "--out", [".safetensors"])
@@ -146,6 +161,35 @@ def run(args: argparse.Namespace) -> int:
         os.replace(work / out.name, out)
         shutil.rmtree(work, ignore_errors=True)
     _report(args, vector, out)
+    return 0
+
+
+def _images(args: argparse.Namespace, pairs: str | None) -> int:
+    """Write directions of the vision tower."""
+    options = [f"--{name}" for name in ("against", "layers", "heads", "select") if getattr(args, name)]
+    if given := [*(["PAIRS"] if pairs else []), *options]:
+        raise ArgumentError(f"--images finds directions of the vision tower without {given[0]}; leave one of them out.")
+    for image in args.images:
+        readable(image, "--images")
+    out = writable(args.out, "--out", [".safetensors"])
+    check_model_options(args)
+
+    from truthkit.cli.rendering import working
+    from truthkit.models import load
+    from truthkit.steering.vision import vision_vector
+
+    with working("loading the model"):
+        model, processor = load(
+            args.model, revision=args.revision, dtype=args.dtype, adapter=args.adapter, **placing(args)
+        )
+    with working(f"reading {len(args.images)} images and their damaged copies"):
+        vector = vision_vector(model, processor, args.images, tokens=args.tokens, seed=args.seed)
+    vector.save(out)
+    blocks = list(vector.directions)
+    if args.json:
+        print(json_text({"vector": str(out), "blocks": blocks, **vector.provenance}))
+    else:
+        print(f"{out}: directions of {len(blocks)} blocks of the vision tower, images read: {len(args.images)}")
     return 0
 
 

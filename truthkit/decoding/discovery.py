@@ -1,6 +1,6 @@
 """Which decoders there are: truthkit's own, those of other packages, and those of this program.
 
-truthkit's own are the classes with a `name` in `truthkit.decoding.methods`, contrastive search and OPERA. Another
+truthkit's own are the classes with a `name` in `truthkit.decoding.methods`, and in a few modules elsewhere. Another
 package names its class in the entry-point group `truthkit.decoders`; a program's own class is there once it has been
 defined.
 """
@@ -24,7 +24,11 @@ GROUP = "truthkit.decoders"
 PLAIN = ("greedy", "sample")
 """The model alone: its most probable token each time, or one drawn from its distribution."""
 
-_SEARCHES = ("truthkit.decoding.contrastive_search.search", "truthkit.decoding.opera.search")
+_ELSEWHERE = (
+    "truthkit.decoding.contrastive_search.search",
+    "truthkit.decoding.opera.search",
+    "truthkit.steering.vista",
+)
 
 
 def decoders() -> dict[str, Described]:
@@ -57,7 +61,7 @@ def decoder_class(name: str) -> Any:
 def _built_in() -> dict[str, Described]:
     found = [
         described(module, class_name)
-        for module in (*submodules("truthkit.decoding.methods"), *_SEARCHES)
+        for module in (*submodules("truthkit.decoding.methods"), *_ELSEWHERE)
         for class_name in classes_with_a_name(module)
     ]
     return {one.name: one for one in found}

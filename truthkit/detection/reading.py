@@ -28,7 +28,7 @@ from truthkit.hf.room import check_room
 from truthkit.hf.sites import decoder_blocks, input_device, resolve_layers, text_decoder
 from truthkit.hf.wrapping import language_half, plain_model
 from truthkit.statistics.intervals import FloatArray
-from truthkit.text.encode import answer_lead, encode_texts, prompt_texts
+from truthkit.text.encode import answer_lead, encode_texts, written_prompts
 from truthkit.text.tokens import batches, padded, text_tokenizer
 
 _IMAGES_AT_A_TIME = 8
@@ -152,7 +152,8 @@ class Reader:
         said: list[Any] = []
         ends: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "num_beams": 1}
         for one in asked:
-            inputs = self._inputs(prompt_texts(self.processor, [one.prompt], [one.images], raw=self.raw), [one.images])
+            written = written_prompts(self.processor, [one.prompt], [len(one.images)], raw=self.raw)
+            inputs = self._inputs(written, [one.images])
             length = inputs["input_ids"].shape[1]
             check_room(self.plain, length + self.max_new_tokens, "a prompt with its new tokens", "ask for fewer")
             with torch.random.fork_rng([self.plain.device] if self.plain.device.type == "cuda" else []):
@@ -170,9 +171,9 @@ class Reader:
     # -- rows ----------------------------------------------------------------------------------------------------------
 
     def _rows(self, asked: Sequence[Asked], may_be_empty: bool) -> list[_Row]:
-        images = [one.images for one in asked]
-        prompts = prompt_texts(self.processor, [one.prompt for one in asked], images, raw=self.raw)
-        lead = answer_lead(self.processor, images, raw=self.raw) if asked else ""
+        counts = [len(one.images) for one in asked]
+        prompts = written_prompts(self.processor, [one.prompt for one in asked], counts, raw=self.raw)
+        lead = answer_lead(self.processor, seeing=any(counts), raw=self.raw)
         texts = [
             prompt + ("" if not one.answer or one.answer[0].isspace() or prompt[-1].isspace() else lead) + one.answer
             for prompt, one in zip(prompts, asked, strict=True)

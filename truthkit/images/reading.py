@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, __version__
 
 from truthkit.errors import ArgumentError
+from truthkit.images.regions import overlaps, split_region
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image
 
@@ -27,11 +28,12 @@ def read_image(source: ImageSource) -> Image.Image:
     may be raised, it is refused.
 
     Args:
-        source: a path, the bytes of a file, or a Pillow image, which stays as it is.
+        source: a path, with a part of the image behind it perhaps (`truthkit.images.regions`), the bytes of a file, or
+            a Pillow image, which stays as it is.
 
     Raises:
         ArgumentError: no such file, no regular file (a folder, a device, a pipe), not an image, damaged or cut short,
-            too large, empty, or of a mode without a fixed range (32-bit integers, floats).
+            too large, empty, or of a mode without a fixed range (32-bit integers, floats); or the part lies outside.
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the Pillow image")
@@ -39,6 +41,12 @@ def read_image(source: ImageSource) -> Image.Image:
         return _decoded(bytes(source), f"the image of {len(source)} bytes")
     if not isinstance(source, str | os.PathLike):
         raise ArgumentError(f"an image is a {type(source).__name__}; expected a path, bytes or a Pillow image.")
+    path, box = split_region(os.fspath(source)) if isinstance(os.fspath(source), str) else (source, None)
+    if box is not None:
+        whole = read_image(path)
+        if not overlaps(box, whole.size):
+            raise ArgumentError(f"{str(source)!r} is a part that lies outside of the image, {whole.size} pixels.")
+        return whole.crop(box)
     name = repr(os.fspath(source))
     name = name if len(name) < 300 else f"{name[:300]}..."
     try:

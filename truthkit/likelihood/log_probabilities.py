@@ -104,6 +104,29 @@ def log_probabilities_and_scores(
     return reader.scores[0], reader.raw
 
 
+def log_probabilities_and_greedy(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    session: Session | None = None,
+    *,
+    token_budget: int = 512,
+    share_prefix: bool = True,
+    on_rows: Callable[[int], None] = lambda _count: None,
+    steerings: Sequence[Hooked] = (),
+) -> tuple[list[float], list[bool]]:
+    """`log_probabilities`, and beside each whether greedy search would write the row from its start on.
+
+    Arguments and errors are as there.
+    """
+    if not rows:
+        return [], []
+    reader = _Reader(model, rows, starts, session, token_budget, on_rows, (), starts)
+    reader.greedy = [True] * len(rows)
+    _read(reader, steerings, share_prefix=share_prefix)
+    return reader.scores[0], reader.greedy
+
+
 def _read(reader: _Reader, steerings: Sequence[Hooked], *, share_prefix: bool) -> None:
     """All rows, with what can be shared under decoder and steerings shared."""
     model, session = reader.model, reader.session
@@ -186,6 +209,7 @@ class _Reader:
         sets: steerings, not at work, under each of which the answers are read.
         scores: of every row, under each set.
         raw: sums of the logits themselves of every row, where they are asked for.
+        greedy: whether no token of a row has another one before it in the order of scores, where that is asked for.
     """
 
     def __init__(
@@ -207,6 +231,7 @@ class _Reader:
         self.sets: list[Sequence[Hooked]] = [()]
         self.scores = [[0.0] * len(rows)]
         self.raw: list[float] | None = None
+        self.greedy: list[bool] | None = None
 
     def read(self, sharing: bool, trees: bool) -> None:
         """Every row; if `sharing`, rows that begin alike together, as trees or as branches."""
@@ -230,23 +255,40 @@ class _Reader:
         forest = self._half_shared(alone) if sharing and trees else []
         if forest:
             self._read_trees(forest, 0, self._new_cache())
-        self._read_whole(sorted({*alone} - {*forest}))
+        rest = sorted({*alone} - {*forest})
+        twins = self._with_twins(rest) if sharing else []
+        self._read_branches(twins, 0, None)
+        self._read_whole(sorted({*rest} - {*twins}))
 
     def _new_cache(self) -> GrowingCache:
         return GrowingCache(config=self.model.config.get_text_config(decoder=True))
 
     def _half_shared(self, which: list[int]) -> list[int]:
         """Those rows that have a context in common with others and are worth a tree by that alone."""
-        contexts: dict[tuple[int, ...], list[int]] = {}
-        for i in which:
-            contexts.setdefault(tuple(self.rows[i][: self.starts[i] - 1]), []).append(i)
-        return [i for some in contexts.values() if self._is_half_shared(some) for i in some]
+        return [i for some in self._by_context(which).values() if self._is_half_shared(some) for i in some]
 
     def _is_half_shared(self, which: list[int]) -> bool:
         """Whether a tree of its own has at most half of the rows' tokens, so that it is worth it even by itself."""
-        rows = {i: self.rows[i] for i in which}
-        nodes = sum(len(tree.ids) for tree in token_trees(rows, _MOST_NODES))
-        return self.session is None and len(which) > 1 and 2 * nodes <= sum(map(len, rows.values()))
+        read = {i: self.rows[i][:-1] for i in which}
+        nodes = sum(len(tree.ids) for tree in token_trees(read, _MOST_NODES))
+        return self.session is None and len(which) > 1 and 2 * nodes <= sum(len(self.rows[i]) for i in which)
+
+    def _with_twins(self, which: list[int]) -> list[int]:
+        """Those rows whose context is worth to be read by itself, once for all that go on from it; together or none."""
+        found, saved = list[int](), 0
+        for context, some in self._by_context(which).items():
+            twice = len(context) * (len(some) - 1)
+            behind = sum(len(self.rows[i]) - len(context) for i in some)
+            if twice >= max(behind, 1) and self._can_cut(some, len(context)):
+                found, saved = found + some, saved + twice
+        return found if 4 * saved >= self.tokens else []
+
+    def _by_context(self, which: list[int], shared: int = 0) -> dict[tuple[int, ...], list[int]]:
+        """Rows by what stands before the last token in front of their starts, from `shared` on."""
+        contexts: dict[tuple[int, ...], list[int]] = {}
+        for i in which:
+            contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
+        return contexts
 
     def _can_cut(self, which: list[int], shared: int) -> bool:
         views = () if self.session is None else self.session.decoder.views
@@ -310,6 +352,8 @@ class _Reader:
             some_rows = max(_LOGITS_AT_A_TIME // found.shape[1], 1)
             norms = torch.cat([some.logsumexp(dim=1) for some in found.split(some_rows)])
             places, targets = places.to(found.device), targets.to(found.device)
+            if self.greedy is not None:
+                self._note_greedy(list(tree.paths), found.argmax(dim=1)[places] == targets)
             self._note(scores, list(tree.paths), found[places, targets], norms[places])
         if asked:
             cache.crop(-asked)
@@ -324,17 +368,23 @@ class _Reader:
                 self.raw[i] = raw
         self.on_rows(len(which))
 
+    def _note_greedy(self, which: list[int], first: torch.Tensor) -> None:
+        """Note of these rows whether each of their tokens is the first by its score, one row after another."""
+        assert self.greedy is not None
+        counts = [len(self.rows[i]) - self.starts[i] for i in which]
+        for i, some in zip(which, first.split(counts), strict=True):
+            self.greedy[i] = bool(some.all())
+
     def _read_branches(self, which: list[int], shared: int, cache: Any) -> None:
         """Rows of which `cache` holds the first `shared` tokens: every context that follows, then what follows that."""
-        contexts: dict[tuple[int, ...], list[int]] = {}
-        for i in which:
-            contexts.setdefault(tuple(self.rows[i][shared : self.starts[i] - 1]), []).append(i)
+        contexts = self._by_context(which, shared)
         before = list(contexts)
         for batch in _longest_first(list(map(len, before)), self.tokens):
             chosen = [before[n] for n in batch]
             ids, mask = padded(chosen)
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
-            with self._branched(cache, torch.zeros(len(ids), dtype=torch.long), keep=True) as trunk:
+            zeros = torch.zeros(len(ids), dtype=torch.long)
+            with self._branched(cache, zeros, keep=True) if shared else nullcontext(self._new_cache()) as trunk:
                 self._forward(ids, mask, shared, 1, trunk)
                 self._read_behind([(place, i) for place, c in enumerate(chosen) for i in contexts[c]], mask, trunk)
 
@@ -358,6 +408,8 @@ class _Reader:
         targets = ids[:, -logits.shape[1] :, None].to(logits.device)
         own, norms = logits.gather(-1, targets)[..., 0], logits.logsumexp(dim=-1)
         behind = torch.arange(own.shape[1], 0, -1)[None] <= torch.tensor(counts)[:, None]
+        if self.greedy is not None:
+            self._note_greedy(which, (logits.argmax(dim=-1) == targets[..., 0])[behind])
         self._note(self.scores[0], which, own[behind], norms[behind])
 
     def _forward(

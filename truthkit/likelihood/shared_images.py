@@ -33,8 +33,9 @@ def can_share(decoder: Method, rows: Sequence[Sequence[int]], places: Sequence[i
         rows: the prompts' token ids, without padding.
         places: for each prompt the number of its image.
     """
-    apart = decoder.front is decoder.model and all(group.takes_branches for group in decoder.groups)
-    return apart and _shared(decoder, rows, places)[1] is not None
+    apart = decoder.front is decoder.model and not decoder.of_whole_prompt
+    branches = all(group.takes_branches for group in decoder.groups)
+    return apart and branches and _shared(decoder, rows, places)[1] is not None
 
 
 def _shared(

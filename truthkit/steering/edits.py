@@ -1,4 +1,4 @@
-"""What steering does to a hidden state: add, project out, scale, clamp, rotate or patch.
+"""What steering does to a hidden state: add, project out, scale, clamp, turn or patch.
 
 `h` is a hidden state, `v` the vector, `û = v / |v|` its direction, `c = h·û` the component along it, `s` the strength.
 
@@ -11,18 +11,28 @@
 | `"scale"` | h + (s − 1)·c·û | 1 changes nothing |
 | `"clamp"` | h + (s·│v│ − c)·û | the component becomes s times the vector's length |
 | `"rotate"` | │h│·(cos(θ − s)·û + sin(θ − s)·ŵ) | s radians nearer to û in the plane of both, and no further than û |
+| `"angle"` | h − c·û − d·ŵ + √(c² + d²)·(cos s·û + sin s·ŵ) | its part in a fixed plane, turned to s radians from û |
 | `"patch"` | h + s·(v − h) | 1 puts `v` in the place of `h` |
 
-`θ` is the angle from û to `h`, and `ŵ` the direction of what of `h` is across û. A negative s turns away, no further
-than −û. Angular steering (arXiv 2510.26243) turns towards an angle in a fixed plane; the plane of `h` and û is ours.
+In `"rotate"`, ours, `θ` is the angle from û to `h`, and `ŵ` the direction of what of `h` is across û; a negative s
+turns away, no further than −û. In `"angle"`, angular steering (arXiv 2510.26243), `ŵ` is the direction of what of a
+given second one is across û, and `d = h·ŵ`; with the condition `Cosine(v, above=0)` it is the paper's adaptive form.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
-def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | float, mode: str) -> torch.Tensor:
+def edited(
+    hidden: torch.Tensor,
+    vector: torch.Tensor,
+    strength: torch.Tensor | float,
+    mode: str,
+    plane: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The changed hidden states.
 
     Args:
@@ -30,6 +40,7 @@ def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | 
         vector: (features,), (rows, 1, features) or (rows, width, features), of `hidden`'s dtype and device.
         strength: a number, or (rows, 1, 1).
         mode: one of `truthkit.steering.names.MODES`.
+        plane: for "angle" the second direction, shaped as `vector`; not along it.
     """
     if mode == "add":
         return hidden + strength * vector if isinstance(strength, torch.Tensor) else hidden.add(vector, alpha=strength)
@@ -44,6 +55,9 @@ def edited(hidden: torch.Tensor, vector: torch.Tensor, strength: torch.Tensor | 
         return hidden + strength * (hidden.norm(dim=-1, keepdim=True) + (-component).clamp_min(0)) * direction
     if mode == "rotate":
         return _rotated(hidden, direction, component, strength)
+    if mode == "angle":
+        assert plane is not None
+        return _turned(hidden, direction, component, plane, strength)
     if mode == "project_out":
         return hidden - strength * component * direction
     if mode == "scale":
@@ -59,6 +73,21 @@ def _rotated(
     angle = (torch.atan2(width, component) - strength).clamp(0, torch.pi)
     unit = across / width.clamp_min(torch.finfo(across.dtype).tiny)
     return length * (angle.cos() * direction + angle.sin() * unit)
+
+
+def _turned(
+    hidden: torch.Tensor,
+    direction: torch.Tensor,
+    component: torch.Tensor,
+    plane: torch.Tensor,
+    angle: torch.Tensor | float,
+) -> torch.Tensor:
+    across = plane - (plane * direction).sum(dim=-1, keepdim=True) * direction
+    across = across / across.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(across.dtype).tiny)
+    other = (hidden * across).sum(dim=-1, keepdim=True)
+    radius = torch.hypot(component, other)
+    cos, sin = (angle.cos(), angle.sin()) if isinstance(angle, torch.Tensor) else (math.cos(angle), math.sin(angle))
+    return hidden + (radius * cos - component) * direction + (radius * sin - other) * across
 
 
 def with_norm_of(changed: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truthkit.errors import ArgumentError, did_you_mean
 
-MODES = ("add", "relative", "opposed", "project_out", "scale", "clamp", "rotate", "patch")
+MODES = ("add", "relative", "opposed", "project_out", "scale", "clamp", "rotate", "angle", "patch")
 """Ways to change a hidden state; see `truthkit.steering.edits`."""
 
 FORMATS = {".gguf": "gguf", ".pt": "lm-eval", ".npz": "numpy", ".safetensors": "truthkit"}

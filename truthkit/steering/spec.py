@@ -16,6 +16,7 @@ from truthkit.written import split_options
 if TYPE_CHECKING:
     from truthkit.steering.steer import Steering
     from truthkit.steering.vector import SteeringVector
+    from truthkit.steering.vision import VisionSteering, VisionVector
 
 _OPTIONS = ("layers", "positions", "mode", "keep_norm", "where")
 _SLICE = re.compile(r"(-?\d{1,9}|):(-?\d{1,9}|)")
@@ -77,7 +78,7 @@ class SteerSpec:
     Attributes:
         text: as it was written.
         path: the vector's file.
-        strength: how strongly; None is what `truthkit extract --select` found best, else 1.
+        strength: how strongly; None is what `truthkit extract --select` found best, else 1, in a vision tower 0.09.
         options: keyword arguments for `SteeringVector.steer`; conditions (`where`) as they were written.
         allow_other_model: steer another model than the one the vector was made from, too.
     """
@@ -88,17 +89,27 @@ class SteerSpec:
     options: dict[str, Any]
     allow_other_model: bool = False
 
-    def load(self) -> SteeringVector:
+    def load(self) -> SteeringVector | VisionVector:
         """The vector of the file.
 
         Raises:
-            ArgumentError, NotAvailableError: as `read_vector`.
+            ArgumentError, NotAvailableError: as `read_vector`; or it is of a vision tower, whose tokens, mode and
+                conditions are not to choose.
         """
         from truthkit.steering.formats import read_vector
+        from truthkit.steering.vector_file import is_of_vision
+        from truthkit.steering.vision import VisionVector
 
-        return read_vector(self.path)
+        if not is_of_vision(self.path):
+            return read_vector(self.path)
+        if other := self.options.keys() - {"layers"}:
+            raise ArgumentError(
+                f"{self.text!r} steers a vision tower, where all image tokens are moved as by tk.VTI; leave out "
+                f"{', '.join(sorted(other))}."
+            )
+        return VisionVector.load(self.path)
 
-    def build(self, model: Any, processor: Any = None) -> Steering:
+    def build(self, model: Any, processor: Any = None) -> Steering | VisionSteering:
         """The steering for `model`, to be entered around `generate`, inside or outside of a decoder.
 
         Raises:
@@ -106,8 +117,19 @@ class SteerSpec:
         """
         return self.on(self.load(), model, processor)
 
-    def on(self, vector: SteeringVector, model: Any, processor: Any = None) -> Steering:
+    def on(self, vector: SteeringVector | VisionVector, model: Any, processor: Any = None) -> Steering | VisionSteering:
         """The same for `vector`, the file's, where it is loaded already."""
+        from truthkit.steering.vision import VisionSteering, VisionVector
+
+        if isinstance(vector, VisionVector):
+            layers = self.options.get("layers")
+            return VisionSteering(
+                model,
+                vector,
+                strength=self.strength_of(vector),
+                layers=None if layers == "all" else layers,
+                allow_other_model=self.allow_other_model,
+            )
         return vector.steer(
             model,
             strength=self.strength_of(vector),
@@ -122,9 +144,10 @@ class SteerSpec:
             return self.options
         return self.options | {"where": tuple(condition.build(vector) for condition in written)}
 
-    def strength_of(self, vector: SteeringVector) -> float:
+    def strength_of(self, vector: SteeringVector | VisionVector) -> float:
         """The strength that was written, or else what was found best for `vector`, the file's."""
-        chosen: float = vector.provenance.get("selection", {}).get("strength", 1.0)
+        usual = 1.0 if hasattr(vector, "site") else 0.09  # VTI's, in a vision tower
+        chosen: float = vector.provenance.get("selection", {}).get("strength", usual)
         return chosen if self.strength is None else self.strength
 
 

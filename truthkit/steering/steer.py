@@ -34,6 +34,8 @@ class Steering(Hooked):
         strength: a number, or one per item.
         positions: which tokens; see `truthkit.activations.positions`.
         mode: what is done; see `truthkit.steering.edits`.
+        plane: for mode "angle" the second direction (features,) of the plane that states are turned in, one for all
+            layers or one for each; what of it is along the layer's vector is left out.
         site: "block", "heads" or "mlp".
         features: change these features only, as one attention head's.
         keep_norm: rescale every changed state to the length it had.
@@ -56,6 +58,7 @@ class Steering(Hooked):
         strength: float | Sequence[float] | torch.Tensor = 1.0,
         positions: Positions = "all",
         mode: str = "add",
+        plane: torch.Tensor | Mapping[int, torch.Tensor] | None = None,
         site: str = "block",
         features: slice | None = None,
         keep_norm: bool = False,
@@ -69,7 +72,9 @@ class Steering(Hooked):
             raise ArgumentError(f"vectors has layers {list(vectors)}, of which two are the same block; give one each.")
         self._strength = _checked_strength(strength)
         self._items = self._check_widths(site_width(self.model, site))
+        self._planes = self._checked_planes(dict(zip(vectors, self.layers, strict=True)), plane)
         self._ready: dict[int, torch.Tensor] = {}
+        self._ready_planes: dict[tuple[int, torch.device, torch.dtype], torch.Tensor] = {}
         self._strengths: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
         self._rows: torch.Tensor | None = None
         self._chosen: torch.Tensor | None = None
@@ -86,6 +91,7 @@ class Steering(Hooked):
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
         self._ready.clear()
+        self._ready_planes.clear()
         self._strengths.clear()
         self._rows = None
 
@@ -118,6 +124,31 @@ class Steering(Hooked):
             listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
             raise ArgumentError(f"values per item differ in number ({listed}); give one per prompt of the batch.")
         return next(iter(counts.values()), None)
+
+    def _checked_planes(self, layers: Mapping[int, int], plane: Any) -> dict[int, torch.Tensor]:
+        """The second direction of each layer's plane; none but for mode "angle"."""
+        if (self.mode == "angle") != (plane is not None):
+            raise ArgumentError(
+                f"mode is {self.mode!r} and plane {'not given' if plane is None else 'given'}; the two go together: "
+                'mode="angle", plane=a second direction. The steer() of a vector of several layers finds one itself.'
+            )
+        if plane is None:
+            return {}
+        given = plane if isinstance(plane, Mapping) else dict.fromkeys(layers, plane)
+        if missing := [layer for layer in layers if layer not in given]:
+            raise ArgumentError(f"plane has no direction for layer {missing[0]}, only for {list(given)}.")
+        planes = {number: given[layer] for layer, number in layers.items()}
+        for layer, second in planes.items():
+            first = self._vectors[layer].double()
+            if not isinstance(second, torch.Tensor) or second.shape != first.shape[-1:]:
+                raise ArgumentError(
+                    f"plane is {getattr(second, 'shape', second)!r:.80} for layer {layer}; expected a tensor of shape "
+                    f"{tuple(first.shape[-1:])}."
+                )
+            cosine = torch.nn.functional.cosine_similarity(first, second.to(first), dim=-1)
+            if not bool((cosine.abs() < 1 - 1e-9).all()) or not bool(second.any()):
+                raise ArgumentError(f"plane is along the vector of layer {layer}, or 0: the two span no plane.")
+        return planes
 
     # -- forward -------------------------------------------------------------------------------------------------------
 
@@ -153,6 +184,12 @@ class Steering(Hooked):
                 vector = vector * self._strength_for(vector)
             vector = self._ready[layer] = vector.to(hidden.device, hidden.dtype)
         return vector
+
+    def _plane(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        key = layer, hidden.device, hidden.dtype
+        if key not in self._ready_planes:
+            self._ready_planes[key] = self._planes[layer].to(hidden.device, hidden.dtype)
+        return self._ready_planes[key]
 
     def _strength_for(self, states: torch.Tensor) -> torch.Tensor | float:
         if isinstance(self._strength, float):
@@ -196,7 +233,8 @@ class Steering(Hooked):
                 "patch a whole text in one forward, or give one vector per item."
             )
         strength = 1.0 if self.mode == "add" else self._strength_for(hidden)
-        changed = edited(hidden, vector, strength, self.mode)
+        plane = self._plane(layer, hidden) if self._planes else None
+        changed = edited(hidden, vector, strength, self.mode, plane)
         return with_norm_of(changed, hidden) if self.keep_norm else changed
 
 

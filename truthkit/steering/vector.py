@@ -198,6 +198,22 @@ class SteeringVector:
         }
         return self._with(rest, "orthogonalised against another vector")
 
+    def principal_direction(self) -> torch.Tensor:
+        """What the layers' directions, each of length 1, differ in most: their first principal component, (features,).
+
+        The second axis of the plane of angular steering (arXiv 2510.26243). Its sign is arbitrary: here its largest
+        feature is positive.
+
+        Raises:
+            ArgumentError: the vector has one layer only, or all have the same direction.
+        """
+        units = torch.stack([one / one.norm() for one in (d.double() for d in self.directions.values())])
+        centred = units - units.mean(dim=0)
+        if not bool((centred.norm(dim=-1) > 1e-6).any()):
+            raise ArgumentError(f'{self!r} has no two layers whose directions differ; pass plane= for mode="angle".')
+        first = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+        return (first * first[first.abs().argmax()].sign()).float()
+
     # -- use -----------------------------------------------------------------------------------------------------------
 
     @property
@@ -260,6 +276,7 @@ class SteeringVector:
         positions: Positions = "all",
         layers: Layers = None,
         mode: str = "add",
+        plane: torch.Tensor | Mapping[int, torch.Tensor] | None = None,
         keep_norm: bool = False,
         where: Conditions = None,
         processor: Any = None,
@@ -272,6 +289,7 @@ class SteeringVector:
             strength: a number, or one per prompt of the batch.
             positions: which tokens; see `truthkit.activations.positions`.
             mode: what is done; see `truthkit.steering.edits`.
+            plane: for mode "angle", as in `Steering`; None is `principal_direction()`, as in the method's paper.
             keep_norm: rescale every changed state to the length it had.
             where: what a token, or its row, must meet to be steered; see `truthkit.steering.conditions`.
             processor: tokenizer or processor, for positions that look at characters.
@@ -281,12 +299,15 @@ class SteeringVector:
         """
         self.check_model(model, allow_other_model=allow_other_model)
         vector = self.chosen(layers)
+        if mode == "angle" and plane is None:
+            plane = self.principal_direction()
         return Steering(
             model,
             vector.directions,
             strength=strength,
             positions=positions,
             mode=mode,
+            plane=plane,
             site=self.site,
             keep_norm=keep_norm,
             where=where,
@@ -325,6 +346,10 @@ class SteeringVector:
             ArgumentError: it is no steering vector, or was cut short or changed.
             ModelError: it does not fit `model`.
         """
+        if vector_file.is_of_vision(path):
+            raise ArgumentError(
+                f"{str(path)!r} holds directions of a vision tower, not of a text decoder; VisionVector.load reads it."
+            )
         tensors, header = vector_file.read(path)
         about = check_about(header, repr(str(path)))
         directions = by_layer(tensors.items(), repr(str(path)))

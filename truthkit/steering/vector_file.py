@@ -23,6 +23,17 @@ def write(path: str | PathLike[str], tensors: dict[str, torch.Tensor], header: d
     write_tensors(Path(path), tensors, {_KEY: json.dumps(header)})
 
 
+def is_of_vision(path: str | PathLike[str]) -> bool:
+    """Whether it is a file of directions in a vision tower, by its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return bool(parse((file.metadata() or {})[_KEY])["site"] == "vision")
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError):
+        return False
+
+
 def read(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and the header that `write` wrote.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
@@ -14,6 +15,7 @@ from truthkit.activations.capture import wide
 from truthkit.activations.hooks import OnStates, hook_states
 from truthkit.decoding.engine.image_inputs import image_encoder, take_image_inputs
 from truthkit.errors import ArgumentError, AttachError, ModelError
+from truthkit.files.versions import versions
 from truthkit.hf.compiled import eagerly, guarded_compilation, is_compiled
 from truthkit.hf.ownership import Block
 from truthkit.hf.sites import execution_device, resolve_layers
@@ -21,9 +23,11 @@ from truthkit.hf.tails import first_tensor
 from truthkit.hf.vision import vision_blocks
 from truthkit.hf.wrapping import plain_model
 from truthkit.images.reading import read_image
+from truthkit.models.identities import identity
 from truthkit.steering import vector_file
 from truthkit.steering.checked import by_layer, check_about
 from truthkit.steering.edits import edited, with_norm_of
+from truthkit.steering.fit import check_origin, model_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,21 @@ class VisionVector:
             raise ArgumentError(f"{str(path)!r} is a vector of site {about['site']!r}; SteeringVector.load reads it.")
         return cls(by_layer(tensors.items(), repr(str(path))), about["provenance"])
 
+    def check_model(self, model: Any, *, allow_other_model: bool = False) -> None:
+        """Raise unless the directions fit `model`.
+
+        Raises:
+            ArgumentError: its vision tower lacks one of the blocks, or has another width.
+            ModelError: it has no vision tower whose blocks can be told; or, unless `allow_other_model`, it is another
+                model than the one that they were made from.
+        """
+        plain, found = plain_model(model), next(iter(self.directions.values()))
+        resolve_layers(list(self.directions), len(vision_blocks(plain)))
+        if found.shape[-1] != (width := _width(plain)):
+            raise ArgumentError(f"the vision vector has {found.shape[-1]} features; this vision tower has {width}.")
+        if not allow_other_model:
+            check_origin(plain, self.provenance.get("model") or {})
+
 
 class VisionSteering:
     """Move what the MLPs of a vision tower put out, within a `with` block, by parts of its own length.
@@ -83,13 +102,22 @@ class VisionSteering:
         vector: directions by block.
         strength: a number.
         layers: block numbers of the vision tower; None is all that the vector has.
+        allow_other_model: steer another model than the one that the vector was made from.
 
     Raises:
         ArgumentError: a block that the tower or the vector does not have, or directions of another width.
-        ModelError: the model has no vision tower whose blocks can be told.
+        ModelError: the model has no vision tower whose blocks can be told, or the vector is another model's.
     """
 
-    def __init__(self, model: Any, vector: VisionVector, *, strength: float = 0.09, layers: Any = None):
+    def __init__(
+        self,
+        model: Any,
+        vector: VisionVector,
+        *,
+        strength: float = 0.09,
+        layers: Sequence[int] | None = None,
+        allow_other_model: bool = False,
+    ):
         self._given, self.model, self.vector = model, plain_model(model), vector
         self.strength = float(strength)
         if not torch.tensor(self.strength).isfinite():
@@ -98,9 +126,7 @@ class VisionSteering:
         self.layers = resolve_layers(list(vector.directions) if layers is None else layers, len(blocks))
         if missing := [layer for layer in self.layers if layer not in vector.directions]:
             raise ArgumentError(f"the vision vector has no block {missing[0]}; it has {list(vector.directions)}.")
-        width, found = _width(self.model), next(iter(vector.directions.values()))
-        if found.shape[-1] != width:
-            raise ArgumentError(f"the vision vector has {found.shape[-1]} features; this vision tower has {width}.")
+        vector.check_model(self.model, allow_other_model=allow_other_model)
         self._stack = ExitStack()
         self._block: Block | None = None
 
@@ -198,9 +224,18 @@ def vision_vector(
     directions = {at: _mean_and_component(one) for at, one in enumerate(each)}
     if tokens == "mean":
         directions = {at: one[0] for at, one in directions.items()}
-    return VisionVector(
-        directions, {"images": len(found), "tokens": tokens, "share": share, "trials": trials, "seed": seed}
-    )
+    dtype = str(plain.dtype).removeprefix("torch.")
+    provenance = {
+        "model": {**identity(plain, processor), "id": model_id(plain), "dtype": dtype},
+        "method": "vti",
+        "images": len(found),
+        "tokens": tokens,
+        "share": share,
+        "trials": trials,
+        "seed": seed,
+        "versions": versions("torch", "transformers"),
+    }
+    return VisionVector(directions, json.loads(json.dumps(provenance)))
 
 
 def _mean_and_component(differences: torch.Tensor) -> torch.Tensor:

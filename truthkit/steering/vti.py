@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Self
 
 import torch
 
 from truthkit.activations.positions import Positions
 from truthkit.decoding.engine.arithmetic import check_finite
-from truthkit.errors import ArgumentError
-from truthkit.steering.blocks import Blocks
+from truthkit.errors import ArgumentError, AttachError
 from truthkit.steering.conditions import Conditions
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector
@@ -20,7 +20,7 @@ STEP = 0.1
 """Of the released code, beside its alphas."""
 
 
-class VTI(Blocks):
+class VTI:
     """Move what MLPs put out towards a direction, in the text decoder, in the vision tower, or in both.
 
         x ← ‖x‖ · norm(x/‖x‖ + 0.1 · alpha · v̂)     after every MLP, at every token
@@ -39,11 +39,11 @@ class VTI(Blocks):
         positions: which tokens; see `truthkit.activations.positions`.
         where: what a token, or its row, must meet to be steered; see `truthkit.steering.conditions`.
         processor: tokenizer or processor, for positions that look at characters.
-        allow_other_model: steer another model than the one that `text` was made from.
+        allow_other_model: steer another model than the one that the directions were made from.
 
     Raises:
         ArgumentError: nothing to steer by, or a vector that does not fit.
-        ModelError: `text` is another model's, or there is no vision tower.
+        ModelError: a vector is another model's, or there is no vision tower.
 
     Example:
         >>> with tk.VTI(model, text, vision):
@@ -91,5 +91,21 @@ class VTI(Blocks):
             )
             parts.append(steering)
         if vision is not None:
-            parts.append(VisionSteering(model, vision, strength=STEP * self.alpha_image))
-        super().__init__(parts)
+            strength = STEP * self.alpha_image
+            parts.append(VisionSteering(model, vision, strength=strength, allow_other_model=allow_other_model))
+        self._parts = parts
+        self._stack: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        if self._stack is not None:
+            raise AttachError("this VTI is entered already; leave its block first, or make another one.")
+        with ExitStack() as stack:
+            for part in self._parts:
+                stack.enter_context(part)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.__exit__(*exception)

@@ -48,68 +48,68 @@ def encode_prompts(
             images.
     """
     rows = list(images) or [() for _ in texts]
-    return encode_texts(processor, prompt_texts(processor, texts, rows, system=system, raw=raw), rows, raw=raw)
+    prompts = written_prompts(processor, texts, list(map(len, rows)), system=system, raw=raw)
+    return encode_texts(processor, prompts, rows, raw=raw)
 
 
-def prompt_texts(
-    processor: Any,
-    texts: Sequence[str],
-    images: Sequence[Sequence[Any]],
-    *,
-    system: str | None = None,
-    raw: bool = False,
+def encode_texts(
+    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Any]], *, raw: bool = False
+) -> dict[str, torch.Tensor]:
+    """Model inputs for texts as `written_prompts` gives them, or with the beginnings of answers behind them."""
+    tokenizer, seeing, texts = text_tokenizer(processor, "a prompt"), any(images), list(texts)
+    begun = [begins_itself(tokenizer, text) for text in texts]
+    if any(begun) and not all(begun):
+        texts = [text.removeprefix(tokenizer.bos_token) for text in texts]
+    options: dict[str, Any] = {
+        "return_tensors": "pt",
+        "padding": len(texts) > 1,
+        "add_special_tokens": not all(begun),
+    }
+    if not seeing:
+        if not raw and getattr(tokenizer, "chat_template", None):
+            options["add_special_tokens"] = False
+        return dict(tokenizer(texts, **options))
+    return dict(processor(images=[list(row) for row in images], text=texts, **options))
+
+
+def answer_lead(processor: Any, *, seeing: bool, raw: bool = False) -> str:
+    """What stands between the cue to answer and the answer, by the chat template; a space without one, "" if `raw`."""
+    owner = _owner(processor, seeing=seeing)
+    if raw or not getattr(owner, "chat_template", None):
+        return "" if raw else " "
+    messages = _messages("?", 0, system=None, parts=seeing)
+    cue, before = rendered(owner, messages), around_answer(owner, messages, "open")[0]
+    return before.removeprefix(cue) if before.startswith(cue) else ""
+
+
+def written_prompts(
+    processor: Any, texts: Sequence[str], images: Sequence[int], *, system: str | None = None, raw: bool = False
 ) -> list[str]:
-    """What `encode_prompts` tokenises: the prompts as the chat template writes them, up to where an answer begins.
+    """The prompts of `encode_prompts` as texts, with one mark for every image; `images` says how many each has.
 
     Raises:
-        ArgumentError: as `encode_prompts`.
+        ArgumentError: as there.
     """
     seeing = any(images)
-    if seeing and not hasattr(processor, "image_processor"):
-        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
-    owner = _owner(processor, images)
-    prompts = []
-    for text, row in zip(texts, images, strict=True):
+    owner, prompts = _owner(processor, seeing=seeing), []
+    for text, count in zip(texts, images, strict=True):
         _check_text(text)
         if raw or not getattr(owner, "chat_template", None):
             if system is not None:
                 reason = "raw is set" if raw else "the tokenizer has none"
                 raise ArgumentError(f"a system message needs a chat template, and {reason}; put it into the prompt.")
-            mark = getattr(processor, "image_token", "<image>")
-            prompts.append(text if not row or mark in text else f"{mark * len(row)}\n{text}")
+            mark = str(getattr(processor, "image_token", "<image>"))
+            prompts.append(text if not count or mark in text else f"{mark * count}\n{text}")
         else:
-            prompts.append(rendered(owner, _messages(text, len(row), system=system, parts=seeing)))
+            prompts.append(rendered(owner, _messages(text, count, system=system, parts=seeing)))
     return prompts
 
 
-def answer_lead(processor: Any, images: Sequence[Sequence[Any]], *, raw: bool = False) -> str:
-    """What stands between the cue to answer and the answer, by the chat template; a space without one, "" if `raw`."""
-    owner = _owner(processor, images)
-    if raw or not getattr(owner, "chat_template", None):
-        return "" if raw else " "
-    messages = _messages("?", 0, system=None, parts=any(images))
-    cue, before = rendered(owner, messages), around_answer(owner, messages, "open")[0]
-    return before.removeprefix(cue) if before.startswith(cue) else ""
-
-
-def encode_texts(
-    processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Any]], *, raw: bool = False
-) -> dict[str, torch.Tensor]:
-    """Model inputs for texts as `prompt_texts` gives them, or with the beginnings of answers behind them."""
-    tokenizer, seeing, prompts = text_tokenizer(processor, "a prompt"), any(images), list(prompts)
-    begun = [begins_itself(tokenizer, prompt) for prompt in prompts]
-    if any(begun) and not all(begun):
-        prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
-    options: dict[str, Any] = {
-        "return_tensors": "pt",
-        "padding": len(prompts) > 1,
-        "add_special_tokens": not all(begun),
-    }
-    if not seeing:
-        if not raw and getattr(_owner(processor, images), "chat_template", None):
-            options["add_special_tokens"] = False
-        return dict(tokenizer(prompts, **options))
-    return dict(processor(images=[list(row) for row in images], text=prompts, **options))
+def _owner(processor: Any, *, seeing: bool) -> Any:
+    """Whose chat template writes the prompts: the processor's where there are images and it has one."""
+    if seeing and not hasattr(processor, "image_processor"):
+        raise ArgumentError("this is a text-only model: it takes no images. Use an image-text model.")
+    return processor if seeing and getattr(processor, "chat_template", None) else text_tokenizer(processor, "a prompt")
 
 
 def encode_dialogue(processor: Any, prompt: ChatOrText, answer: str | None = None) -> list[int]:
@@ -133,12 +133,6 @@ def _check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
-
-
-def _owner(processor: Any, images: Sequence[Sequence[Any]]) -> Any:
-    """Whose chat template is used: the processor's own where there are images."""
-    seeing = any(images) and getattr(processor, "chat_template", None)
-    return processor if seeing else text_tokenizer(processor, "a prompt")
 
 
 def _messages(text: str, images: int, *, system: str | None, parts: bool) -> Messages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 
 import truthkit as tk
 from truthkit.decoding.spec import parse_spec
+from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
+from truthkit.scenes.render import render
+from truthkit.scenes.scene import sample_scene
 
 QUESTIONS = ["What is the capital of France?", "Who wrote Faust?", "How many legs has a spider, and how many an ant?"]
 
@@ -78,6 +82,26 @@ def test_halves_the_batch_when_memory_is_short(smollm2: Any, tmp_path: Path, mon
 def test_images_without_an_image_model(smollm2: Any, tmp_path: Path) -> None:
     with pytest.raises(tk.ArgumentError, match="no image file"):
         ask(smollm2).write([Item("0", "What?", images=(str(tmp_path / "none.png"),))])
+
+
+def test_a_search_answers_questions_about_one_image_as_one_by_one(tmp_path: Path) -> None:
+    """What the prompts share is read once for decoders only, whose views can be branched."""
+    bench = tk.load("scene-vlm")
+    items = []
+    for number in range(2):
+        path = tmp_path / f"{number}.png"
+        render(sample_scene(random.Random(number), bias=0.0), size=128).save(path)
+        items += [Item(f"{number}{question}", question, (str(path),)) for question in ("What is this?", "Describe it.")]
+    for decoder in ("greedy", "opera:num_beams=2", "contrastive_search:penalty_alpha=0.9,top_k=6"):
+        asking = Asking(*bench, parse_spec(decoder), {}, max_new_tokens=6)
+        built = asking.decoder.build(*bench)
+        assert asking.write(items, built) == [asking.write([item], built)[0] for item in items], decoder
+
+
+def test_a_search_scores_no_choices(smollm2: Any) -> None:
+    for decoder in ("opera", "contrastive_search"):
+        with pytest.raises(ArgumentError, match=rf"{decoder} searches for an answer and gives a choice no probability"):
+            ask(smollm2, decoder).choose([Item("1", "Q: Why?\nA:", choices=(" So.", " No."))])
 
 
 def test_the_key_does_not_depend_on_where_images_lie() -> None:

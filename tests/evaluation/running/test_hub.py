@@ -102,6 +102,37 @@ def test_mme_images_of_the_same_name_in_two_subtasks(tmp_path: Path) -> None:
     }
 
 
+def test_hallusionbench_in_two_splits(tmp_path: Path) -> None:
+    """Figures of the same last name in two subcategories, and questions without one."""
+    rows: list[dict[str, Any]] = [
+        {
+            "category": category,
+            "subcategory": subcategory,
+            "visual_input": shown,
+            "set_id": "0",
+            "figure_id": figure,
+            "question_id": "0",
+            "question": f"Is it {subcategory}?",
+            "gt_answer": "1",
+            "filename": name,
+        }
+        for category, subcategory, shown, figure, name in (
+            ("VD", "map", "1", "0", "./VD/map/0_0.png"),
+            ("VD", "ocr", "1", "0", "./VD/ocr/0_0.png"),
+            ("VS", "map", "0", "0", None),
+        )
+    ]
+    seen = [row | {"image": {"bytes": picture(seed, "PNG"), "path": None}} for seed, row in enumerate(rows[:2])]
+    parquet(seen, tmp_path / "hub/data/image-00000-of-00001.parquet")
+    parquet(rows[2:], tmp_path / "hub/data/non_image-00000-of-00001.parquet")
+    task = benchmarks()["hallusionbench"].task(fetch(f"hub:{tmp_path / 'hub'}", benchmarks()["hallusionbench"].hub))
+    assert [[Path(path).read_bytes() for path in item.images] for item in task.items] == [
+        *([row["image"]["bytes"]] for row in seen),
+        [],
+    ]
+    assert task.score(range(3), ["Yes", "Yes", "No"]).metrics["accuracy"] == 2 / 3
+
+
 def truthfulqa_folder(folder: Path) -> Path:
     choices = {"choices": ["No.", "Yes", "Maybe"], "labels": [1, 0, 0]}
     many = {"choices": ["No.", "Never", "Yes", "Maybe"], "labels": [1, 1, 0, 0]}

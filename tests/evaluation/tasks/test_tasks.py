@@ -25,8 +25,11 @@ from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.runs import run
 from truthkit.evaluation.tasks import benchmarks
+from truthkit.evaluation.tasks.amber import scorer as amber
 from truthkit.evaluation.tasks.chair import lemmas
 from truthkit.evaluation.tasks.factor import scorer as factor
+from truthkit.evaluation.tasks.hallusionbench import scorer as hallusionbench
+from truthkit.evaluation.tasks.mmvp import scorer as mmvp
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.evaluation.tasks.truthfulqa import choices as truthfulqa
 from truthkit.likelihood.scoring_model import ScoringModel
@@ -37,7 +40,7 @@ class Tokenizer(ChatTokenizer):
 
     def __call__(self, text: Any, **options: Any) -> Any:
         if isinstance(text, str):
-            return super().__call__(text)
+            return super().__call__(text, add_special_tokens=options.get("add_special_tokens", True))
         rows = [super(Tokenizer, self).__call__(one).input_ids for one in text]
         width = max(map(len, rows))
         return {
@@ -119,10 +122,15 @@ def test_options_are_those_of_the_scorers() -> None:
     """A choice that the scorer does not know would be found when all answers are there."""
     known = {
         ("pope", "parser"): tuple(pope.PARSERS),
+        ("amber", "parser"): amber.PARSERS,
+        ("amber", "part"): tuple(amber.PARTS),
+        ("hallusionbench", "parser"): tuple(hallusionbench.PARSERS),
+        ("mmvp", "parser"): tuple(mmvp.PARSERS),
         ("chair", "lemmatizer"): lemmas.LEMMATIZERS,
         ("truthfulqa", "protocol"): tuple(truthfulqa.PROTOCOLS),
         ("factor", "form"): factor.FORMS,
         ("detect", "level"): ("token", "answer"),
+        ("halueval", "judged"): ("written", "likelihood"),
     }
     choices = {
         (one.name, option.name): option.choices
@@ -312,6 +320,9 @@ MME = {"category": "color", "image": "a.png", "question": "Red?", "answer": "yes
         ("truthfulqa-generation", "T.csv", "Question,Best Answer\nWhat?,This\n", "T.csv, line 2: no 'Correct Answers'"),
         ("factor", "f.csv", "full_prefix,completion\na,b\n", "f.csv, line 2: no 'turncated_prefixes'"),
         ("factor", "f.csv", "turncated_prefixes,completion\n", "f.csv has no records"),
+        ("memotrap", "m.csv", "prompt,classes,answer_index\np,\"[' a']\",0\n", "m.csv, line 2: 'classes' is"),
+        ("context-qa", "q.jsonl", [{"question": "x", "context": "y"}], "q.jsonl, record 1: 'answers' is None"),
+        ("halueval", "qa.json", [{"question": "x"}], "qa.json, record 1: no 'right_answer'"),
         ("open-ended", "p.jsonl", [{"text": "x"}], "p.jsonl, record 1: no 'prompt'; its fields are text"),
         (
             "open-ended",

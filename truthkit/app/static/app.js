@@ -183,8 +183,9 @@ const say = (message) => {
 // -- colours -----------------------------------------------------------------------------------------------------------
 
 function setUpColours(vectors) {
-  byId("projection-mode").hidden = !vectors.length;
-  byId("vector").append(...vectors.map((vector, i) => el("option", { value: i }, vector.name)));
+  const shown = vectors.map((vector, i) => ({ ...vector, i })).filter((vector) => vector.site !== "vision");
+  byId("projection-mode").hidden = !shown.length;
+  byId("vector").append(...shown.map((vector) => el("option", { value: vector.i }, vector.name)));
   const layers = () => {
     const vector = vectors[byId("vector").value || 0];
     byId("layer").replaceChildren(...(vector?.all_layers ?? []).map((layer) => el("option", { value: layer }, layer)));

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,10 +52,15 @@ class Decoder(DecodingMethod, ABC):
         compiled: whether `torch.compile` is around it.
         views: all of them, the main one first.
         groups: the views by model, those of `model` first.
+        of_whole_prompt: whether what it does depends on all of a prompt, so that no part of it can be read apart.
+        steers: whether it changes states of the forward that `generate` itself runs.
 
     Raises:
         ArgumentError, ModelError, NotAvailableError: see the methods' own docstrings.
     """
+
+    of_whole_prompt = False
+    steers = False
 
     def __init__(
         self,
@@ -109,6 +115,10 @@ class Decoder(DecodingMethod, ABC):
         Scores may differ from log-probabilities by a constant per row and position.
         """
 
+    def beside(self, session: Session) -> Sequence[AbstractContextManager[Any]]:
+        """What else is on the model while the decoder is: blocks that are entered and left with its session."""
+        return ()
+
     def __add__(self, other: Decoder) -> Decoder:
         """Both decoders at once; see `Together`, whose own beta stays."""
         parts = [part for one in (self, other) for part in getattr(one, "decoders", (one,))]
@@ -146,6 +156,8 @@ class Together(Decoder):
         if len(decoders) < 2 or any(decoder.front is not decoders[0].front for decoder in decoders):
             raise ArgumentError("Together takes two or more decoders that were built for the same model.")
         self.decoders = decoders
+        self.of_whole_prompt = any(decoder.of_whole_prompt for decoder in decoders)
+        self.steers = any(decoder.steers for decoder in decoders)
         first = decoders[0]
         if any(decoder.norm != first.norm for decoder in decoders if decoder.layers):
             raise ArgumentError("decoders that read early exits with and without the final norm cannot be combined.")
@@ -159,6 +171,9 @@ class Together(Decoder):
             prompt_exits=sorted({one for decoder in decoders for one in decoder.prompt_exits}),
         )
         self.compiled = any(decoder.compiled for decoder in decoders)
+
+    def beside(self, session: Session) -> Sequence[AbstractContextManager[Any]]:
+        return [one for decoder in self.decoders for one in decoder.beside(session)]
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         rest, scores = iter(views), main.logits

@@ -30,7 +30,7 @@ def encoding_images(loop: Loop, block: Block, original: Callable[..., Any]) -> C
             return original(*args, **kwargs)
         with ExitStack() as stack:
             stack.enter_context(block.calling())
-            ids = loop.encode(inputs, _given_ids(args, kwargs), kwargs.get("attention_mask"))
+            ids = loop.encode(inputs, given_ids(args, kwargs), kwargs.get("attention_mask"))
             features = loop.main.images.output(len(ids), [0])
             stack.callback(loop.forget)
             cache = None if loop.companions else read_before(loop.main, ids, kwargs, loop.forward_plainly)
@@ -104,7 +104,7 @@ def _config(loop: Loop, kwargs: Mapping[str, Any]) -> Any:
 
 
 def _check_request(loop: Loop, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    ids = _given_ids(args, kwargs)
+    ids = given_ids(args, kwargs)
     if isinstance(ids, torch.Tensor) and ids.numel() == 0:
         raise ArgumentError(f"the prompt is empty: input_ids has shape {tuple(ids.shape)}; pass at least one token.")
     config = _config(loop, kwargs)
@@ -130,7 +130,8 @@ def _adapters_by_row(model: torch.nn.Module) -> Any:
     return next((keywords["adapter_names"] for keywords in partials if "adapter_names" in keywords), None)
 
 
-def _given_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def given_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The token ids among the arguments of a call of `generate`."""
     return args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
 
 

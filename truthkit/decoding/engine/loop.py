@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -43,10 +43,15 @@ class Method(Protocol):
     layers: tuple[int, ...]
     prompt_exits: tuple[PromptExit, ...]
     groups: tuple[ViewGroup, ...]
+    of_whole_prompt: bool
     gated: ClassVar[bool]
     rests: bool
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
+        """See `Decoder`."""
+        ...
+
+    def beside(self, session: Any) -> Sequence[AbstractContextManager[Any]]:
         """See `Decoder`."""
         ...
 

@@ -65,10 +65,11 @@ class DecoderLogitsProcessor(LogitsProcessor):
     def follow(self, decoder: Decoder, attention_mask: torch.Tensor | None, pictures: Pictures | None) -> None:
         """Set up the forwards of `decoder`'s views."""
         self.decoder = decoder
-        if decoder.views[0].attention:
+        if decoder.views[0].attention or decoder.steers:
             raise ModelError(
-                f"{type(decoder).__name__} edits the attention of the forward that generate itself runs, which is over "
-                f"before a logits processor is called; use `with tk.{type(decoder).__name__}(model, ...):` instead."
+                f"{type(decoder).__name__} acts inside the forward that generate itself runs, which is over before a "
+                "logits processor is called; use "
+                f"`with tk.{type(decoder).__name__}(model, ...):` instead."
             )
         refuse_fully_sharded(decoder.front, WAITING.format(type(decoder).__name__))
         self._reads_exits = bool(decoder.layers or decoder.prompt_exits)

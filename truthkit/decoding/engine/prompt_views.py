@@ -17,6 +17,12 @@ from truthkit.text.tokens import text_tokenizer
 PromptRewrite = Callable[[list[list[int]]], list[list[int]]]
 """Maps the unpadded token ids of every row to those of the view, row by row."""
 
+PassagesOf = Callable[[list[list[int]]], Sequence[str]]
+"""Names each row's passage, given the unpadded token ids of all."""
+
+Context = str | Sequence[str] | PassagesOf
+"""One passage for all prompts, one each in their order, or what finds each row's."""
+
 
 def shared_width(
     rewrites: Sequence[PromptRewrite], prompts: Sequence[Sequence[int]], lengths: Sequence[int]
@@ -89,8 +95,8 @@ def with_instruction(processor: Any, instruction: str) -> PromptRewrite:
     return lambda rows: [rewrite_row(ids) for ids in rows]
 
 
-def without_context(processor: Any, context: str | Sequence[str]) -> PromptRewrite:
-    """A view of each prompt with `context` taken out of its text: one passage for all prompts, or one per prompt.
+def without_context(processor: Any, context: Context) -> PromptRewrite:
+    """A view of each prompt with its passage of `context` taken out of its text.
 
     The prompt is decoded, the passage removed and the rest encoded again.
 
@@ -99,17 +105,7 @@ def without_context(processor: Any, context: str | Sequence[str]) -> PromptRewri
             not fit the number of prompts.
     """
     tokenizer = text_tokenizer(processor, "context")
-    passages = [context] if isinstance(context, str) else list(context)
-    if not passages or not all(isinstance(passage, str) and passage.strip() for passage in passages):
-        raise ArgumentError("context is empty; pass the passage as it stands in the prompt, or one passage per prompt.")
-
-    def rewrite(rows: list[list[int]]) -> list[list[int]]:
-        if len(rows) % len(passages):
-            raise ArgumentError(
-                f"context holds {len(passages)} passages for {len(rows)} rows; pass one passage, or one per prompt."
-            )
-        repeats = len(rows) // len(passages)
-        return [cut(ids, passages[row // repeats]) for row, ids in enumerate(rows)]
+    find = context if callable(context) else _in_order([context] if isinstance(context, str) else list(context))
 
     def cut(ids: list[int], passage: str) -> list[int]:
         text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -120,7 +116,50 @@ def without_context(processor: Any, context: str | Sequence[str]) -> PromptRewri
             )
         return tokenizer(text.replace(passage, "", 1), add_special_tokens=False).input_ids
 
-    return rewrite
+    return lambda rows: [cut(ids, passage) for ids, passage in zip(rows, find(rows), strict=True)]
+
+
+def _in_order(passages: list[str]) -> PassagesOf:
+    """One passage, or one per prompt, each of which may be several rows next to each other, as its beams are."""
+    if not passages or not all(isinstance(passage, str) and passage.strip() for passage in passages):
+        raise ArgumentError("context is empty; pass the passage as it stands in the prompt, or one passage per prompt.")
+
+    def find(rows: list[list[int]]) -> list[str]:
+        if len(rows) % len(passages):
+            raise ArgumentError(
+                f"context holds {len(passages)} passages for {len(rows)} rows; pass one passage, or one per prompt."
+            )
+        repeats = len(rows) // len(passages)
+        return [passages[row // repeats] for row in range(len(rows))]
+
+    return find
+
+
+def passages_by_row(rows: Sequence[Sequence[int]], passages: Sequence[str]) -> PassagesOf:
+    """Finds each row's passage by its tokens, in whatever order rows are read, and that of what some begin with.
+
+    Args:
+        rows: token ids.
+        passages: of each row its own.
+
+    Raises:
+        ArgumentError: two rows are the same but for their passages; when called, a row is none of these nor begins one,
+            or begins several with different passages.
+    """
+    known = {tuple(row): passage for row, passage in zip(rows, passages, strict=True)}
+    if any(known[tuple(row)] != passage for row, passage in zip(rows, passages, strict=True)):
+        raise ArgumentError("a prompt is asked twice with different contexts; ask it in two calls.")
+
+    def find(some: list[list[int]]) -> list[str]:
+        return [known[key] if (key := tuple(row)) in known else of_beginning(key) for row in some]
+
+    def of_beginning(key: tuple[int, ...]) -> str:
+        found = {passage for row, passage in known.items() if row[: len(key)] == key}
+        if len(found) != 1:
+            raise ArgumentError(f"{len(found)} contexts belong to prompts with this beginning; expected one.")
+        return found.pop()
+
+    return find
 
 
 _IMAGE_MARKS = re.compile(r"<(fake_token_around_image|global-img|row_\d+_col_\d+|/?img)>")

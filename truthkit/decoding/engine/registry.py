@@ -11,8 +11,8 @@ _Class = TypeVar("_Class", bound=type)
 DECODERS: dict[str, type] = {}
 """Every method that has a name, as command lines and records write it."""
 
-FROM_PROMPT = frozenset({"context", "images"})
-"""Options that hold parts of the prompt: whoever builds the prompt passes them, and no spec writes them."""
+FROM_PROMPT = frozenset({"context", "images", "vectors"})
+"""Options that are parts of the prompt, or made from it: whoever builds it passes them, and no spec writes them."""
 
 
 def register(cls: _Class) -> _Class:

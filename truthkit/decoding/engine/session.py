@@ -35,13 +35,14 @@ class Session:
     Attributes:
         decoder: the method.
         observers: called after every forward.
+        block: whose threads it acts in.
     """
 
     def __init__(self, decoder: Method):
         self.decoder = decoder
         self.observers: list[Observer] = []
         self._loop = Loop(decoder)
-        self._block = Block(self._loop.name)
+        self.block = Block(self._loop.name)
         self._stack = ExitStack()
 
     def open(self) -> None:
@@ -50,7 +51,7 @@ class Session:
         Raises:
             AttachError: the model runs under a decoder already.
         """
-        model, loop, block = self.decoder.model, self._loop, self._block
+        model, loop, block = self.decoder.model, self._loop, self.block
         forwards = ForwardPair(loop, self.observers, block)
         with ExitStack() as stack:
             stack.enter_context(sole_owner(model, loop.name))
@@ -68,6 +69,8 @@ class Session:
             compiled = self.decoder.compiled or is_compiled(model, model)
             stack.enter_context(uncompiled(model, compiled, part))
             stack.callback(loop.forget)
+            for beside in self.decoder.beside(self):
+                stack.enter_context(beside)
             self._stack = stack.pop_all()
 
     def close(self, *exception: object) -> None:
@@ -79,9 +82,13 @@ class Session:
         Raises:
             AttachError: a call of `generate` still runs; it is stopped.
         """
-        caller = self._block.leave()
+        caller = self.block.leave()
         self._stack.close()
-        self._block.refuse_left(caller, exception)
+        self.block.refuse_left(caller, exception)
+
+    def plainly(self) -> AbstractContextManager[None]:
+        """Let the model run without views in a block."""
+        return self._loop.plainly()
 
     @property
     def notes(self) -> Notes:

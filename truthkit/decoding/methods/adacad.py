@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from truthkit.decoding.engine.arithmetic import check_at_least_zero, jensen_shan
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.prompt_views import without_context
+from truthkit.decoding.engine.prompt_views import Context, without_context
 from truthkit.decoding.engine.view import View, ViewLogits
 
 
@@ -26,8 +25,8 @@ class AdaCAD(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: its tokenizer or processor.
-        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, or one
-            each.
+        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, one
+            each, or a function from the rows of token ids to theirs.
         theta: the least strength; published with 0 for short answers and 0.3 for long ones.
         beta: plausibility cut-off in (0, 1]; 0, the default, turns it off.
 
@@ -38,9 +37,7 @@ class AdaCAD(Decoder):
 
     name: ClassVar[str] = "adacad"
 
-    def __init__(
-        self, model: Any, processor: Any, *, context: str | Sequence[str], theta: float = 0.0, beta: Beta = 0.0
-    ):
+    def __init__(self, model: Any, processor: Any, *, context: Context, theta: float = 0.0, beta: Beta = 0.0):
         self.theta = check_at_least_zero("theta", theta)
         super().__init__(model, [View("without context", prompt=without_context(processor, context))], beta=beta)
 

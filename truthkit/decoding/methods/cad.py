@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.prompt_views import without_context
+from truthkit.decoding.engine.prompt_views import Context, without_context
 from truthkit.decoding.engine.view import View, ViewLogits
 
 
@@ -25,8 +24,8 @@ class CAD(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: its tokenizer or processor.
-        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, or one
-            each.
+        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, one
+            each, or a function from the rows of token ids to theirs.
         alpha: strength of the contrast; 0 is the model itself.
         beta: plausibility cut-off in (0, 1]; 0, the default, turns it off.
 
@@ -37,9 +36,7 @@ class CAD(Decoder):
 
     name: ClassVar[str] = "cad"
 
-    def __init__(
-        self, model: Any, processor: Any, *, context: str | Sequence[str], alpha: float = 0.5, beta: Beta = 0.0
-    ):
+    def __init__(self, model: Any, processor: Any, *, context: Context, alpha: float = 0.5, beta: Beta = 0.0):
         self.alpha = check_finite("alpha", alpha)
         super().__init__(model, [View("without context", prompt=without_context(processor, context))], beta=beta)
 

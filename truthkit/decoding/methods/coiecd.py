@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +11,7 @@ from truthkit.decoding.engine.arithmetic import check_finite
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
-from truthkit.decoding.engine.prompt_views import without_context
+from truthkit.decoding.engine.prompt_views import Context, without_context
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.errors import ArgumentError
 
@@ -37,8 +36,8 @@ class COIECD(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: its tokenizer or processor.
-        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, or one
-            each.
+        context: the passage to leave out in the second view, as it stands in the prompt; one for all prompts, one
+            each, or a function from the rows of token ids to theirs.
         alpha: strength of the contrast (the paper's β).
         form: "code" or "paper".
         beta: plausibility cut-off in (0, 1]; 0, the default, turns it off.
@@ -58,7 +57,7 @@ class COIECD(Decoder):
         model: Any,
         processor: Any,
         *,
-        context: str | Sequence[str],
+        context: Context,
         alpha: float = 1.0,
         form: Literal["code", "paper"] = "code",
         beta: Beta = 0.0,

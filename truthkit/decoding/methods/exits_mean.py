@@ -28,7 +28,7 @@ class ExitsMean(Decoder):
         processor: not used; there so that all decoders are called alike.
         layers: early exits: layer numbers, "low" or "high" as in `DoLa`, or "all" blocks but the last. None: those
             behind which 78 to 94 % of the blocks are done, which are the published 25 to 30 of 32.
-        share: of the exits' mean, in [0, 1]; 0 is the model itself.
+        share: of the exits' mean, in [0, 1]; 0 is the model itself, and reads none.
         norm: pass early exits through the model's final norm.
         beta: plausibility cut-off in (0, 1]; 0 turns it off.
 
@@ -57,10 +57,11 @@ class ExitsMean(Decoder):
         if not 0.0 <= self.share <= 1.0:
             raise ArgumentError(f"share is {share!r}; expected a number in [0, 1].")
         exits = layers_at_depth(plain, 25 / 32, 30 / 32, 6) if layers is None else named_layers(plain, layers)
-        super().__init__(model, layers=exits, beta=beta, norm=norm)
+        super().__init__(model, layers=exits if self.share else (), beta=beta, norm=norm)
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
-        assert main.exits is not None
+        if main.exits is None:
+            return main.logits
         return (1.0 - self.share) * main.logits + self.share * main.exits.mean(dim=0)
 
 

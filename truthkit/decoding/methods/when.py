@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +14,7 @@ from truthkit.decoding.engine.arithmetic import check_at_least_zero, jensen_shan
 from truthkit.decoding.engine.controls import Control, model_alone
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.engine.written import spec_text
 from truthkit.decoding.methods.dola import DoLa
@@ -78,10 +81,10 @@ class When(Decoder):
             raise ArgumentError(f"detector is {detector!r}; expected 'entropy', 'max_prob', 'agreement' or 'random'.")
         if detector == "agreement" and len(decoder.views) < 2:
             raise ArgumentError(f"detector='agreement' compares views, and {type(decoder).__name__} has none.")
-        if decoder.views[0].attention:
+        if decoder.views[0].attention or decoder.steers:
             raise ModelError(
-                f"{type(decoder).__name__} edits the attention of the main view itself, in steps where the gate is "
-                "shut too; gate a decoder that compares views."
+                f"{type(decoder).__name__} changes how the main view itself reads, in steps where the gate is shut "
+                "too; gate a decoder that compares views."
             )
         self.decoder, self.detector, self.seed = decoder, detector, seed
         self.threshold = check_at_least_zero("threshold", threshold)
@@ -94,7 +97,11 @@ class When(Decoder):
         super().__init__(
             decoder.front, views, layers=decoder.layers, norm=decoder.norm, prompt_exits=decoder.prompt_exits
         )
-        self.compiled = decoder.compiled
+        self.compiled, self.of_whole_prompt = decoder.compiled, decoder.of_whole_prompt
+
+    def beside(self, session: Session) -> Sequence[AbstractContextManager[Any]]:
+        """See `Decoder`."""
+        return self.decoder.beside(session)
 
     def fires(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         """See `Decoder`."""

@@ -11,12 +11,16 @@ from typing import Any, TypeAlias
 import torch
 
 from truthkit.activations.hooks import Hooked
+from truthkit.decoding.discovery import PLAIN
 from truthkit.decoding.engine.decoder import Decoder
+from truthkit.decoding.engine.prompt_views import passages_by_row
+from truthkit.decoding.engine.registry import FROM_PROMPT
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.methods.apc import APC
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, ModelError
-from truthkit.evaluation.running.item import Item
+from truthkit.evaluation.running.image_choices import ImageChoices
+from truthkit.evaluation.running.item import Item, check_context
 from truthkit.evaluation.running.records import Records
 from truthkit.evaluation.running.sampling import SeededSampling
 from truthkit.files.writing import content_key
@@ -52,7 +56,7 @@ class Asking:
 
     Attributes:
         model, processor: as from `tk.load`.
-        decoder: for every batch anew where it needs the batch's images, else once.
+        decoder: for every batch anew where it needs the batch's images or contexts, else once.
         supplied: arguments of the decoder that only the caller knows, an amateur for one.
         max_new_tokens: of written answers.
         sample: draw tokens, by each item's own seed.
@@ -94,11 +98,11 @@ class Asking:
 
         `ask` gives the outputs of a batch; None is `choose` where there are choices, else `write`.
         """
+        check_context(items, self.decoder)
         todo = sorted((item for item in items if item.key not in records.done), key=_order)
         on_batch(len(items) - len(todo))
-        fixed = (
-            None if self.decoder.takes("images") else self.decoder.build(self.model, self.processor, **self.supplied)
-        )
+        per_batch = any(map(self.decoder.takes, FROM_PROMPT))
+        fixed = None if per_batch else self.decoder.build(self.model, self.processor, **self.supplied)
         together = is_spread(self.model)  # what one process alone finds out must not decide
         size, growing = self.size, self.batch_size is None and self.model.device.type == "cuda" and not together
         while todo:
@@ -134,20 +138,21 @@ class Asking:
             cut -= 1
         return cut or size
 
-    def write(self, batch: Sequence[Item], fixed: Any = None) -> list[str]:
-        """The answers to a batch."""
+    def write(self, batch: Sequence[Item], fixed: Any = None, **more: Any) -> list[str]:
+        """The answers to a batch; `more` are further options of `generate`."""
         seen = {item.images: [read_image(path) for path in item.images] for item in batch}
         images = [seen[item.images] for item in batch]
         inputs = encode_prompts(self.processor, [item.prompt for item in batch], images, raw=batch[0].raw)
         tokenizer = text_tokenizer(self.processor, "an answer")
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
-        options |= {"temperature": None, "top_p": None, "top_k": None}
+        options |= {"temperature": None, "top_p": None, "top_k": None} | more
         if self.sample:
             seeds = [_seed(item, self.seed) for item in batch]
             options["logits_processor"] = [SeededSampling(seeds, temperature=self.temperature, top_p=self.top_p)]
-        supplied = self.supplied | {"images": images}
+        supplied = self.supplied | {"images": images, "context": [item.context for item in batch]}
         decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
-        sharing = decoder if isinstance(decoder, Decoder) else APC(self.model, beta=0.0)
+        alone = self.decoder.name in PLAIN
+        sharing = APC(self.model, beta=0.0) if alone else decoder
         apart = self.share_prefix and not any(
             one.of_whole_prompt or one.positions not in _SEEN_APART for one in self.steerings
         )
@@ -155,7 +160,8 @@ class Asking:
             ids[kept].tolist() for ids, kept in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         ]
         places = [list(seen).index(item.images) for item in batch]
-        if apart and fixed and images[0] and len(seen) < len(batch) and can_share(sharing, rows, places):
+        several = fixed and images[0] and len(seen) < len(batch)
+        if several and apart and isinstance(sharing, Decoder) and can_share(sharing, rows, places):
             firsts = [next(item for item in batch if item.images == paths) for paths in seen]
             trunk = encode_prompts(
                 self.processor, [item.prompt for item in firsts], list(seen.values()), raw=firsts[0].raw
@@ -172,10 +178,11 @@ class Asking:
     def choose(self, batch: Sequence[Item], fixed: Any = None) -> list[list[float]]:
         """The log-probability of every choice of a batch: the sum over its tokens, natural logarithm.
 
-        Prompt and choice are tokenised together and cut behind as many tokens as the prompt has.
+        Prompt and choice are tokenised together and cut behind as many tokens as the prompt has. Prompts with images
+        are what `write` reads (`ImageChoices`); without images no chat template is put around them.
 
         Raises:
-            ArgumentError: items with images; a choice without a token of its own.
+            ArgumentError: a choice without a token of its own; a decoder that only searches.
             ModelError: a score is NaN.
         """
         return [output["log_probs"] for output in self._choose(batch, fixed, raw=False)]
@@ -189,11 +196,15 @@ class Asking:
 
     def _choose(self, batch: Sequence[Item], fixed: Any, *, raw: bool) -> list[dict[str, list[float]]]:
         if any(item.images for item in batch):
-            raise ArgumentError("choices are scored for text only; ask for a written answer where there are images.")
+            return _sound(self._behind_images(fixed).scores(batch, raw=raw))
         tokenizer = text_tokenizer(self.processor, "a choice")
         pairs = [continued(tokenizer, item.prompt, choice) for item in batch for choice in item.choices]
         rows, starts = [row for row, _ in pairs], [start for _, start in pairs]
-        decoder = fixed or self.decoder.build(self.model, self.processor, **self.supplied)
+        supplied = dict(self.supplied)
+        if self.decoder.takes("context"):
+            supplied["context"] = passages_by_row(rows, [item.context for item in batch for _ in item.choices])
+        decoder = fixed or self.decoder.build(self.model, self.processor, **supplied)
+        self._check_scores(decoder)
         options: dict[str, Any] = {"token_budget": _TOKENS_PER_ITEM * self.size, "share_prefix": self.share_prefix}
         options["steerings"] = self.steerings
         found: dict[str, list[float]] = {}
@@ -204,10 +215,32 @@ class Asking:
                 found |= dict(zip(("log_probs", "raw"), both, strict=True))
             else:
                 found["log_probs"] = log_probabilities(self.model, rows, starts, session, **options)
-        if any(math.isnan(score) for scores in found.values() for score in scores):
-            raise ModelError("the score of a choice is NaN; load the model in another dtype, as float32.")
         ends = {name: iter(scores) for name, scores in found.items()}
-        return [{name: [next(end) for _ in item.choices] for name, end in ends.items()} for item in batch]
+        return _sound([{name: [next(end) for _ in item.choices] for name, end in ends.items()} for item in batch])
+
+    def _check_scores(self, decoder: Any) -> None:
+        """Raise an `ArgumentError` for a decoder that gives choices no scores."""
+        if self.decoder.name not in PLAIN and not isinstance(decoder, Decoder):
+            raise ArgumentError(
+                f"{self.decoder.name} searches for an answer and gives a choice no probability of its own; use another "
+                "decoder, or a task whose answers are written."
+            )
+
+    def _behind_images(self, fixed: Any) -> ImageChoices:
+        def build(items: Sequence[Item], images: list[list[Any]]) -> Decoder:
+            of_prompts = {"images": images, "context": [item.context for item in items]}
+            built = fixed or self.decoder.build(self.model, self.processor, **self.supplied | of_prompts)
+            self._check_scores(built)
+            return built if isinstance(built, Decoder) else APC(self.model, beta=0.0)
+
+        return ImageChoices(self.model, self.processor, build, self.size, self.share_prefix, self.steerings)
+
+
+def _sound(found: list[dict[str, list[float]]]) -> list[dict[str, list[float]]]:
+    """The same scores, none of which may be NaN."""
+    if any(math.isnan(score) for scores in found for some in scores.values() for score in some):
+        raise ModelError("the score of a choice is NaN; load the model in another dtype, as float32.")
+    return found
 
 
 def _order(item: Item) -> tuple[Any, ...]:

@@ -36,11 +36,13 @@ class HubFile:
         config: the configuration; None where there is but one.
         record: from a row to the file's record; a missing column is a KeyError.
         picture: the path, without ending, that a row's image gets below `images`; None where there are no images.
+        split: where it is another than the benchmark's.
     """
 
     config: str | None
     record: Callable[[Row], Row]
     picture: Callable[[Row], str] | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class HubData:
 
     Attributes:
         name: the canonical repository.
-        split: of all its configurations.
+        split: of all its configurations, where a file names no other.
         files: by name, `.json` for an array of records or `.csv`.
     """
 
@@ -109,7 +111,7 @@ def _make(folder: Path, name: str, data: HubData, repository: Repository | None)
     part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         for file, layout in data.files.items():
-            rows = _rows(name, layout.config, data, repository)
+            rows = _rows(name, layout.config, layout.split or data.split, repository)
             place = f"{name}, {layout.config + ' ' if layout.config else ''}row"
             _write(part / file, _records(rows, layout, part / "images", place))
         if repository is not None:
@@ -125,7 +127,8 @@ def _make(folder: Path, name: str, data: HubData, repository: Repository | None)
 
 def _folder_name(name: str, data: HubData, state: str) -> str:
     """One for each benchmark's layout of a repository at a commit."""
-    layout = content_key(data.split, [[file, made.config] for file, made in data.files.items()])[:8]
+    files = [[file, made.config, *filter(None, [made.split])] for file, made in data.files.items()]
+    layout = content_key(data.split, files)[:8]
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '--', name.partition('@')[0].strip('./'))}-{layout}-{state}"
 
 
@@ -148,7 +151,7 @@ def _state(folder: Path) -> str:
     return content_key(str(folder.absolute()), stats)
 
 
-def _rows(name: str, config: str | None, data: HubData, repository: Repository | None) -> Iterator[Row]:
+def _rows(name: str, config: str | None, split: str, repository: Repository | None) -> Iterator[Row]:
     """The rows of a split, images as the bytes of their files."""
     try:
         from datasets import Image, load_dataset
@@ -160,17 +163,17 @@ def _rows(name: str, config: str | None, data: HubData, repository: Repository |
     elif repository is not None:
         where = {"path": repository.name, "revision": repository.commit}
     try:
-        rows = load_dataset(name=config, split=data.split, **where)
+        rows = load_dataset(name=config, split=split, **where)
         pictures = [column for column, kind in (rows.features or {}).items() if isinstance(kind, Image)]
         for column in pictures:
             rows = rows.cast_column(column, Image(decode=False))
         yield from rows
     except Exception as error:  # `datasets` lets through what pyarrow, fsspec and the hub's client raise
-        raise _explanation(name, config, data, repository, error) from error
+        raise _explanation(name, config, split, repository, error) from error
 
 
 def _explanation(
-    name: str, config: str | None, data: HubData, repository: Repository | None, error: Exception
+    name: str, config: str | None, split: str, repository: Repository | None, error: Exception
 ) -> NotAvailableError:
     """The cause, and the file to delete where one is damaged."""
     if repository is not None and (refused := refusal(error, repository)):
@@ -183,7 +186,7 @@ def _explanation(
                 f"{file.name} of the data set {name!r} is damaged, cut off perhaps: delete {file.resolve()} and "
                 f"{again}."
             )
-    part = f"configuration {config!r}, split {data.split!r}" if config else f"split {data.split!r}"
+    part = f"configuration {config!r}, split {split!r}" if config else f"split {split!r}"
     return NotAvailableError(
         f"the data set {name!r}, {part}, cannot be read: {said(error)}. Where there is a network, run `hf download "
         f"{name} --repo-type dataset --local-dir FOLDER`, and pass --data hub:FOLDER, or pass the benchmark's own "

@@ -8,42 +8,18 @@ plain words and commas are split without the tokeniser's rules; and WordNet's wo
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, lru_cache
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from truthkit.errors import ArgumentError, MissingExtraError, NotAvailableError
+from truthkit.errors import ArgumentError
 from truthkit.evaluation.tasks.chair.singular import singularize
+from truthkit.evaluation.tasks.words import PARTS, Morphy, nltk_at, tokens
 
 LEMMATIZERS = ("nltk", "pattern")
 Lemmatize = Callable[[str], list[str]]
 
-_RESOURCES = "punkt_tab averaged_perceptron_tagger_eng wordnet"
-_PLAIN = re.compile(r"[a-z\s-]+(?:,\s[a-z\s-]+)*\.?")
-_SPLIT_IN_TWO = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b|--")
 _TAG_TO_POS = {"J": "a", "V": "v", "N": "n", "R": "r"}
-
-# WordNet's detachment rules, for nouns, verbs, adjectives and adverbs; wordnet.princeton.edu, morphy(7WN).
-_FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
-_DETACH: dict[str, tuple[tuple[str, str], ...]] = {
-    "n": (
-        ("s", ""),
-        ("ses", "s"),
-        ("ves", "f"),
-        ("xes", "x"),
-        ("zes", "z"),
-        ("ches", "ch"),
-        ("shes", "sh"),
-        ("men", "man"),
-        ("ies", "y"),
-    ),
-    "v": (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
-    "a": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
-    "r": (),
-}
 
 
 def lemmatizer(name: str, words: Collection[str], *, nltk_data: Sequence[Path] = ()) -> Lemmatize:
@@ -60,7 +36,7 @@ def lemmatizer(name: str, words: Collection[str], *, nltk_data: Sequence[Path] =
     """
     if name not in LEMMATIZERS:
         raise ArgumentError(f"lemmatizer is {name!r}; expected one of {', '.join(LEMMATIZERS)}.")
-    with _nltk(nltk_data):
+    with nltk_at(nltk_data, "CHAIR"):
         from nltk.tokenize.punkt import PunktTokenizer
 
         sentences = PunktTokenizer("english")
@@ -68,27 +44,6 @@ def lemmatizer(name: str, words: Collection[str], *, nltk_data: Sequence[Path] =
             lemmas = _TaggedLemmas(frozenset(words))
             return lambda caption: lemmas(tokens(caption.lower(), sentences))
     return lambda caption: [singularize(token) for token in tokens(caption.lower(), sentences)]
-
-
-def tokens(text: str, sentences: Any) -> list[str]:
-    """The same tokens as `nltk.word_tokenize` for lower-case text; `sentences` is a Punkt tokeniser."""
-    return [token for sentence in sentences.tokenize(text) for token in _sentence_tokens(sentence)]
-
-
-@lru_cache(maxsize=1 << 16)
-def _sentence_tokens(sentence: str) -> list[str]:
-    if not _PLAIN.fullmatch(sentence) or _SPLIT_IN_TWO.search(sentence):
-        return _word_tokenizer().tokenize(sentence)
-    stop = sentence.endswith(".")
-    found = sentence.removesuffix(".").replace(",", " , ").split()
-    return [*found, "."] if stop else found
-
-
-@lru_cache(maxsize=1)
-def _word_tokenizer() -> Any:
-    from nltk.tokenize import NLTKWordTokenizer
-
-    return NLTKWordTokenizer()
 
 
 class _TaggedLemmas:
@@ -100,7 +55,7 @@ class _TaggedLemmas:
         self.words = words
         self.tagger = PerceptronTagger()
         self.normalize = cache(self.tagger.normalize)
-        self.morphy = _Morphy()
+        self.morphy = Morphy()
         self.known: dict[str, str | dict[str, str]] = {}
 
     def __call__(self, tokens: list[str]) -> list[str]:
@@ -118,7 +73,7 @@ class _TaggedLemmas:
     def _lemmas(self, word: str) -> str | dict[str, str]:
         """The lemma, or one for each part of speech where it makes a difference."""
         if word not in self.known:
-            lemmas = {pos: self.morphy(word, pos) for pos in _FILES}
+            lemmas = {pos: self.morphy(word, pos) for pos in PARTS}
             differ = len({lemma if lemma in self.words else None for lemma in lemmas.values()}) > 1
             self.known[word] = lemmas if differ else lemmas["n"]
         return self.known[word]
@@ -148,54 +103,3 @@ class _TaggedLemmas:
         second, first = [*reversed(tagger.START), *before][-2:]
         features = tagger._get_features(i, tokens[i], context, first, second)
         return str(tagger.model.predict(features)[0])
-
-
-class _Morphy:
-    """WordNet's morphy and the choice of nltk's lemmatiser: the shortest form that is in WordNet, else the word."""
-
-    def __init__(self) -> None:
-        from nltk.data import find
-
-        folder = find("corpora/wordnet/")
-        self.forms: dict[str, set[str]] = {}
-        self.exceptions: dict[str, dict[str, list[str]]] = {}
-        for pos, file in _FILES.items():
-            lines = _lines(folder.join(f"index.{file}"))
-            self.forms[pos] = {line.split(" ", 1)[0] for line in lines if not line.startswith(" ")}
-            terms = (line.split() for line in _lines(folder.join(f"{file}.exc")))
-            self.exceptions[pos] = {first: others for first, *others in terms}
-
-    def __call__(self, word: str, pos: str) -> str:
-        candidates = self.exceptions[pos].get(word)
-        if candidates is None:
-            rules = (rule for rule in _DETACH[pos] if word.endswith(rule[0]))
-            candidates = [word[: len(word) - len(old)] + new for old, new in rules]
-        return min((form for form in (word, *candidates) if form in self.forms[pos]), key=len, default=word)
-
-
-def _lines(pointer: Any) -> list[str]:
-    with pointer.open() as file:
-        data = file.read()
-    return [line for line in (data.decode() if isinstance(data, bytes) else data).split("\n") if line]
-
-
-@contextmanager
-def _nltk(folders: Sequence[Path]) -> Iterator[None]:
-    """Nltk with more folders to find its data in, for the length of the block."""
-    try:
-        import nltk.data
-    except ImportError:
-        raise MissingExtraError("CHAIR needs nltk: pip install 'truthkit[eval]'.") from None
-    kept = list(nltk.data.path)
-    nltk.data.path.extend(str(folder) for folder in folders if folder.is_dir())
-    try:
-        yield
-    except LookupError as error:
-        named = re.search(r"Resource .*?'?(\w+)'?.*? not found", str(error))
-        what = f"nltk's data ({named[1]})" if named else "nltk's data"
-        raise NotAvailableError(
-            f"{what} is not on this machine: run python -m nltk.downloader {_RESOURCES}, "
-            "or set NLTK_DATA to the folder that has it."
-        ) from None
-    finally:
-        nltk.data.path[:] = kept

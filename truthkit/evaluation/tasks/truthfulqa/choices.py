@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.evaluation.tasks.answers import answer_of
+from truthkit.evaluation.tasks.answers import answer_of, log_probs_of
 from truthkit.evaluation.tasks.raw_scores import RAW
-from truthkit.files.json_text import shown
 from truthkit.files.reading import Record, read_records
 from truthkit.files.tables import ENDINGS
 from truthkit.statistics.intervals import FloatArray
@@ -118,7 +117,7 @@ def read_log_probs(path: Path, questions: Sequence[Question]) -> list[list[float
     Raises:
         ArgumentError: a question without a line, a choice without a number; the message names the line.
     """
-    return [_log_probs(record, question) for question, record in _by_question(read_records(path), questions)]
+    return [log_probs_of(record, question.choices) for question, record in _by_question(read_records(path), questions)]
 
 
 def read_answers(path: Path, questions: Sequence[Question], *, answer_field: str = "") -> list[str]:
@@ -302,18 +301,3 @@ def _by_question(records: Sequence[Record], questions: Sequence[Question]) -> li
             f"{len(missing)} of {len(questions)} questions have no answer; the first is {missing[0].text!r}."
         )
     return [(question, found[question.text.strip()]) for question in questions]
-
-
-def _log_probs(record: Record, question: Question) -> list[float]:
-    values = record.fields.get("log_probs")
-    if isinstance(values, dict):
-        if missing := [choice for choice in question.choices if choice not in values]:
-            raise ArgumentError(f"{record.place}: no log-probability of the choice {missing[0]!r}.")
-        values = [values[choice] for choice in question.choices]
-    if not isinstance(values, list) or len(values) != len(question.choices):
-        raise ArgumentError(
-            f"{record.place}: 'log_probs' is no object from choice to number, and no {len(question.choices)} numbers."
-        )
-    if bad := [one for one in values if one is not None and (type(one) not in (int, float) or math.isnan(one))]:
-        raise ArgumentError(f"{record.place}: {shown(bad[0])} among the log_probs is no number.")
-    return [float(value) for value in numbers(values)]
