@@ -16,7 +16,7 @@ FLOORS = (
     ("files", "figures", "text", "hf", "statistics", "images", "serving"),
     ("models", "scenes", "activations", "decoding"),
     ("steering", "likelihood", "generation"),
-    ("training", "factcheck"),
+    ("training", "factcheck", "detection"),
     ("evaluation",),
     ("app", "endpoint", "cli", "lm_eval"),
 )

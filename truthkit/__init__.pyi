@@ -52,7 +52,9 @@ from truthkit.decoding.methods.top_n_sigma import (
     TopNSigma as TopNSigma,
     TopNSigmaLogitsProcessor as TopNSigmaLogitsProcessor,
 )
+from truthkit.decoding.methods.when import When as When, WhenLogitsProcessor as WhenLogitsProcessor
 from truthkit.decoding.opera.search import OPERA as OPERA, opera as opera
+from truthkit.detection.detect import Detection as Detection, detect as detect
 from truthkit.errors import (
     ArgumentError as ArgumentError,
     AttachError as AttachError,

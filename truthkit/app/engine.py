@@ -224,7 +224,7 @@ class Engine:
             raise ArgumentError("cad amplifies what a passage says; write the passage in the field of that name.")
         if spec.needs_image and not images:
             raise ArgumentError(f"{spec.name} compares images; add one to the prompt.")
-        chosen = [part.options["amateur"] for part in spec.parts or (spec,) if "amateur" in part.options]
+        chosen = [part.options["amateur"] for part in spec.every if "amateur" in part.options]
         for name in chosen:
             if name not in self.amateurs:
                 known = ", ".join(map(repr, self.amateurs)) or "none"

@@ -26,6 +26,7 @@ from truthkit.interrupt import Terminated, termination_raises
 COMMANDS = (
     "generate",
     "check",
+    "detect",
     "extract",
     "vector",
     "train",
@@ -53,7 +54,7 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 EXIT_TERMINATED = 143
 
-RESUMABLE = ("extract", "train", "eval")
+RESUMABLE = ("detect", "extract", "train", "eval")
 """Commands that keep what they have finished."""
 
 _EPILOG = """\
@@ -145,8 +146,8 @@ def _one_speaks(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _resumable(argv: Sequence[str] | None) -> str:
-    command = (sys.argv[1:] if argv is None else argv)[:1]
-    known = bool(command) and command[0] in RESUMABLE
+    words = sys.argv[1:] if argv is None else argv
+    known = words[:1] and words[0] in RESUMABLE and any(word.partition("=")[0] == "--out" for word in words)
     return "; what was finished is kept: run the same command again to go on" if known else ""
 
 

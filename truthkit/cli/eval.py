@@ -157,7 +157,7 @@ def _warn_of_constraint(spec: DecoderSpec) -> None:
     """Say before a run of given choices that a decoder would exclude most of them."""
     from truthkit.decoding.spec import parameters
 
-    for part in spec.parts or (spec,):
+    for part in spec.every:
         known = parameters(part.name)
         if "beta" in known and (beta := part.options.get("beta", known["beta"].default)):
             warnings.warn(

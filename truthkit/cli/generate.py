@@ -173,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
         rendering.show_answers(console, text_tokenizer(processor, "an answer"), prompt, shown)
         for entry in shown:
             if entry.answer.trace is not None:
-                rendering.show_trace(console, entry.label, entry.answer.trace)
+                rendering.show_trace(console, entry.label, entry.answer.trace, entry.answer.share)
     if args.json:
         print(json_text(_run_record(args, model) | {"prompts": documents}))
     return 0

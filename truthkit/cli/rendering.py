@@ -62,10 +62,14 @@ def show_answers(console: Console, tokenizer: Any, question: str, answers: Seque
     console.print(table)
 
 
-def show_trace(console: Console, label: str, steps: Sequence[Step]) -> None:
-    """Print a trace: for each token the views' top candidates, marked where the choice is not the main view's own."""
+def show_trace(console: Console, label: str, steps: Sequence[Step], share: float | None = None) -> None:
+    """Print a trace: for each token the views' top candidates, marked where the choice is not the main view's own.
+
+    `share` is that of the steps in which a gate fired, where there is one.
+    """
     pushed = sum(step.pushed_by is not None for step in steps)
     title = f"{label}, token by token: {pushed} of {len(steps)} are not the main view's choice"
+    title += "" if share is None else f"; the gate fired in {share:.0%} of the steps"
     console.print(Text(title, style="bold"), soft_wrap=True)
     for number, step in enumerate(steps, start=1):
         line = Text(f"{number:4} {'*' if step.pushed_by else ' '} {quoted(step.token)}")

@@ -35,21 +35,29 @@ class DecoderSpec:
         options: keyword arguments for the decoder.
         parts: the decoders that are combined, where there are several; `name` is then those of all, joined by +, and
             `options` has each part's under its name, the second "vcd" as "vcd 2".
+        inner: the decoder that this one has as its option `decoder`.
     """
 
     text: str
     name: str
     options: dict[str, Any]
     parts: tuple[DecoderSpec, ...] = ()
+    inner: DecoderSpec | None = None
+
+    @property
+    def every(self) -> tuple[DecoderSpec, ...]:
+        """The decoder itself, or its parts, and those that are within them."""
+        own = self.parts or (self,)
+        return (*own, *(one for part in own if part.inner is not None for one in part.inner.every))
 
     def takes(self, parameter: str) -> bool:
-        """Whether the decoder, or one of its parts, has a parameter of that name."""
-        return any(parameter in parameters(part.name) for part in self.parts or (self,))
+        """Whether the decoder, or one that it is made of, has a parameter of that name."""
+        return any(parameter in parameters(part.name) for part in self.every)
 
     @property
     def needs_image(self) -> bool:
-        """Whether the decoder, or one of its parts, compares images."""
-        return any(part.name not in PLAIN and decoders()[part.name].sees_images for part in self.parts or (self,))
+        """Whether the decoder, or one that it is made of, compares images."""
+        return any(part.name not in PLAIN and decoders()[part.name].sees_images for part in self.every)
 
     def draws(self, sample: bool) -> bool:
         """Whether tokens are drawn: by "sample" always, by "greedy" never, by the others where `sample` asks for it."""
@@ -70,7 +78,10 @@ class DecoderSpec:
             return Together(*(part.build(model, processor, **supplied) for part in self.parts))  # type: ignore[arg-type]
         if self.name in PLAIN:
             return nullcontext()
-        known = {key: value for key, value in supplied.items() if value is not None and self.takes(key)}
+        own = parameters(self.name)
+        known = {key: value for key, value in supplied.items() if value is not None and key in own}
+        if self.inner is not None:
+            known["decoder"] = self.inner.build(model, processor, **supplied)
         built: AbstractContextManager[Any] = decoder_class(self.name)(model, processor, **self.options | known)
         return built
 
@@ -78,8 +89,8 @@ class DecoderSpec:
         """What an honest table puts beside the decoder; see `Decoder.controls`."""
         if self.name in PLAIN:
             return [Control("greedy", "greedy")]
-        every = [decoder_class(part.name).controls(**part.options) for part in self.parts or (self,)]
-        return list(combined(every) if self.parts else every[0])
+        every = [decoder_class(part.name).controls(**part.options) for part in self.every]
+        return list(combined(every) if len(every) > 1 else every[0])
 
 
 def parse_spec(text: str) -> DecoderSpec:
@@ -103,7 +114,7 @@ def parse_spec(text: str) -> DecoderSpec:
     name, pairs = split_name(text)
     if "+" in name:  # one of the names is none
         name = next((one for one in map(str.strip, name.split("+")) if one not in names), name)
-    return DecoderSpec(text.strip(), name, _checked(name, pairs))
+    return _spec(text.strip(), name, _checked(name, pairs))
 
 
 def spec_of(name: str, options: Mapping[str, str]) -> DecoderSpec:
@@ -114,7 +125,17 @@ def spec_of(name: str, options: Mapping[str, str]) -> DecoderSpec:
     """
     stripped = {key: value.strip() for key, value in options.items()}
     checked = _checked(name, stripped.items())
-    return DecoderSpec(join_options(name, stripped, [*PLAIN, *decoders()]), name, checked)
+    return _spec(join_options(name, stripped, [*PLAIN, *decoders()]), name, checked)
+
+
+def _spec(text: str, name: str, options: dict[str, Any]) -> DecoderSpec:
+    """A single decoder; the one that it has as its option `decoder`, if any, is read too."""
+    if (known := options_of(name).get("decoder")) is None:
+        return DecoderSpec(text, name, options)
+    inner = parse_spec(options.get("decoder", known.default))
+    if any(part.name in PLAIN or not decoders()[part.name].combines for part in inner.every):
+        raise ArgumentError(f"decoder {name!r} cannot have {inner.name!r} as its decoder, in {text!r}.")
+    return DecoderSpec(text, name, options, inner=inner)
 
 
 def options_of(name: str) -> dict[str, Parameter]:

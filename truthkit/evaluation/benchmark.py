@@ -32,6 +32,23 @@ class Grid(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
+class Curve(NamedTuple):
+    """A line that a report draws for a run, from x = 0 to 1.
+
+    Attributes:
+        title: what it shows.
+        note: how to read it.
+        x, y: what the axes are, shares both.
+        points: of the line, by x.
+    """
+
+    title: str
+    note: str
+    x: str
+    y: str
+    points: tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True)
 class Metric:
     """One figure of a benchmark, or a family of them.
@@ -115,6 +132,7 @@ class Benchmark:
         parts: the same score of every category apart, for `truthkit score`.
         outcomes: entries of a score's config that were found, not set.
         remarks: what a run's config has to say beyond the table of metrics.
+        curve: the line of a run, from its config, that reports draw; None where it has none.
 
     Raises:
         ArgumentError: the name, a metric or an option can't be used; the message says which.
@@ -132,6 +150,7 @@ class Benchmark:
     parts: Callable[[Score], Mapping[str, Score]] | None = None
     outcomes: tuple[str, ...] = ()
     remarks: Callable[[Config], Sequence[str | Grid]] | None = None
+    curve: Callable[[Config], Curve | None] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):

@@ -38,6 +38,7 @@ class Answer:
         step_seconds: the time of every decoding step after the first, which belongs to the prompt.
         trace: one entry per token, where an explanation was asked for.
         notes: what the method noted about the prompt: RITUAL the transforms that it chose.
+        share: of a decoder with a gate, in which share of the steps it fired; None without one.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Answer:
     step_seconds: tuple[float, ...]
     trace: list[Step] | None = None
     notes: Notes = field(default_factory=dict)
+    share: float | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -112,6 +114,7 @@ def answer(
         step_seconds=tuple(after - before for before, after in itertools.pairwise(watch.times)),
         trace=trace.steps[: len(ids)] if trace else None,
         notes=session.notes if isinstance(session, Session) else {},
+        share=session.share if isinstance(session, Session) else None,
     )
 
 

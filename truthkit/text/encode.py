@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from truthkit.errors import ArgumentError
 from truthkit.text.dialogue import answered_ids, prompt_ids
-from truthkit.text.template import rendered
+from truthkit.text.template import around_answer, rendered
 from truthkit.text.tokens import ChatOrText, Messages, begins_itself, text_ids, text_tokenizer
 
 if TYPE_CHECKING:
@@ -48,37 +48,50 @@ def encode_prompts(
             images.
     """
     rows = list(images) or [() for _ in texts]
-    seeing = any(rows)
-    owner = _owner(processor, seeing=seeing)
     prompts = written_prompts(processor, texts, list(map(len, rows)), system=system, raw=raw)
-    return encode_rendered(processor, prompts, rows, templated=not raw and bool(getattr(owner, "chat_template", None)))
+    return encode_rendered(processor, prompts, rows, templated=not raw and has_template(processor))
+
+
+def has_template(processor: Any) -> bool:
+    """Whether prompts of text go through a chat template."""
+    return bool(getattr(text_tokenizer(processor, "a prompt"), "chat_template", None))
 
 
 def encode_rendered(
-    processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Any]], *, templated: bool
+    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Any]], *, templated: bool
 ) -> dict[str, torch.Tensor]:
-    """Model inputs for texts that hold all that stands around the prompts, as chat templates write it.
+    """Model inputs for texts that hold all that stands around the prompts, and the beginnings of answers behind them.
 
     Args:
         processor: the model's processor or tokenizer.
-        prompts: the texts, with a placeholder for every image.
-        images: for each prompt its images.
+        texts: as `written_prompts` gives them, with a mark for every image.
+        images: for each text its images.
         templated: whether a chat template wrote the special tokens.
     """
-    tokenizer = text_tokenizer(processor, "a prompt")
-    begun = [begins_itself(tokenizer, prompt) for prompt in prompts]
+    tokenizer, texts = text_tokenizer(processor, "a prompt"), list(texts)
+    begun = [begins_itself(tokenizer, text) for text in texts]
     if any(begun) and not all(begun):
-        prompts = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts]
+        texts = [text.removeprefix(tokenizer.bos_token) for text in texts]
     options: dict[str, Any] = {
         "return_tensors": "pt",
-        "padding": len(prompts) > 1,
+        "padding": len(texts) > 1,
         "add_special_tokens": not all(begun),
     }
     if not any(images):
         if templated:
             options["add_special_tokens"] = False
-        return dict(tokenizer(list(prompts), **options))
-    return dict(processor(images=[list(row) for row in images], text=list(prompts), **options))
+        return dict(tokenizer(texts, **options))
+    return dict(processor(images=[list(row) for row in images], text=texts, **options))
+
+
+def answer_lead(processor: Any, *, seeing: bool, raw: bool = False) -> str:
+    """What stands between the cue to answer and the answer, by the chat template; a space without one, "" if `raw`."""
+    owner = _owner(processor, seeing=seeing)
+    if raw or not getattr(owner, "chat_template", None):
+        return "" if raw else " "
+    messages = _messages("?", 0, system=None, parts=seeing)
+    cue, before = rendered(owner, messages), around_answer(owner, messages, "open")[0]
+    return before.removeprefix(cue) if before.startswith(cue) else ""
 
 
 def written_prompts(
@@ -100,7 +113,7 @@ def written_prompts(
             mark = str(getattr(processor, "image_token", "<image>"))
             prompts.append(text if not count or mark in text else f"{mark * count}\n{text}")
         else:
-            prompts.append(_rendered(owner, text, count, system=system, parts=seeing))
+            prompts.append(rendered(owner, _messages(text, count, system=system, parts=seeing)))
     return prompts
 
 
@@ -134,8 +147,8 @@ def _check_text(text: str) -> None:
         raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
 
 
-def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: bool) -> str:
-    """The text of a chat with one user message; templates of image-text models take a message as a list of parts."""
+def _messages(text: str, images: int, *, system: str | None, parts: bool) -> Messages:
+    """A chat with one user message; templates of image-text models take a message as a list of parts."""
 
     def content(words: str, pictures: int = 0) -> Any:
         return [{"type": "image"}] * pictures + [{"type": "text", "text": words}] if parts else words
@@ -143,4 +156,4 @@ def _rendered(owner: Any, text: str, images: int, *, system: str | None, parts: 
     messages: Messages = [{"role": "user", "content": content(text, images)}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": content(system)})
-    return rendered(owner, messages)
+    return messages

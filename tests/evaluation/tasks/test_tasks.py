@@ -129,6 +129,7 @@ def test_options_are_those_of_the_scorers() -> None:
         ("chair", "lemmatizer"): lemmas.LEMMATIZERS,
         ("truthfulqa", "protocol"): tuple(truthfulqa.PROTOCOLS),
         ("factor", "form"): factor.FORMS,
+        ("detect", "level"): ("token", "answer"),
         ("halueval", "judged"): ("written", "likelihood"),
     }
     choices = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,10 +33,11 @@ class Companion:
         self.cache: Any = None
         self.length = 0
         self._cropped_to = 0
+        self._owed: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     def reset(self) -> None:
         """Forget the cache and the prompt."""
-        self.cache, self.length, self._cropped_to = None, 0, 0
+        self.cache, self.length, self._cropped_to, self._owed = None, 0, 0, None
         self.group.end()
 
     def can_go_back_to(self, past: int) -> bool:
@@ -63,13 +64,29 @@ class Companion:
                 self.cache = BranchedCache(cache, wide, keep=keep)
                 yield
         finally:
-            self.cache, self.length = cache, length
+            self.cache, self.length, self._owed = cache, length, None
 
     def reorder(self, index: torch.Tensor) -> None:
         """Let row `i` of every view continue the row `index[i]`; shape (batch,), int64."""
         if self.cache is not None:
             self.cache.reorder_cache(self.group.wide_index(index))
+        if self._owed is not None:
+            self._owed = _mapped(lambda tensor: tensor[index.to(tensor.device)], self._owed)
         self.group.prompt_exits.reorder(index)
+
+    def owe(self, ids: torch.Tensor, position_ids: torch.Tensor | None, past: int) -> None:
+        """Leave a forward's tokens to the next `forward`, which reads all that is owed at once; arguments as there."""
+        self._owed = self._with_owed(ids, position_ids, past)
+
+    def _with_owed(
+        self, ids: torch.Tensor, position_ids: torch.Tensor | None, past: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The tokens after the first `past` and, in front of them, those owed that the loop has kept."""
+        if self._owed is None or past <= self.length:
+            return ids, position_ids
+        owed, places = _mapped(lambda tensor: tensor[:, : past - self.length], self._owed)
+        both = None if places is None or position_ids is None else torch.cat([places, position_ids], dim=1)
+        return torch.cat([owed, ids], dim=1), both
 
     def forward(
         self,
@@ -95,6 +112,12 @@ class Companion:
             device: of the logits that these are compared with.
         """
         group = self.group
+        width = ids.shape[1]
+        ids, position_ids = self._with_owed(ids, position_ids, past)
+        self._owed, owed = None, ids.shape[1] - width
+        past -= owed
+        if owed and isinstance(keep, torch.Tensor):
+            keep = keep + owed
         if past == 0:
             config = group.model.config.get_text_config(decoder=True)
             self.cache = GrowingCache(config=config) if use_cache else None
@@ -132,3 +155,10 @@ class Companion:
         logits = outputs.logits if cuts or isinstance(keep, int) else outputs.logits[:, keep.to(outputs.logits.device)]
         views = group.split(logits, kept, step, group.prompt_exits.entropies)
         return [view.to(device) for view in views]
+
+
+def _mapped(
+    change: Callable[[torch.Tensor], torch.Tensor], owed: tuple[torch.Tensor, torch.Tensor | None]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ids, positions = owed
+    return change(ids), None if positions is None else change(positions)

@@ -46,6 +46,8 @@ class DecodeStep:
         loop = self._loop
         if loop.companions:
             return "has a view with a forward of its own"
+        if loop.method.gated:
+            return "counts where its gate opens"
         if loop.main.attention:
             return "edits attention"
         if self._observers:

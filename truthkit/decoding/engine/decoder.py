@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -97,6 +97,16 @@ class Decoder(DecodingMethod, ABC):
         depth, depth_here = (m.config.get_text_config(decoder=True).num_hidden_layers for m in (other, self.model))
         layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
         return ViewGroup(language_half(other), [view], layers, norm=self.norm, vision=other)
+
+    gated: ClassVar[bool] = False
+    """Whether it acts in some rows and steps only, which `fires` names."""
+
+    rests: bool = False
+    """Whether `fires` needs the main view alone, so that views with a forward of their own can wait until it does."""
+
+    def fires(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor | None:
+        """Of a decoder with a gate: in which rows and positions it acts, shape (batch, positions), bool."""
+        return None
 
     @abstractmethod
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:

@@ -165,24 +165,51 @@ class ForwardPair:
             self._short = None
         step = call["past"] + call["width"] - call["positions"] + 1 - main.prompt.answer_start
         own = iter(main.split(outputs.logits, call["positions"], step, main.prompt_exits.entropies))
-        others = iter(self._companion_logits(call, outputs.logits.device))
-        views = [next(own) if view.model is None else next(others) for view in loop.method.views]
-        combined, found = loop.combined(views)
-        loop.nan.look(found)
+        first = next(own)
+        if self._rests(call, first):
+            views, combined = [first], first.logits
+        else:
+            others = iter(self._companion_logits(call, outputs.logits.device))
+            rest = [next(own) if view.model is None else next(others) for view in loop.method.views[1:]]
+            views = [first, *rest]
+            loop.count(loop.method.fires(*views), call["input_ids"], call["past"])
+            combined, found = loop.combined(views)
+            loop.nan.look(found)
         outputs.logits = combined
         narrow_states(main, outputs, call["width"])
         for observer in self._observers:
             observer(views, combined)
         return outputs.to_tuple() if call["as_tuple"] else outputs
 
-    def _companion_logits(self, call: dict[str, Any], device: torch.device) -> list[ViewLogits]:
-        if not self._loop.companions:
-            return []
+    def _rests(self, call: dict[str, Any], first: ViewLogits) -> bool:
+        """Whether a gate that the main view decides keeps shut, so that the views in other models need not run.
+
+        They then owe this forward's tokens, which are read when they are next called for.
+        """
+        loop = self._loop
+        whole = loop.generating and call["past"] + call["width"] >= (loop.length or 0)
+        if not (loop.method.rests and loop.companions and whole) or self._observers or loop.normalising:
+            return False
+        fired = loop.method.fires(first)
+        if fired is None or bool(fired.any()):
+            return False
+        loop.count(fired, call["input_ids"], call["past"])
+        for companion in loop.companions:
+            companion.owe(call["input_ids"], self._positions(call), call["past"])
+        return True
+
+    def _positions(self, call: dict[str, Any]) -> torch.Tensor | None:
         positions, mask = call["position_ids"], call["attention_mask"]
         if positions is not None and positions.dim() == 2:
             positions = positions.expand(len(call["input_ids"]), -1)
         elif positions is None and mask is not None:  # the main model takes none, the other one may
             positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -call["width"] :]
+        return positions
+
+    def _companion_logits(self, call: dict[str, Any], device: torch.device) -> list[ViewLogits]:
+        if not self._loop.companions:
+            return []
+        positions, mask = self._positions(call), call["attention_mask"]
         logits = []
         for companion in self._loop.companions:
             with self._loop.plainly():  # it may be the same model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -44,12 +44,18 @@ class Method(Protocol):
     prompt_exits: tuple[PromptExit, ...]
     groups: tuple[ViewGroup, ...]
     of_whole_prompt: bool
+    gated: ClassVar[bool]
+    rests: bool
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         """See `Decoder`."""
         ...
 
     def beside(self, session: Any) -> Sequence[AbstractContextManager[Any]]:
+        """See `Decoder`."""
+        ...
+
+    def fires(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor | None:
         """See `Decoder`."""
         ...
 
@@ -76,6 +82,7 @@ class Loop:
         past: how many of the main view's tokens went into it.
         prompt_lengths: how many tokens of each row of the forwards to come are its prompt, where somebody has said so.
         nan: see `NanWatch`.
+        judged: how many steps of how many rows a gate has judged, and in how many of them it fired.
     """
 
     def __init__(self, method: Method):
@@ -95,6 +102,7 @@ class Loop:
         self.past = 0
         self.prompt_lengths: Sequence[int] | None = None
         self.nan = NanWatch(self.name, method.model)
+        self.judged: list[int | torch.Tensor] = [0, 0]
 
     @property
     def shares_states(self) -> bool:
@@ -122,6 +130,24 @@ class Loop:
             view.normalise()
         scores = plausible(self.method.combine(*views), views[0].logits, self.beta)
         return scores, nan_in(scores)
+
+    def count(self, fired: torch.Tensor | None, ids: torch.Tensor, past: int) -> None:
+        """Count where a gate fired at a forward's last position, without rows that have ended, which are fed padding.
+
+        Args:
+            fired: shape (batch, positions), bool; None: there is no gate.
+            ids: the forward's tokens.
+            past: how many tokens came before them.
+        """
+        if fired is None or not self.generating:
+            return
+        settings = self.front.generation_config
+        pad = settings.eos_token_id and settings.pad_token_id
+        goes_on = torch.ones_like(fired[:, -1])
+        if past and ids.dim() == 2 and isinstance(pad, int):
+            goes_on = ids[:, -1].to(fired.device) != pad
+        self.judged[0] += goes_on.sum()
+        self.judged[1] += (goes_on & fired[:, -1]).sum()
 
     def forget(self, *, cache_is_wanted: bool = True) -> None:
         """Forget the prompts; a cache that somebody may go on with keeps the main view's rows alone."""

@@ -93,7 +93,13 @@ class Session:
     @property
     def notes(self) -> Notes:
         """What the method noted about the last prompt."""
-        return self._loop.main.images.notes
+        return {name: value for group in self._loop.groups for name, value in group.images.notes.items()}
+
+    @property
+    def share(self) -> float | None:
+        """In which share of the steps, of all rows generated in the block, a gate has fired; None without one."""
+        judged, fired = map(int, self._loop.judged)
+        return fired / judged if judged else None
 
     def __getattr__(self, name: str) -> Any:
         notes = {} if name.startswith("_") else self.notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 import truthkit
+from truthkit.evaluation.report import curves as lines
 from truthkit.evaluation.report import provenance, tables
 from truthkit.evaluation.report.cards import cards
 from truthkit.evaluation.report.charts import Row, bars, top
@@ -75,6 +76,7 @@ def _section(number: int, section: Section) -> Markup:
         )
         if axes
         else None,
+        _curves(section),
         _yes(section),
         _box(f"{capital(section.scale().metric.title)} by category", tables.categories(section))
         if section.categories
@@ -99,6 +101,13 @@ def _headline(section: Section) -> Markup:
     line = " Dashed lines are at the run's baseline." if section.tested else ""
     note = f"{better}Whiskers are 95 % intervals.{line}"
     return _figure(capital(scale.metric.title), note, bars(section, rows, scale, end))
+
+
+def _curves(section: Section) -> Markup | None:
+    if not (found := lines.curves(section)):
+        return None
+    first = found[0][1]
+    return _figure(first.title, first.note, _scrolling("Curves", lines.svg(section, found)))
 
 
 def _yes(section: Section) -> Markup | None:
