@@ -14,6 +14,7 @@ from tests.each import each
 from tests.tiny import tiny
 from truthkit.decoding.discovery import PLAIN, decoder_class, decoders
 from truthkit.decoding.engine.controls import Control
+from truthkit.decoding.engine.registry import FROM_PROMPT
 from truthkit.decoding.spec import parse_spec, spec_of
 
 
@@ -62,7 +63,7 @@ def test_every_default_reads_back_as_itself(name: str) -> None:
     defaults = {
         parameter.name: parameter.default
         for parameter in inspect.signature(decoder_class(name)).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in ("context", "images", "amateur")
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in FROM_PROMPT | {"amateur"}
     }
     assert {option: parse_spec(f"{name}:{option}={default}").options for option, default in defaults.items()} == {
         option: {option: default} for option, default in defaults.items()
