@@ -327,18 +327,17 @@ def table(results: dict[str, Any], name: str) -> Table:
     found = results["layers"][str(config["layer"])]
     title = f"{name}, layer {config['layer']}, {config['pairs']} pairs of reviews to find, as many to try"
     caption = (
-        "AUC on things and words that were in no text before, 95 % interval over things, p by swapping sides of all "
-        "a thing's pairs. SHARES: of the variance of target and background along the direction, %. Alpha by the "
+        "AUC on things and words that were in no text before, 95 % interval over things. SHARES: of the variance of "
+        "target and background along the direction, %. Alpha by the "
         f"background {found['alpha']['no labels']:.3g}, by the training labels {found['alpha']['labels']:.3g}."
     )
     shown = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left")
-    for column in ("direction", "AUC", "p", "on training", "of target", "of background", "cosine with mean"):
+    for column in ("direction", "held-out AUC", "on training", "of target", "of background", "cosine with mean"):
         shown.add_column(column, justify="left" if column == "direction" else "right")
     for label, row in found["directions"].items():
         shown.add_row(
             label,
             f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-            f"{row['p']:.2g}",
             f"{row['train']:.3f}",
             f"{100 * row['of target']:.2f}",
             f"{100 * row['of background']:.2f}",
@@ -371,10 +370,7 @@ def plot_sweep(results: dict[str, Any], path: Path, name: str) -> None:
     numbers = sorted(map(int, results["layers"]))
     for label in list(found["directions"])[:5]:
         rows = [results["layers"][str(layer)]["directions"][label] for layer in numbers]
-        (line,) = layers.plot(numbers, [row["auc"] for row in rows], marker="o", markersize=3, label=label)
-        layers.fill_between(
-            numbers, [row["low"] for row in rows], [row["high"] for row in rows], alpha=0.1, color=line.get_color()
-        )
+        layers.plot(numbers, [row["auc"] for row in rows], marker="o", markersize=3, label=label)
     layers.axhline(0.5, color="grey", linestyle=":", linewidth=1)
     layers.set(xlabel="layer (decoder block)", ylabel="held-out AUC", ylim=(0, 1.02))
     layers.legend(frameon=False, fontsize=7, loc="lower right")

@@ -171,8 +171,12 @@ def test_overlap_and_chance() -> None:
 
 
 def test_the_whole_of_it_and_again(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    pytest.importorskip("matplotlib")
     model_for(tokenizer, "llama").float().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     command = ["--out", str(tmp_path / "out"), "--model", str(tmp_path / "model"), "--quick", "--threads", "1"]
@@ -196,14 +200,15 @@ def test_the_whole_of_it_and_again(
     ids = [tokenizer.convert_tokens_to_ids([item.right, *item.wrong]) for item in items]
     right = [int(one[answers].argmax()) == 0 for one, answers in zip(logits, ids, strict=True)]
     assert rows[0]["metrics"]["accuracy"] == pytest.approx(np.mean(right))
-    pytest.importorskip("matplotlib")
     for name in ("heads.png", "changes.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5000
 
     # Killed in the middle: the stages that are whole are not run again, the others give the same.
     (tmp_path / "out" / "changes.json").unlink()
     kept = (tmp_path / "out" / "ioi-logits.json").stat().st_mtime_ns
+    monkeypatch.setattr(recipe, "find_spec", lambda _name: None)
     assert recipe.main(command) == 0
+    assert "no plots: they need matplotlib" in " ".join(capsys.readouterr().out.split())
     assert json.loads(path.read_text()) == summary
     assert (tmp_path / "out" / "ioi-logits.json").stat().st_mtime_ns == kept
 

@@ -175,17 +175,17 @@ def _gap_table(name: str, found: ModalityGap) -> Any:
     table = Table(title=Text(title), title_justify="left")
     columns = {
         "gap": "gap",
-        "gap_random": "by coins",
-        "alignment": "alignment",
-        "alignment_others": "with others",
-        "uniformity_images": "uniformity,\nimages",
-        "uniformity_texts": "uniformity,\ncaptions",
+        "gap_random": "coins",
+        "alignment": "aligned",
+        "alignment_others": "others",
+        "uniformity_images": "uniform:\nimages",
+        "uniformity_texts": "captions",
     }
     for column in ("layer", *columns.values()):
         table.add_column(column, justify="right")
     for layer, metrics in found.metrics.items():
         low, high = found.intervals[layer]["gap"]
         cells = [f"{metrics[measure]:.3f}" for measure in columns]
-        cells[0] += f" [{low:.3f}, {high:.3f}]"
+        cells[0] = f"{metrics['gap']:.2f} [{low:.2f}, {high:.2f}]"
         table.add_row(str(layer), *cells)
     return table
