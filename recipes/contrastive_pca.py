@@ -1,7 +1,7 @@
 r"""Contrastive PCA on hidden states: what varies where opinions differ, and not where they don't.
 
-    python recipes/contrastive_pca.py --out runs/cpca            # SmolLM2; five minutes on two cores
-    python recipes/contrastive_pca.py --out runs/quick --quick   # a sketch of it in one
+    python recipes/contrastive_pca.py --out runs/cpca            # SmolLM2; a minute on two cores
+    python recipes/contrastive_pca.py --out runs/quick --quick   # a sketch of it in half of that
 
 PCA of hidden states shows what varies most: topic, length, the last words. Contrastive PCA (Abid et al., arXiv
 1709.06716) is given a *background* too, in which all of that varies and what one looks for does not, and takes the top
