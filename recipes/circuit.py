@@ -306,8 +306,9 @@ def hypergeometric(both: int, one: int, other: int, total: int) -> float:
 
 def rank_correlation(one: FloatArray, other: FloatArray) -> float:
     """Spearman's, of the sizes of all heads' effects."""
-    ranks = [np.abs(values).ravel().argsort(kind="stable").argsort(kind="stable") for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    orders = (np.abs(values).ravel().argsort(kind="stable") for values in (one, other))
+    ranks = np.stack([order.argsort(kind="stable") for order in orders]).astype(float)
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------

@@ -114,8 +114,8 @@ def _table(number: int, rng: random.Random, colours: list[str], objects: list[st
     words = {f"c{i}": seen[i] for i in range(3)} | {f"o{i}": there[i] for i in range(3)}
     words["place"] = rng.choice(places)
     right = number % 3
-    prompts = (SHOWN.format(asked=there[i], **words) for i in (right, 3))
-    return Item(*prompts, seen[right], tuple(colour for colour in seen if colour != seen[right]))
+    prompt, other = (SHOWN.format(asked=there[i], **words) for i in (right, 3))
+    return Item(prompt, other, seen[right], tuple(colour for colour in seen if colour != seen[right]))
 
 
 def batches(items: Sequence[Item], tokenizer: Any, size: int) -> Iterator[Batch]:
