@@ -280,7 +280,7 @@ def overlap(
         "halves": halves,
         "chance": float(by_chance.mean()),
         "p": float((1 + (by_chance >= found - 1e-12).sum()) / (1 + resamples)),
-        "chance, any layer": len(one) * len(other) / (layers * heads),
+        "both by chance, any layer": len(one) * len(other) / (layers * heads),
         "p, any layer": hypergeometric(len(both), len(one), len(other), layers * heads),
         "rank correlation": None
         if way == CIRCUIT
@@ -340,7 +340,7 @@ def changes(
     for task, title in TASKS.items():
         own = circuits[task]
         found[f"without the circuit of {title}"] = Change("mean", [own])
-        found[f"control: random heads, {len(own)} as in {title}"] = Change("mean", draws(layers, len(own), every))
+        found[f"control: {len(own)} random heads (for {title})"] = Change("mean", draws(layers, len(own), every))
     return found
 
 
@@ -449,7 +449,7 @@ def change_table(results: dict[str, Any], name: str) -> Table:
     title = f"{name}, {config['test']} other prompts of each task; changed: {listed(results['changed'])}"
     caption = (
         "%; 95 % intervals over prompts. SAYS IT: the likeliest of all tokens. RANDOM: mean and range of "
-        f"{config['draws']} draws; p: the rank among them, two-sided. PAPER: GPT2-Medium, coloured objects, "
+        f"{config['draws']} draws; p: the rank among them, two-sided, at the least {2 / (1 + config['draws']):.2g}. PAPER: GPT2-Medium, "
         f"{100 * PAPER['coloured objects']:.1f} as it is and {100 * PAPER['coloured objects, changed']:.1f} with four "
         "middle heads changed: another model and other prompts."
     )
