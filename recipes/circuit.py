@@ -449,8 +449,8 @@ def change_table(results: dict[str, Any], name: str) -> Table:
     title = f"{name}, {config['test']} other prompts of each task; changed: {listed(results['changed'])}"
     caption = (
         "%; 95 % intervals over prompts. SAYS IT: the likeliest of all tokens. RANDOM: mean and range of "
-        f"{config['draws']} draws; p: the rank among them, two-sided, at the least {2 / (1 + config['draws']):.2g}. PAPER: GPT2-Medium, "
-        f"{100 * PAPER['coloured objects']:.1f} as it is and {100 * PAPER['coloured objects, changed']:.1f} with four "
+        f"{config['draws']} draws; p: the rank among them, two-sided, at the least {2 / (1 + config['draws']):.2g}. PAPER: "
+        f"GPT2-Medium, coloured objects, {100 * PAPER['coloured objects']:.1f} as it is and {100 * PAPER['coloured objects, changed']:.1f} with four "
         "middle heads changed: another model and other prompts."
     )
     shown = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left")

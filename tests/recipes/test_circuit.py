@@ -183,7 +183,7 @@ def test_the_whole_of_it_and_again(
     assert recipe.main(command) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "PAPER: GPT2-Medium, about 78%" in shown
-    assert "49.6 as it is and 93.7" in shown
+    assert "GPT2-Medium, coloured objects, 49.6 as it is and 93.7" in shown
     path = tmp_path / "out" / "summary.json"
     summary = json.loads(path.read_text())
     assert summary["model"] == {"layers": 4, "heads": 4, "a path adds": 3}
