@@ -447,11 +447,12 @@ def change_table(results: dict[str, Any], name: str) -> Table:
     """Accuracy under every change."""
     config = results["config"]
     title = f"{name}, {config['test']} other prompts of each task; changed: {listed(results['changed'])}"
+    draws, before, after = config["draws"], PAPER["coloured objects"], PAPER["coloured objects, changed"]
     caption = (
-        "%; 95 % intervals over prompts. SAYS IT: the likeliest of all tokens. RANDOM: mean and range of "
-        f"{config['draws']} draws; p: the rank among them, two-sided, at the least {2 / (1 + config['draws']):.2g}. PAPER: "
-        f"GPT2-Medium, coloured objects, {100 * PAPER['coloured objects']:.1f} as it is and {100 * PAPER['coloured objects, changed']:.1f} with four "
-        "middle heads changed: another model and other prompts."
+        f"%; 95 % intervals over prompts. SAYS IT: the likeliest of all tokens. RANDOM: mean and range of {draws} draws; "
+        f"p: the rank among them, two-sided, at the least {2 / (1 + draws):.2g}. PAPER: GPT2-Medium, coloured objects, "
+        f"{100 * before:.1f} as it is and {100 * after:.1f} with {PAPER['changed heads']} middle heads changed: another "
+        "model and other prompts."
     )
     shown = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left")
     for column in ("", "accuracy", "over none", "random", "p", "says it"):
@@ -464,8 +465,8 @@ def change_table(results: dict[str, Any], name: str) -> Table:
                 continue
             cells = ["", "", ""]
             if at:
-                over, draws = row["over none"]["accuracy"], [100 * draw for draw in rows[at + 1]["draws"]]
-                random_heads = f"{np.mean(draws):.1f} ({min(draws):.0f} to {max(draws):.0f})"
+                over, drawn = row["over none"]["accuracy"], [100 * draw for draw in rows[at + 1]["draws"]]
+                random_heads = f"{np.mean(drawn):.1f} ({min(drawn):.0f} to {max(drawn):.0f})"
                 cells = [interval(over["value"], (over["low"], over["high"]), sign="+"), random_heads]
                 cells.append(f"{row['p against random']:.2g}")
             shown.add_row(
