@@ -449,10 +449,10 @@ def change_table(results: dict[str, Any], name: str) -> Table:
     title = f"{name}, {config['test']} other prompts of each task; changed: {listed(results['changed'])}"
     draws, before, after = config["draws"], PAPER["coloured objects"], PAPER["coloured objects, changed"]
     caption = (
-        f"%; 95 % intervals over prompts. SAYS IT: the likeliest of all tokens. RANDOM: mean and range of {draws} draws; "
-        f"p: the rank among them, two-sided, at the least {2 / (1 + draws):.2g}. PAPER: GPT2-Medium, coloured objects, "
-        f"{100 * before:.1f} as it is and {100 * after:.1f} with {PAPER['changed heads']} middle heads changed: another "
-        "model and other prompts."
+        f"%; 95 % intervals over prompts. SAYS IT: the likeliest of all tokens. RANDOM: mean and range of {draws} "
+        f"draws; p: the rank among them, two-sided, at the least {2 / (1 + draws):.2g}. PAPER: GPT2-Medium, coloured "
+        f"objects, {100 * before:.1f} as it is and {100 * after:.1f} with {PAPER['changed heads']} middle heads "
+        "changed: another model and other prompts."
     )
     shown = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left")
     for column in ("", "accuracy", "over none", "random", "p", "says it"):
