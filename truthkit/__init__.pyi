@@ -2,6 +2,7 @@
 
 from truthkit.activations.capture import Capture as Capture
 from truthkit.activations.isotropy import isotropy as isotropy
+from truthkit.activations.modality_gap import ModalityGap as ModalityGap, modality_gap as modality_gap
 from truthkit.decoding.contrastive_search.processor import (
     ContrastiveSearchLogitsProcessor as ContrastiveSearchLogitsProcessor,
 )
