@@ -336,7 +336,7 @@ def recurrent(family: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("family", ["mamba2", "lfm2"])
+@pytest.mark.parametrize("family", [pytest.param("mamba2", marks=pytest.mark.slow), "lfm2"])
 def test_recurrent_state_in_the_cache_is_repeated(family: str) -> None:
     model, inputs = recurrent(family), padded_batch(9, 9)
     tokens = by_formula(model, inputs, 12)

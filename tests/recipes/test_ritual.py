@@ -56,6 +56,7 @@ def test_the_whole_of_it_and_again(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
+@pytest.mark.slow
 def test_real_benchmarks(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """POPE's and CHAIR's own files and photographs; the test model's answers to them mean nothing."""
     pytest.importorskip("nltk")
