@@ -16,7 +16,6 @@ from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
-from truthkit.decoding.engine.written import spec_text
 from truthkit.decoding.methods.dola import DoLa
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.wrapping import plain_model
@@ -129,9 +128,12 @@ class When(Decoder):
         return torch.where(self.fires(main, *views)[..., None], scores, main.logits)
 
     @property
-    def spec(self) -> str:
-        """See `DecodingMethod`."""
-        return spec_text(self.name, self.options | {"decoder": self.decoder.spec})
+    def options(self) -> dict[str, Any]:
+        """See `DecodingMethod`; the decoder as text, where it has one."""
+        options = super().options
+        if isinstance(given := options.get("decoder"), Decoder):
+            options["decoder"] = given.spec
+        return options
 
     @classmethod
     def controls(cls, **options: Any) -> tuple[Control, ...]:
