@@ -24,14 +24,15 @@ from tests.each import each
 
 pytest.importorskip("inspect_ai", reason="Inspect is not installed")
 
-from inspect_ai import Task, eval
+from inspect_ai import Task
+from inspect_ai import eval as evaluate
 from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog
-from inspect_ai.model import ChatMessageUser, ContentImage, ContentText, GenerateConfig, Model, get_model
+from inspect_ai.model import ChatMessageUser, ContentImage, ContentText, Model, get_model
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate, system_message
 
-import truthkit.inspect_ai.registry  # registers it  # noqa: F401
+import truthkit.inspect_ai.registry  # registers it
 from truthkit.decoding.spec import parse_spec
 from truthkit.inspect_ai import provider
 from truthkit.steering.vector import SteeringVector
@@ -70,7 +71,7 @@ def run(model: Any, folder: Path, **settings: Any) -> EvalLog:
     samples = [Sample(input=question, target="Paris") for question in QUESTIONS]
     task = Task(dataset=samples, solver=[system_message("Be brief."), generate()], scorer=includes(), name="questions")
     options: dict[str, Any] = {"max_tokens": TOKENS, "display": "none", "log_dir": str(folder)} | settings
-    (log,) = eval(task, model=model, **options)
+    (log,) = evaluate(task, model=model, **options)
     return log
 
 
@@ -173,7 +174,7 @@ def test_images(tmp_path: Path) -> None:
     task = Task(dataset=[Sample(input=[ChatMessageUser(content=content)])], solver=generate())
     lm = get_model("truthkit/scene-vlm", memoize=False, decoder="greedy")
     options: dict[str, Any] = {"max_tokens": TOKENS, "display": "none", "log_dir": str(tmp_path)}
-    (log,) = eval(task, model=lm, **options)
+    (log,) = evaluate(task, model=lm, **options)
     assert answers(log) == [expected]
     lm.api.close()
 

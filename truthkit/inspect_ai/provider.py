@@ -126,7 +126,11 @@ class TruthkitAPI(ModelAPI):
         self._desk = Desk(engine, self._line, Metrics(), batch)
 
     async def generate(
-        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+        self,
+        input: list[ChatMessage],  # noqa: A002  # Inspect's name
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
     ) -> ModelOutput:
         if tools:
             raise ArgumentError(
