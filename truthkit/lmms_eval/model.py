@@ -164,7 +164,7 @@ class TruthkitLMM(lmms):
             if len(request.args) != 6 or not isinstance(request.args[1], str):
                 raise ArgumentError(
                     "a task asks for the score of a text that is no choice, or of a choice without its prompt "
-                    "(output_type loglikelihood, metric acc_mutual_info); truthkit's model scores multiple choice alone."
+                    "(output_type loglikelihood, metric acc_mutual_info); only multiple choice is scored here."
                 )
             prompt, choice, visuals, doc_id, task, split = request.args
             item = self._item(f"{task}/{split}/{doc_id}", prompt, visuals(self.task_dict[task][split][doc_id]))
