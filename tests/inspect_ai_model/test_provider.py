@@ -6,6 +6,7 @@ import base64
 import gc
 import io
 import json
+import random
 import subprocess
 import sys
 import tomllib
@@ -35,7 +36,11 @@ from inspect_ai.solver import generate, system_message
 import truthkit.inspect_ai.registry  # registers it
 from truthkit.decoding.spec import parse_spec
 from truthkit.inspect_ai import provider
+from truthkit.scenes.questions import question_text
+from truthkit.scenes.render import render
+from truthkit.scenes.scene import sample_scene
 from truthkit.steering.vector import SteeringVector
+from truthkit.text.encode import passage_in_front
 
 pytestmark = [  # both are Inspect's own
     pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated"),
@@ -157,25 +162,38 @@ def test_its_own_decoder_for_a_request(make: Any, smollm2: Any, tmp_path: Path) 
     assert answers(log)[1] == expected
 
 
-def test_images(tmp_path: Path) -> None:
-    from PIL import Image
+def test_a_passage(make: Any, smollm2: Any, tmp_path: Path) -> None:
+    """CAD compares with what is said without the passage, which stands in front of the question."""
+    model, tokenizer = smollm2
+    passage = "France has moved its capital to Lyon."
+    front = passage_in_front(passage)
+    with parse_spec("cad").build(model, tokenizer, context=[front]):
+        expected = tokenizer.decode(by_hand(model, tokenizer, front + QUESTIONS[0]), skip_special_tokens=True)
+    log = run(make(), tmp_path, extra_body={"decoder": "cad", "context": passage})
+    assert answers(log)[0] == expected
 
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(file, "PNG")
-    url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    content = [ContentImage(image=url), ContentText(text="Is there a cat?")]
+
+@pytest.mark.parametrize("decoder", ["greedy", "vcd:alpha=1,beta=0.1"])
+def test_images(tmp_path: Path, decoder: str) -> None:
+    """Of two samples at once each is seen with its own image."""
     model, processor = tk.load("scene-vlm")
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is there a cat?"}]}]
-    text = processor.apply_chat_template(chat, add_generation_prompt=True)
-    inputs = processor(images=[Image.new("RGB", (64, 64), "red")], text=text, return_tensors="pt")
-    made = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
-    expected = processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    rng, samples, expected = random.Random(3), [], []
+    for scene in (sample_scene(rng, bias=0.9) for _ in range(2)):
+        picture, question, file = render(scene), question_text(scene.names[0]), io.BytesIO()
+        picture.save(file, "PNG")
+        url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        samples.append(Sample([ChatMessageUser(content=[ContentImage(image=url), ContentText(text=question)])]))
+        chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True)
+        inputs = processor(images=[picture], text=text, return_tensors="pt")
+        with parse_spec(decoder).build(model, processor, images=[[picture]]):
+            made = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+        expected.append(processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
-    task = Task(dataset=[Sample(input=[ChatMessageUser(content=content)])], solver=generate())
-    lm = get_model("truthkit/scene-vlm", memoize=False, decoder="greedy")
+    lm = get_model("truthkit/scene-vlm", memoize=False, decoder=decoder)
     options: dict[str, Any] = {"max_tokens": TOKENS, "display": "none", "log_dir": str(tmp_path)}
-    (log,) = evaluate(task, model=lm, **options)
-    assert answers(log) == [expected]
+    (log,) = evaluate(Task(dataset=samples, solver=generate()), model=lm, **options)
+    assert answers(log) == expected
     lm.api.close()
 
 
