@@ -19,6 +19,7 @@ from tests.each import each
 
 pytest.importorskip("lmms_eval", reason="lmms-eval is not installed")
 
+from lmms_eval.api.instance import Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models.registry_v2 import ModelRegistryV2
 from lmms_eval.tasks import TaskManager
@@ -150,6 +151,62 @@ def test_choices(make: Any, eyes: Any, tasks: TaskManager, documents: list[dict[
     pairs = zip(expected[::2], expected[1::2], strict=True)
     right = [(CHOICES[yes > no] == one["answer"]) for one, (yes, no) in zip(documents, pairs, strict=True)]
     assert [sample["acc"] for sample in samples] == right
+
+
+def asked(lm: TruthkitLMM, *prompts: str, visuals: Any = (), **settings: Any) -> list[str]:
+    """What the harness asks of `generate_until`, for documents that are their own images."""
+    lm.task_dict["t"] = {"test": [visuals] * len(prompts)}
+    metadata = {"task": "t", "doc_id": 0, "repeats": 1}
+    arguments = [(prompt, settings, lambda seen: seen, n, "t", "test") for n, prompt in enumerate(prompts)]
+    return lm.generate_until([Instance("generate_until", one, 0, metadata) for one in arguments])
+
+
+def test_settings(make: Any, eyes: Any) -> None:
+    """Without images; with a mark for the image, in another mode; drawn by document and repeat."""
+    model, processor = eyes
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "text", "text": "Is there a cat?"}]}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    made = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    lm = make()
+    expected = processor.tokenizer.decode(made, skip_special_tokens=True).strip()
+    assert asked(lm, "Is there a cat?", max_new_tokens=6, until=None) == [expected]
+
+    image = Image.new("RGBA", (64, 64), "red")
+    question = "What is in the image?"
+    marked, bare = (asked(lm, text, visuals=[image], max_new_tokens=6) for text in (f"<image>\n{question}", question))
+    assert marked == bare
+
+    drawing = {"max_new_tokens": 12, "do_sample": True, "temperature": 2.0}
+    lm.task_dict["t"] = {"test": [[image]]}
+    same = Instance(
+        "generate_until",
+        (question, drawing, lambda seen: seen, 0, "t", "test"),
+        0,
+        {"task": "t", "doc_id": 0, "repeats": 4},
+    )
+    drawn = lm.generate_until([same] * 4)
+    assert len(set(drawn)) > 1
+    assert lm.generate_until([same] * 4) == drawn
+
+
+@each(
+    "prompt, visuals, settings, message",
+    [
+        ("What?", (), {"num_beams": 3}, "num_beams 3"),
+        ("What?", (), {"repetition_penalty": 1.2}, "repetition_penalty 1.2"),
+        ("What?", ["film.mp4"], {}, "a video"),
+        ("What?", [{"array": []}], {}, "a sound"),
+        ("This <image> or this <image>?", [Image.new("RGB", (8, 8))] * 2, {}, "in its midst"),
+    ],
+)
+def test_bad_tasks(make: Any, prompt: str, visuals: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(tk.ArgumentError, match=message):
+        asked(make(), prompt, visuals=visuals, **settings)
 
 
 def test_registry() -> None:
