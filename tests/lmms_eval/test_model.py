@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import tomllib
 from collections.abc import Callable, Iterator
@@ -127,9 +128,9 @@ def test_answers(make: Any, eyes: Any, tasks: TaskManager, documents: list[dict[
     assert [sample["filtered_resps"][0] for sample in samples] == expected
 
 
-@pytest.mark.parametrize("decoder", ["greedy", "vcd:beta=0;alpha=0.5"])
+@pytest.mark.parametrize("decoder", ["greedy", "vcd:beta=0;alpha=0.5", "vcd:beta=0.5"])
 def test_choices(make: Any, eyes: Any, tasks: TaskManager, documents: list[dict[str, Any]], decoder: str) -> None:
-    """Losses: what a model of transformers returns for labels that are the choice's tokens."""
+    """Losses: what a model of transformers returns for labels that are the choice's tokens; infinite if ruled out."""
     model, processor = eyes
     expected, greedy = [], []
     for document in documents:
@@ -148,6 +149,7 @@ def test_choices(make: Any, eyes: Any, tasks: TaskManager, documents: list[dict[
     assert found == pytest.approx(expected, abs=2e-3)
     assert [said for sample in samples for _, said in sample["filtered_resps"]] == greedy
     assert any(greedy)
+    assert any(map(math.isinf, expected)) == (decoder == "vcd:beta=0.5")
     pairs = zip(expected[::2], expected[1::2], strict=True)
     right = [(CHOICES[yes > no] == one["answer"]) for one, (yes, no) in zip(documents, pairs, strict=True)]
     assert [sample["acc"] for sample in samples] == right

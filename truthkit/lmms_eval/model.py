@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -174,10 +175,11 @@ class TruthkitLMM(lmms):
         questions = list(dict.fromkeys(replace(item, choices=()) for item in items))
         writing = replace(self._asking, max_new_tokens=max(lengths, default=1))
         said = dict(zip(questions, self._asked(writing, questions, "answers"), strict=True))
-        return [
-            GenerationResult((-score / length, said[replace(item, choices=())].startswith(item.choices[0].strip())))
-            for item, (score,), length in zip(items, scores, lengths, strict=True)
-        ]
+        found = []
+        for item, (score,), length in zip(items, scores, lengths, strict=True):
+            loss = math.inf if score is None else -score / length  # records have None for what a decoder rules out
+            found.append((loss, said[replace(item, choices=())].startswith(item.choices[0].strip())))
+        return list(map(GenerationResult, found))
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise ArgumentError("a task asks in several rounds, which truthkit's model does not; leave it out.")
