@@ -39,7 +39,7 @@ SPECS = {
     "lol": "lol:amateur_prompt=lie,layers=low,dynamic=true,refocus=true,omega=0.75,gamma=-0.5",
     "m3id": "m3id:decay=0.05",
     "pai": "pai:alpha=0.5,gamma=2.0,layers=1+2",
-    "when": 'when:decoder="cad:alpha=2.0",detector=max_prob,threshold=0.5',
+    "when": "when:decoder=cad:alpha=2.0,detector=max_prob,threshold=0.5",
     "vista": "vista:strength=0.1,share=0.5,layers=1+2",
     "opera": "opera:scale_factor=25.0,threshold=10,num_attn_candidates=3,penalty_weights=0.5,num_beams=4",
     "ritual": "ritual:transform=crop+rotation,alpha=1.5,seed=7",

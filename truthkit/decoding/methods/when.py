@@ -20,6 +20,8 @@ from truthkit.decoding.methods.dola import DoLa
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.wrapping import plain_model
 
+_USUAL = "dola"
+
 _LIKELIEST = 4
 """By so many tokens a step is told from others, for draws."""
 
@@ -65,13 +67,13 @@ class When(Decoder):
         model: Any,
         processor: Any = None,
         *,
-        decoder: Decoder | str = "dola",
+        decoder: Decoder | str = _USUAL,
         detector: Literal["entropy", "max_prob", "agreement", "random"] = "entropy",
         threshold: float = 1.0,
         skip: bool = False,
         seed: int = 0,
     ):
-        if decoder == "dola":
+        if decoder == _USUAL:
             decoder = DoLa(model)
         if not isinstance(decoder, Decoder) or decoder.front is not plain_model(model):
             found = f"{decoder!r}" if not isinstance(decoder, Decoder) else f"a {type(decoder).__name__} of another one"
@@ -130,15 +132,13 @@ class When(Decoder):
     @property
     def options(self) -> dict[str, Any]:
         """See `DecodingMethod`; the decoder as text, where it has one."""
-        options = super().options
-        if isinstance(given := options.get("decoder"), Decoder):
-            options["decoder"] = given.spec
-        return options
+        written = {"decoder": self.decoder.spec} if "decoder" in (options := super().options) else {}
+        return {key: value for key, value in (options | written).items() if (key, value) != ("decoder", _USUAL)}
 
     @classmethod
     def controls(cls, **options: Any) -> tuple[Control, ...]:
         """The model alone, and the decoder without a gate. "random" at the share that the gate had is another run."""
-        decoder = options.get("decoder", "dola")
+        decoder = options.get("decoder", _USUAL)
         return (*model_alone(), Control("ungated", decoder.spec if isinstance(decoder, Decoder) else decoder))
 
 
