@@ -20,6 +20,7 @@ os.environ.update(
     VLLM_NO_USAGE_STATS="1",
 )
 
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where truthkit put its tokens, a vector and a model with the vector baked in: see reference.py."""

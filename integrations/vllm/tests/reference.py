@@ -16,6 +16,7 @@ import torch
 import truthkit as tk
 from truthkit.decoding.engine.prompt_views import with_instruction, without_context
 from truthkit.decoding.methods.amateur import DISHONEST_PROMPT
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 TOKENS, LAYER, STRENGTH = 20, 15, 2.0
 FACTS = (
@@ -30,6 +31,38 @@ FACTS = (
 )
 FILLER = " This statement was printed in the yearbook and repeated in the newspaper of the next day."
 THINGS = ("the sea", "my work", "cats", "this city", "reading", "the rain", "music", "cooking", "winter", "tea")
+
+
+def tiny(model_class: Any, config_class: Any, folder: Path) -> dict[str, Any]:
+    """A random model under DoLa, and under DoLa and steering at once."""
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=512,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        initializer_range=0.2,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    model = model_class(config).eval()
+    model.save_pretrained(folder)
+    vector = tk.SteeringVector({2: torch.randn(128), 3: torch.randn(128)}, 6)
+    vector.save(folder / "vector.safetensors")
+    prompts = torch.randint(1, 512, (4, 24))
+
+    def tokens() -> list[list[int]]:
+        mask = torch.ones_like(prompts)
+        out = model.generate(prompts, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False)
+        return out[:, prompts.shape[1] :].tolist()
+
+    with tk.DoLa(model):
+        dola = tokens()
+        with vector.steer(model, layers="all", strength=1.5):
+            return {"prompts": prompts.tolist(), "dola": dola, "both": tokens()}
 
 
 def main(folder: Path) -> None:
@@ -73,6 +106,10 @@ def main(folder: Path) -> None:
     with vector.bake(model, layers=LAYER, strength=STRENGTH):
         model.save_pretrained(folder / "baked")
     tokenizer.save_pretrained(folder / "baked")
+    result["tiny"] = {
+        "qwen2": tiny(Qwen2ForCausalLM, Qwen2Config, folder / "qwen2"),
+        "qwen3": tiny(Qwen3ForCausalLM, Qwen3Config, folder / "qwen3"),
+    }
     (folder / "reference.json").write_text(json.dumps(result | {"seconds": seconds}))
 
 

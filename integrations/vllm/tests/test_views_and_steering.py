@@ -15,6 +15,7 @@ pytest.importorskip("vllm")
 from truthkit_vllm.requests import steered, views  # noqa: E402
 from truthkit_vllm.settings import engine  # noqa: E402
 from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.exceptions import VLLMValidationError  # noqa: E402
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 
@@ -160,11 +161,13 @@ def test_views_end_together_where_one_is_aborted(llm: LLM, reference: dict[str, 
 )
 def test_requests_that_make_no_sense_are_errors(llm: LLM, reference: dict[str, Any], told: Any, word: str) -> None:
     params = SamplingParams(temperature=0, extra_args={"truthkit": told})
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(VLLMValidationError, match=word):
         llm.generate(ids(reference["prompts"][:1]), params, use_tqdm=False)
 
 
-@pytest.mark.parametrize("wrong", [{"n": 2, "seed": 1}, {"temperature": 1.0}, {"repetition_penalty": 1.2}])
+@pytest.mark.parametrize(
+    "wrong", [{"n": 2, "seed": 1, "temperature": 1.0}, {"temperature": 1.0}, {"repetition_penalty": 1.2}]
+)
 def test_parameters_that_part_views_are_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="view"):
         views("cad", [("a", "b")], SamplingParams(**({"temperature": 0} | wrong)))

@@ -52,9 +52,8 @@ def asked(params: SamplingParams | None) -> Asked:
             told = json.loads(told)
         except ValueError as error:
             raise ValueError(f"{KEY} is {told!r}, which is no JSON.") from error
-    if not isinstance(told, dict) or (unknown := told.keys() - {"decoder", "group", "view", "steer"}):
+    if not isinstance(told, dict) or told.keys() - {"decoder", "group", "view", "steer"}:
         raise ValueError(f"{KEY} is {told!r}; expected an object with decoder, group and view, or steer, or all.")
-    del unknown
     steer = _strengths(told.get("steer", {}))
     if "decoder" not in told:
         return Asked(steer=steer)
@@ -70,7 +69,8 @@ def asked(params: SamplingParams | None) -> Asked:
 
 def _strengths(told: Any) -> dict[str, float]:
     if not isinstance(told, dict) or not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in told.values()
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        for value in told.values()
     ):
         raise ValueError(f"steer is {told!r}; expected an object of vector names and numbers.")
     return {str(name): float(value) for name, value in told.items() if value}
@@ -84,3 +84,5 @@ def _check_alike(params: SamplingParams) -> None:
         raise ValueError("a view of a prompt is sampled without a seed; pass one, the same for all views.")
     if params.repetition_penalty != 1.0:
         raise ValueError("repetition_penalty counts the prompt's tokens, which differ between views; leave it at 1.")
+    if params.structured_outputs is not None:
+        raise ValueError("structured_outputs may be ready for one view before the other; leave them out.")

@@ -54,9 +54,9 @@ class GangScheduler(Scheduler):
         super().__init__(*args, **named)
         config = self.scheduler_config
         if config.async_scheduling or config.long_prefill_token_threshold:
-            raise ValueError("views of a prompt stay in step with async_scheduling=False, long_prefill_token_threshold=0.")
-        if len(self.kv_cache_config.kv_cache_groups) != 1:
-            raise ValueError("views of a prompt need a model whose layers all have one kind of cache.")
+            raise ValueError("views stay in step with async_scheduling=False and long_prefill_token_threshold=0.")
+        if len(self.kv_cache_config.kv_cache_groups) != 1 or self.connector is not None:
+            raise ValueError("views need a model whose layers all have one kind of cache, in this engine alone.")
         settings = Settings.of(self.vllm_config)
         self._vectors, self._patience = settings.vectors.keys(), settings.patience
         self._gangs: dict[str, _Gang] = {}
@@ -86,6 +86,8 @@ class GangScheduler(Scheduler):
             raise ValueError(f"there is no vector {min(unknown)!r}; this engine has {sorted(self._vectors) or 'none'}.")
         if about.decoder is None:
             return
+        if request.has_encoder_inputs or request.resumable:
+            raise ValueError("views of a prompt are of text alone, all of it there from the beginning.")
         if (gang := self._gangs.get(about.group)) and (about.view in gang.members or gang.whole):
             raise ValueError(f"view {about.view} of group {about.group!r} is here already; give each prompt its group.")
         others = [] if gang is None else list(gang.members.values())
@@ -98,12 +100,10 @@ class GangScheduler(Scheduler):
         if Asked.VIEWS > self._seats:
             return f"a prompt has {Asked.VIEWS} views and the engine room for {self._seats}; raise max_num_seqs."
         if tokens > self.max_num_scheduled_tokens:
-            return (
-                f"the views of a prompt have {tokens} tokens, and are read in one step of {self.max_num_scheduled_tokens}; "
-                "raise max_num_batched_tokens."
-            )
+            most = self.max_num_scheduled_tokens
+            return f"views of {tokens} tokens are read in one step, which has {most}; raise max_num_batched_tokens."
         if blocks > self._all_blocks:
-            return f"the views of a prompt may need {blocks} blocks of {self._all_blocks}; lower max_tokens, or add memory."
+            return f"views may need {blocks} blocks of {self._all_blocks}; lower max_tokens, or add memory."
         return ""
 
     @staticmethod
@@ -128,6 +128,14 @@ class GangScheduler(Scheduler):
         """How many blocks a request may come to need."""
         longest = min(request.num_prompt_tokens + request.max_tokens, self.max_model_len)
         return -(-longest // self.cache_config.block_size)
+
+    @property
+    def _most_adapters(self) -> int:
+        return self.lora_config.max_loras if self.lora_config else 0
+
+    @staticmethod
+    def _adapters(requests: list[Request]) -> set[int]:
+        return {one.lora_request.lora_int_id for one in requests if one.lora_request}
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
@@ -164,9 +172,10 @@ class GangScheduler(Scheduler):
         all behind it; views that wait for another one, wherever they stand.
         """
         running = self.running
-        tokens = self.max_num_scheduled_tokens - sum(one.num_tokens_with_spec - one.num_computed_tokens for one in running)
+        tokens = self.max_num_scheduled_tokens - sum(one.num_tokens - one.num_computed_tokens for one in running)
         seats = self._seats - len(running)
         blocks = self._all_blocks - sum(map(self._blocks, running))
+        adapters = self._adapters(running)
         units: dict[str, list[Request]] = {}
         for request in self.waiting:
             units.setdefault(self._gang_of.get(request.request_id, request.request_id), []).append(request)
@@ -180,15 +189,14 @@ class GangScheduler(Scheduler):
             if gang is not None:
                 self._level(unit)
             need, room = sum(one.num_tokens for one in unit), sum(map(self._blocks, unit))
-            fits = len(unit) <= seats and room <= blocks
-            alone = gang is None and (fits or not running) and not full  # it is read in pieces, or makes room for itself
+            together = adapters | self._adapters(unit)
+            fits = len(unit) <= seats and room <= blocks and len(together) <= self._most_adapters
             if not full and fits and need <= tokens:
-                tokens, seats, blocks = tokens - need, seats - len(unit), blocks - room
-            elif alone and tokens > 0:
-                full = True
-            else:
-                full = True
+                tokens, seats, blocks, adapters = tokens - need, seats - len(unit), blocks - room, together
+                continue
+            if full or gang is not None or not (fits or not running):
                 held += unit
+            full = True  # a request for itself is still read, in pieces
         return held
 
     def _level(self, members: list[Request]) -> None:

@@ -43,7 +43,9 @@ class Settings:
         if unknown := told.keys() - {"decoder", "steer", "patience"}:
             raise ValueError(f"truthkit has no setting {min(unknown)!r} in vLLM; expected decoder, steer or patience.")
         steer = told.get("steer", ())
-        return cls(told.get("decoder"), (steer,) if isinstance(steer, str) else tuple(steer), told.get("patience", 60.0))
+        return cls(
+            told.get("decoder"), (steer,) if isinstance(steer, str) else tuple(steer), told.get("patience", 60.0)
+        )
 
     @property
     def vectors(self) -> dict[str, str]:
