@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 import truthkit as tk
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from truthkit.decoding.engine.prompt_views import with_instruction, without_context
 from truthkit.decoding.methods.amateur import DISHONEST_PROMPT
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 TOKENS, LAYER, STRENGTH = 20, 15, 2.0
 FACTS = (
@@ -51,7 +51,7 @@ def tiny(model_class: Any, config_class: Any, folder: Path) -> dict[str, Any]:
     model = model_class(config).eval()
     model.save_pretrained(folder)
     vector = tk.SteeringVector({2: torch.randn(128), 3: torch.randn(128)}, 6)
-    vector.save(folder / "vector.safetensors")
+    vector.save(folder.with_suffix(".safetensors"))  # vLLM takes all of its folder for weights
     prompts = torch.randint(1, 512, (4, 24))
 
     def tokens() -> list[list[int]]:

@@ -10,9 +10,10 @@ from engines import SMALL
 
 pytest.importorskip("vllm")
 
-from truthkit_vllm.requests import steered  # noqa: E402
-from truthkit_vllm.settings import engine  # noqa: E402
-from vllm import LLM, SamplingParams  # noqa: E402
+from vllm import LLM, SamplingParams
+
+from truthkit_vllm.requests import steered
+from truthkit_vllm.settings import engine
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 
@@ -38,12 +39,12 @@ def test_tokens(reference: dict[str, Any], decoder: str, name: str) -> None:
 def test_other_architectures_steered_under_dola(
     folder: Path, reference: dict[str, Any], name: str, architecture: str
 ) -> None:
-    told = engine(architecture=architecture, decoder="dola", steer=f"{folder / name / 'vector.safetensors'}:layers=2+3")
+    told = engine(architecture=architecture, decoder="dola", steer=f"{folder / f'{name}.safetensors'}:layers=2+3")
     llm = LLM(str(folder / name), **SMALL, skip_tokenizer_init=True, **told)
     wanted = reference["tiny"][name]
     raw = SamplingParams(temperature=0, max_tokens=20, detokenize=False)
     assert answers(llm, wanted["prompts"], raw) == wanted["dola"]
-    assert answers(llm, wanted["prompts"], steered(raw, {"vector": 1.5})) == wanted["both"]
+    assert answers(llm, wanted["prompts"], steered(raw, {name: 1.5})) == wanted["both"]
 
 
 def test_a_baked_model_is_a_plain_one(folder: Path, reference: dict[str, Any]) -> None:

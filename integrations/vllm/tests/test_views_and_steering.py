@@ -12,10 +12,11 @@ from engines import SMALL
 
 pytest.importorskip("vllm")
 
-from truthkit_vllm.requests import steered, views  # noqa: E402
-from truthkit_vllm.settings import engine  # noqa: E402
-from vllm import LLM, SamplingParams  # noqa: E402
-from vllm.exceptions import VLLMValidationError  # noqa: E402
+from vllm import LLM, SamplingParams
+from vllm.exceptions import VLLMValidationError
+
+from truthkit_vllm.requests import steered, views
+from truthkit_vllm.settings import engine
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 
@@ -25,7 +26,7 @@ def llm(folder: Path, reference: dict[str, Any]) -> Iterator[LLM]:
     """With so few blocks and tokens in a step that most prompts have to wait."""
     told = engine(steer=f"{folder / 'love.safetensors'}:layers={reference['layer']}", views=True)
     small = SMALL | {"max_num_batched_tokens": 512, "max_num_seqs": 10, "num_gpu_blocks_override": 30}
-    yield LLM(reference["model"], **small, **told)
+    return LLM(reference["model"], **small, **told)
 
 
 def ids(rows: list[list[int]]) -> list[dict[str, Any]]:

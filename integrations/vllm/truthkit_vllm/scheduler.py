@@ -97,7 +97,7 @@ class GangScheduler(Scheduler):
     def _too_much(self, members: list[Request]) -> str:
         """Why views would wait for ever even in an empty engine; "" where they would not."""
         tokens, blocks = sum(one.num_tokens for one in members), sum(map(self._blocks, members))
-        if Asked.VIEWS > self._seats:
+        if self._seats < Asked.VIEWS:
             return f"a prompt has {Asked.VIEWS} views and the engine room for {self._seats}; raise max_num_seqs."
         if tokens > self.max_num_scheduled_tokens:
             most = self.max_num_scheduled_tokens

@@ -14,7 +14,7 @@ class Steering:
     """Steer a model runner's model by `vectors`, from now on.
 
     The strengths of a step are one matrix, of each token for each vector, made where the runner calls the model; a hook
-    on each steered block adds strengths times directions. A step without a steered request costs a look at its requests.
+    on each steered block adds strengths times directions. A step where nothing is steered costs a look at its requests.
 
     Args:
         runner: vLLM's first model runner, its model loaded.
