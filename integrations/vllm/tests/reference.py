@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import truthkit as tk
+from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from truthkit.decoding.engine.prompt_views import with_instruction, without_context
 from truthkit.decoding.methods.amateur import DISHONEST_PROMPT
@@ -61,8 +62,8 @@ def tiny(model_class: Any, config_class: Any, folder: Path) -> dict[str, Any]:
 
     with tk.DoLa(model):
         dola = tokens()
-        with vector.steer(model, layers="all", strength=1.5):
-            return {"prompts": prompts.tolist(), "dola": dola, "both": tokens()}
+    with vector.steer(model, layers="all", strength=1.5), tk.DoLa(model):  # exits of a steered block are steered
+        return {"prompts": prompts.tolist(), "dola": dola, "both": tokens()}
 
 
 def main(folder: Path) -> None:
@@ -106,6 +107,11 @@ def main(folder: Path) -> None:
     with vector.bake(model, layers=LAYER, strength=STRENGTH):
         model.save_pretrained(folder / "baked")
     tokenizer.save_pretrained(folder / "baked")
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(folder / "adapter")
+    model = adapted.unload()
+    result["icd_adapter"] = tokens(tk.ICD(model, tokenizer, amateur=str(folder / "adapter")), "icd_adapter")
     result["tiny"] = {
         "qwen2": tiny(Qwen2ForCausalLM, Qwen2Config, folder / "qwen2"),
         "qwen3": tiny(Qwen3ForCausalLM, Qwen3Config, folder / "qwen3"),
