@@ -1,4 +1,4 @@
-"""DoLa as a model, a baked one, and an adapter as the amateur; the oracle is truthkit on transformers, token for token."""
+"""Engines of other models: DoLa, a baked vector, an adapter as the amateur. The oracle is truthkit, token for token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engines import SMALL
 pytest.importorskip("vllm")
 
 from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
 
 from truthkit_vllm.requests import steered, views
 from truthkit_vllm.settings import engine
