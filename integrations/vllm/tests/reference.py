@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import truthkit as tk
-from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from truthkit.decoding.engine.prompt_views import with_instruction, without_context
 from truthkit.decoding.methods.amateur import DISHONEST_PROMPT
@@ -107,11 +106,6 @@ def main(folder: Path) -> None:
     with vector.bake(model, layers=LAYER, strength=STRENGTH):
         model.save_pretrained(folder / "baked")
     tokenizer.save_pretrained(folder / "baked")
-    torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
-    adapted.save_pretrained(folder / "adapter")
-    model = adapted.unload()
-    result["icd_adapter"] = tokens(tk.ICD(model, tokenizer, amateur=str(folder / "adapter")), "icd_adapter")
     result["tiny"] = {
         "qwen2": tiny(Qwen2ForCausalLM, Qwen2Config, folder / "qwen2"),
         "qwen3": tiny(Qwen3ForCausalLM, Qwen3Config, folder / "qwen3"),

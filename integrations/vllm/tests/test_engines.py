@@ -1,4 +1,4 @@
-"""Engines of other models: DoLa, a baked vector, an adapter as the amateur. The oracle is truthkit, token for token."""
+"""Engines of other models: DoLa, and a baked vector. The oracle is truthkit, token for token."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from engines import SMALL
 pytest.importorskip("vllm")
 
 from vllm import LLM, SamplingParams
-from vllm.lora.request import LoRARequest
 
-from truthkit_vllm.requests import steered, views
+from truthkit_vllm.requests import steered
 from truthkit_vllm.settings import engine
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
@@ -51,12 +50,3 @@ def test_other_architectures_steered_under_dola(
 def test_a_baked_model_is_a_plain_one(folder: Path, reference: dict[str, Any]) -> None:
     llm = LLM(str(folder / "baked"), **SMALL, enforce_eager=True)
     assert answers(llm, reference["prompts"]) == reference["plus"]
-
-
-def test_an_adapter_as_the_amateur(folder: Path, reference: dict[str, Any]) -> None:
-    llm = LLM(reference["model"], **SMALL, enable_lora=True, max_lora_rank=8, **engine(views=True))
-    prompts = [{"prompt_token_ids": row} for row in reference["prompts"]]
-    texts, params = views("icd", zip(prompts, prompts, strict=True), GREEDY)
-    amateur = LoRARequest("amateur", 1, str(folder / "adapter"))
-    outputs = llm.generate(texts, params, lora_request=[None, amateur] * len(prompts), use_tqdm=False)
-    assert [list(one.outputs[0].token_ids) for one in outputs[::2]] == reference["icd_adapter"]
