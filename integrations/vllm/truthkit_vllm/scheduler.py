@@ -91,6 +91,8 @@ class GangScheduler(Scheduler):
         if (gang := self._gangs.get(about.group)) and (about.view in gang.members or gang.whole):
             raise ValueError(f"view {about.view} of group {about.group!r} is here already; give each prompt its group.")
         others = [] if gang is None else list(gang.members.values())
+        if others and self._adapters(others) != self._adapters([request]):
+            raise ValueError("the views of a prompt have different adapters; vLLM mixed them up where it was tried.")
         if reason := self._too_much([*others, request]):
             raise ValueError(reason)
 
