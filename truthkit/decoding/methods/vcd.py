@@ -42,6 +42,7 @@ class VCD(Decoder):
 
     name: ClassVar[str] = "vcd"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,
