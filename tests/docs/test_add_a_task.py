@@ -79,7 +79,7 @@ def test_it_is_asked_scored_compared_and_reported(plugged: Path, command: Callab
     names = {path.name for path in (tmp_path / "runs").iterdir()}
     assert names >= {"decoder", "greedy", "sampling", "constraint-alone"}
     assert "│ accuracy │ 0.5000 │" in out
-    assert "share ↑" in out
+    assert "% ↑" in out
     one = read_run(tmp_path / "runs" / "greedy")
     assert one.summary["metrics"]["accuracy"] == sum("paris" in item["output"].casefold() for item in one.items) / 2
 

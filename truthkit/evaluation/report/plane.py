@@ -89,6 +89,10 @@ def svg(section: Section, axes: Plane) -> Markup:
         for tick in axes.y_ticks
     ]
     grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in axes.x_ticks]
+    chance = section.chance()
+    if chance is not None and axes.y_ticks[0] < chance < axes.y_ticks[-1]:
+        grid.append(_line(_LEFT, y(chance), right, y(chance), "guess"))
+        grid.append(_text(right, y(chance) - 5, "chance", "tick", anchor="end"))
     title = section.scale().title
     grid.append(_text((_LEFT + right) / 2, HEIGHT - 8, "seconds per item", "axis-title", anchor="middle"))
     labels = [_shortened(section.entries[number].label) for number, _, _ in axes.points]

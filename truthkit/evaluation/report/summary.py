@@ -41,8 +41,9 @@ def findings(section: Section) -> list[str]:
     first = f"{counted(len(tested), 'run')} {are} tested against {against}. "
     if not sure:
         return [f"{first}No difference in {name} is more than chance would give ({at})."]
-    unit = f" {section.scale().unit}".replace("%", "points").rstrip()
-    changes = [f"{entry.label} ({section.scale().difference(test.difference.value)}{unit})" for entry, test in sure]
+    scale = section.scale()
+    unit = f" {scale.difference_unit if scale.unit == '%' else scale.unit}".rstrip()
+    changes = [f"{entry.label} ({scale.difference(test.difference.value)}{unit})" for entry, test in sure]
     return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}, {at}."]
 
 
