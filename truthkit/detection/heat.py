@@ -53,8 +53,8 @@ class Heat:
         """What the shades are, in words."""
         of = f" in {unit}" if unit else ""
         return (
-            f"Scores of tokens{of}, between the 5th and the 95th percentile of all. Higher scores, and stronger colours, "
-            "are more likely false, by this method: it does not know the truth."
+            f"Scores of tokens{of}, between the 5th and the 95th percentile of all. Higher scores, and stronger "
+            "colours, are more likely false, by this method: it does not know the truth."
         )
 
     def _shade(self, score: float) -> float:
