@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from truthkit.evaluation.benchmark import spaced
 from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.flips import Answer, Asked
-from truthkit.evaluation.report.marking import marked
+from truthkit.evaluation.report.marking import marked, unmarked
 from truthkit.evaluation.report.words import counted
 from truthkit.markup import Markup, element, together
 
 _MOST_CATEGORIES = 40
+_HINT = "Choose what is shown; the browser's own search finds words in it."
 
 Choice = tuple[str, str, int]
 """Of a filter: the class of the rows that it leaves, its label, how many these are."""
@@ -24,20 +25,23 @@ def items(section: Section, number: int) -> Markup | None:
     places = _places(section)
     rows = [_Row(section, asked, places) for asked in section.items]
     judged = any(row.judged for row in rows)
-    head = element("tr", *(element("th", name, scope="col") for name in ("question", "right answer", "answers")))
+    captions = any(answer.invented for asked in section.items for answer in asked.answers)
+    names = ("question", "in the image" if captions else "right answer", "answers")
+    head = element("tr", *(element("th", name, scope="col") for name in names))
     body = [element("tr", *_cells(row.asked), class_=" ".join(row.classes) or None) for row in rows]
     whole = max(len(entry.run.items) for entry in section.entries)
     some = "" if len(rows) == whole else f" of {whole:,}, flipped ones first"
     return element(
         "details",
         element("summary", element("h3", f"{counted(len(rows), 'item')} to browse{some}")),
-        element("p", _note(section), class_="hint"),
+        element("p", _HINT + (" Marked words name what is not in the image." if captions else ""), class_="hint"),
         _filter("Answers", f"a{number}", _by_answer(section, rows) if judged else _by_change(rows)),
         _filter(
             "Category", f"k{number}", [(f"k{at}", spaced(name), _count(rows, f"k{at}")) for name, at in places.items()]
         ),
         element("table", element("thead", head), element("tbody", *body)),
         class_="browse",
+        id=f"i{number}",
     )
 
 
@@ -72,13 +76,6 @@ def _places(section: Section) -> dict[str, int]:
     """The categories by number; none if there are not two, or more than anyone looks through."""
     names = list(dict.fromkeys(asked.category for asked in section.items if asked.category))
     return {name: at for at, name in enumerate(names)} if 1 < len(names) <= _MOST_CATEGORIES else {}
-
-
-def _note(section: Section) -> str:
-    found = ["Choose what is shown; the browser's own search finds words in it."]
-    if any(answer.invented for asked in section.items for answer in asked.answers):
-        found.append("Marked words name what is not in the image.")
-    return " ".join(found)
 
 
 def _count(rows: Sequence[_Row], name: str) -> int:
@@ -129,9 +126,9 @@ def _cells(asked: Asked) -> tuple[Markup, Markup, Markup]:
 
 def _answer(answer: Answer) -> Markup:
     judged = None if answer.correct is None else "yes" if answer.correct else "no"
-    said = together(
-        marked(answer.text or "(nothing)", answer.invented),
-        " ",
-        element("small", " · ".join(answer.labels) + (f"; {answer.note}" if answer.note else "")),
-    )
+    note = answer.note
+    if answer.invented and (others := unmarked(answer.text, answer.invented)) != list(answer.invented):
+        note = f"not in the image either: {', '.join(others)}" if others else ""
+    about = " · ".join(answer.labels) + (f"; {note}" if note else "")
+    said = together(marked(answer.text or "(nothing)", answer.invented), " ", element("small", about))
     return element("p", said, class_=judged, dir="auto")

@@ -15,7 +15,7 @@ def pieces(text: str, invented: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """The text in pieces, all of its characters in order, and whether a piece names one of the invented objects.
 
     A word is found in the plural, too; one of several words where they stand together. What a scorer found in another
-    form is in no piece, so whoever shows these names the objects beside them.
+    form is in no piece; see `unmarked`.
     """
     words = list(_WORD.finditer(text))
     wanted = [_WORD.findall(name.lower()) for name in invented]
@@ -36,6 +36,11 @@ def pieces(text: str, invented: Sequence[str]) -> Iterator[tuple[str, bool]]:
 def marked(text: str, invented: Sequence[str]) -> Markup:
     """The text as HTML with these pieces marked."""
     return together(*(element("mark", piece) if found else piece for piece, found in pieces(text, invented)))
+
+
+def unmarked(text: str, invented: Sequence[str]) -> list[str]:
+    """Those of the names that are marked nowhere."""
+    return [name for name in invented if not any(found for _, found in pieces(text, [name]))]
 
 
 def _stands(name: Sequence[str], words: Sequence[re.Match[str]]) -> bool:

@@ -42,9 +42,9 @@ def findings(section: Section) -> list[str]:
     if not sure:
         return [f"{first}No difference in {name} is more than chance would give ({at})."]
     scale = section.scale()
-    unit = f" {scale.difference_unit if scale.unit == '%' else scale.unit}".rstrip()
-    changes = [f"{entry.label} ({scale.difference(test.difference.value)}{unit})" for entry, test in sure]
-    return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}, {at}."]
+    changes = [f"{entry.label} ({scale.difference(test.difference.value)})" for entry, test in sure]
+    unit = f", in {scale.difference_unit if scale.metric.share else scale.unit}" if scale.unit else ""
+    return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}{unit}, {at}."]
 
 
 def _models(report: Report) -> list[str]:
