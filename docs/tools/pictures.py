@@ -108,12 +108,13 @@ def serving(*options: str) -> Iterator[str]:
 
 
 def small(picture: bytes) -> bytes:
-    """A PNG of as many colours, at most 256, as fit into `MOST_BYTES`."""
+    """A PNG of at most `MOST_BYTES`: in full colour, or in as many colours as fit."""
     with Image.open(io.BytesIO(picture)) as opened:
         image = opened.convert("RGB")
-    for colours in (256, 128, 64, 32):
+    for colours in (0, 256, 128, 64):
         content = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+        reduced = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) if colours else image
+        reduced.save(content, "png", optimize=True)
         if content.tell() <= MOST_BYTES:
             return content.getvalue()
     raise RuntimeError(f"a picture has {content.tell():,} bytes with {colours} colours; make its window smaller.")
