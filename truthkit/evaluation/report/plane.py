@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
 from truthkit.evaluation.report.letters import fitted, text_width
+from truthkit.evaluation.report.words import capital
 from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 30, 46
 _LINE = 15  # height of a label
 _SIZE = 12.5  # of its font, as in the style sheet
 _LONGEST = 230  # width of a label
@@ -96,6 +97,7 @@ def svg(section: Section, axes: Plane) -> Markup:
         grid.append(_text(right, y(chance) - 5, "chance", "tick", anchor="end"))
     title = section.scale().title
     grid.append(_text((_LEFT + right) / 2, HEIGHT - 8, "seconds per item", "axis-title", anchor="middle"))
+    grid.append(_text(0, 12, capital(title), "axis-title", anchor="start"))
     labels = [fitted(section.entries[number].label, _LONGEST, _SIZE) for number, _, _ in axes.points]
     places = _place([(x(cost.value), y(quality.value)) for _, cost, quality in axes.points], labels)
     marks = []
