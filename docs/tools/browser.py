@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -80,6 +81,12 @@ class Browser:
             if time.monotonic() > end:
                 raise TimeoutError(f"not true within {seconds:g} s: {code}")
             time.sleep(0.1)
+
+    def choose(self, selector: str, path: Path) -> None:
+        """Give a file to the input that this selector finds."""
+        root = self("DOM.getDocument")["root"]["nodeId"]
+        node = self("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self("DOM.setFileInputFiles", files=[str(path.resolve())], nodeId=node)
 
     def picture(self) -> bytes:
         """What the window shows, as PNG."""

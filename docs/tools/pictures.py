@@ -22,6 +22,8 @@ from pathlib import Path
 from browser import Browser, NoBrowser, browser, find  # beside this file
 from PIL import Image
 
+from truthkit.scenes import held_out, render
+
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "pictures"
 MOST_BYTES = 150_000
@@ -72,11 +74,13 @@ def report(page: Browser) -> Iterator[tuple[str, bytes]]:
 
 
 def app(page: Browser) -> Iterator[tuple[str, bytes]]:
-    """The app with a scene that it drew, described under its decoders."""
+    """The app with a drawn scene, described under the decoders that it begins with."""
+    scene = WORK / "scene.png"
+    render(held_out(1)[0]).save(scene)
     with serving("--model", "scene-vlm") as url:
-        page.open(url, height=1000)
+        page.open(url, height=860)
         page.wait("!document.querySelector('#main').hidden")
-        page.run("document.querySelector('#scene').click()")
+        page.choose("#files", scene)
         page.wait("document.querySelector('#thumbs').children.length > 0")
         page.run(
             f"const prompt = document.querySelector('#prompt'); prompt.value = {QUESTION!r};"

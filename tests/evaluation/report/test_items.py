@@ -83,6 +83,8 @@ def test_items_that_are_neither_right_nor_wrong() -> None:
         ("Knives, people and glasses", ["knife", "person", "glass"], ["Knives", "people", "glasses"]),
         ("A baby elephant", ["elephant"], ["elephant"]),
         ("A <b>cat</b> & a cat's toy", ["cat"], ["cat", "cat"]),
+        ("She is seated, tied and skiing", ["seat", "tie", "ski"], ["seated", "tied", "skiing"]),
+        ("A man with a tie, tied", ["tie"], ["tie"]),
         ("Nothing here", ["cat", ""], []),
         ("", ["cat"], []),
     ],
