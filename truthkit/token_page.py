@@ -44,14 +44,15 @@ class Legend:
     """What the shades say.
 
     Attributes:
-        ticks: the numbers at the left end, in the middle and at the right end, as text; with their unit.
+        ticks: the numbers at the left end, in the middle and at the right end, as text, with their unit; none where
+            nothing is shaded.
         shades: of the two ends.
         note: how to read it.
     """
 
-    ticks: tuple[str, str, str]
-    shades: tuple[float, float]
-    note: str
+    ticks: tuple[str, ...] = ()
+    shades: tuple[float, float] = (-1.0, 1.0)
+    note: str = ""
 
 
 def token(text: str | Sequence[str], shade: float, value: str) -> Markup:
@@ -95,9 +96,12 @@ def _drawn(legend: Legend) -> Markup:
         for shade in legend.shades
     ]
     stops = ", ".join((ends[0], "transparent", ends[1]) if legend.shades[0] * legend.shades[1] < 0 else ends)
+    note = element("figcaption", legend.note)
+    if not legend.ticks:
+        return element("figure", note)
     return element(
         "figure",
         element("span", class_="bar", style=f"background:linear-gradient(to right, {stops})"),
         element("div", *(element("span", tick) for tick in legend.ticks), class_="ticks"),
-        element("figcaption", legend.note),
+        note,
     )

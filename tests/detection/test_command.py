@@ -95,6 +95,9 @@ def test_a_page_holds_every_character_and_no_markup_of_answers() -> None:
     assert "".join(piece.text for piece in pieces) == line["answer"]
     assert [piece.score for piece in pieces] == [0.0, None, 2.0, None]
     assert [piece.shade for piece in pieces] == [0.0, 0.0, 1.0, 0.0]
+    whole = page([{**line, "tokens": []}], "t")
+    assert "tokens have no scores" in whole
+    assert 'class="bar"' not in whole
     text = page([line, {**line, "tokens": []}], "t")
     assert "<b>" not in text
     assert "&lt;b&gt;" in text

@@ -12,6 +12,8 @@ from truthkit.markup import element, together
 from truthkit.printable import printable
 from truthkit.token_page import Legend
 
+_WHOLE = "This method judges answers as a whole; tokens have no scores."
+
 
 class Piece(NamedTuple):
     """A stretch of an answer: its text, the score of its token if it has one, and that as a shade from 0 to 1."""
@@ -45,9 +47,10 @@ class Heat:
         if at < len(answer):
             yield Piece(answer[at:], None, 0.0)
 
-    def scale(self) -> tuple[float, float, float]:
-        """The scores of no shade, of half and of the full one."""
-        return self._low, (self._low + self._high) / 2, self._high
+    def scale(self, unit: str = "") -> tuple[str, str, str]:
+        """The scores of no shade, of half and of the full one, the last with its unit."""
+        low, middle, high = (f"{value:.3g}" for value in (self._low, (self._low + self._high) / 2, self._high))
+        return low, middle, f"{high} {unit}".rstrip()
 
     def note(self, unit: str = "") -> str:
         """What the shades are, in words."""
@@ -80,13 +83,8 @@ def page(lines: Sequence[dict[str, Any]], title: str, facts: Mapping[str, str] |
         )
         for line in lines
     ]
-    low, middle, high = (f"{value:.3g}" for value in heat.scale())
-    note = (
-        f"{heat.note(unit)} A token's own score shows when one points at it."
-        if heat.known
-        else "This method judges answers as a whole; tokens have no scores."
-    )
-    legend = Legend((low, middle, f"{high} {unit}".rstrip()) if heat.known else ("", "", ""), (0.0, -1.0), note)
+    own = " A token's own score shows when one points at it."
+    legend = Legend(heat.scale(unit), (0.0, -1.0), heat.note(unit) + own) if heat.known else Legend(note=_WHOLE)
     return token_page.page(title, facts or {}, legend, articles)
 
 
@@ -112,16 +110,10 @@ def legend(heat: Heat, unit: str = "") -> Any:
     from rich.text import Text
 
     if not heat.known:
-        return Text("This method judges answers as a whole; tokens have no scores.\n", style="dim")
+        return Text(f"{_WHOLE}\n", style="dim")
     text = Text()
-    low, _, high = heat.scale()
-    for step, label in (
-        (0.1, f" {low:.3g} "),
-        (0.4, "  "),
-        (0.7, "  "),
-        (1.0, f" {high:.3g} {unit} ".replace("  ", " ")),
-    ):
-        text.append(label, style=f"white {_background(step)}")
+    for step, label in zip((0.1, 0.5, 1.0), heat.scale(unit), strict=True):
+        text.append(f" {label} ", style=f"white {_background(step)}")
     return text.append(f"  {heat.note(unit)}\n", style="dim")
 
 
