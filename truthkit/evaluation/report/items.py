@@ -39,7 +39,7 @@ def items(section: Section, number: int) -> Markup | None:
         _filter(
             "Category", f"k{number}", [(f"k{at}", spaced(name), _count(rows, f"k{at}")) for name, at in places.items()]
         ),
-        element("table", element("thead", head), element("tbody", *body)),
+        element("table", element("thead", head), element("tbody", *body), class_="captions" if captions else None),
         class_="browse",
         id=f"i{number}",
     )
