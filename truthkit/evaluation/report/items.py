@@ -29,16 +29,14 @@ def items(section: Section, number: int) -> Markup | None:
     names = ("question", "in the image" if captions else "right answer", "answers")
     head = element("tr", *(element("th", name, scope="col") for name in names))
     body = [element("tr", *_cells(row.asked), class_=" ".join(row.classes) or None) for row in rows]
-    whole = max(len(entry.run.items) for entry in section.entries)
+    whole = len({item["key"] for entry in section.entries for item in entry.run.items})
     some = "" if len(rows) == whole else f" of {whole:,}, flipped ones first"
     return element(
         "details",
         element("summary", element("h3", f"{counted(len(rows), 'item')} to browse{some}")),
         element("p", _HINT + (" Marked words name what is not in the image." if captions else ""), class_="hint"),
         _filter("Answers", f"a{number}", _by_answer(section, rows) if judged else _by_change(rows)),
-        _filter(
-            "Category", f"k{number}", [(f"k{at}", spaced(name), _count(rows, f"k{at}")) for name, at in places.items()]
-        ),
+        _filter("Category", f"k{number}", _by_category(rows, places)),
         element("table", element("thead", head), element("tbody", *body), class_="captions" if captions else None),
         class_="browse",
         id=f"i{number}",
