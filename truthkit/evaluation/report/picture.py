@@ -58,10 +58,15 @@ def _bars(axes: Any, section: Section) -> None:
             va="center",
             annotation_clip=False,
         )
-    axes.set_xlim(0, factor * top([estimate for *_, estimate in shown], section.scale()))
+    end, chance = top([estimate for *_, estimate in shown], section.scale()), section.chance()
+    guess = ""
+    if chance is not None and chance <= end:
+        axes.axvline(factor * chance, color=_INK, linestyle=":", linewidth=1)
+        guess = f", dotted: chance, {section.scale().quantity(chance)}"
+    axes.set_xlim(0, factor * end)
     arrow = {1: ", higher is better", -1: ", lower is better", 0: ""}[section.scale().metric.better]
     axes.set_title(_plain(section.title), loc="left", fontsize=13, fontweight="bold", parse_math=False)
-    axes.set_xlabel(_quality(section) + arrow, parse_math=False)
+    axes.set_xlabel(_quality(section) + arrow + guess, parse_math=False)
     _bare(axes, "x")
     axes.tick_params(axis="y", length=0)
 

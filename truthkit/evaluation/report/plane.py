@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
+from truthkit.evaluation.report.letters import fitted, text_width
+from truthkit.evaluation.report.words import capital
 from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 30, 46
 _LINE = 15  # height of a label
-_LETTER = 6.6  # mean width
-_LONGEST = 32  # characters of a label
+_SIZE = 12.5  # of its font, as in the style sheet
+_LONGEST = 230  # width of a label
 
 
 _Box = tuple[float, float, float, float]
@@ -89,9 +91,14 @@ def svg(section: Section, axes: Plane) -> Markup:
         for tick in axes.y_ticks
     ]
     grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in axes.x_ticks]
+    chance = section.chance()
+    if chance is not None and axes.y_ticks[0] < chance < axes.y_ticks[-1]:
+        grid.append(_line(_LEFT, y(chance), right, y(chance), "guess"))
+        grid.append(_text(right, y(chance) - 5, "chance", "tick", anchor="end"))
     title = section.scale().title
     grid.append(_text((_LEFT + right) / 2, HEIGHT - 8, "seconds per item", "axis-title", anchor="middle"))
-    labels = [_shortened(section.entries[number].label) for number, _, _ in axes.points]
+    grid.append(_text(0, 12, capital(title), "axis-title", anchor="start"))
+    labels = [fitted(section.entries[number].label, _LONGEST, _SIZE) for number, _, _ in axes.points]
     places = _place([(x(cost.value), y(quality.value)) for _, cost, quality in axes.points], labels)
     marks = []
     for (number, cost, quality), label, place in zip(axes.points, labels, places, strict=True):
@@ -124,7 +131,7 @@ def _place(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     found = []
     for (x, y), label in zip(points, labels, strict=True):
-        width = _LETTER * len(label)
+        width = text_width(label, _SIZE)
         places = [_Place(x + 8, y - 7, "start"), _Place(x + 8, y + 17, "start")]
         places += [_Place(x - 8, y - 7, "end"), _Place(x - 8, y + 17, "end")]
         for far in range(24, HEIGHT, 6):
@@ -140,10 +147,6 @@ def _free(box: _Box, taken: Sequence[_Box]) -> bool:
     if box[0] < _LEFT or box[2] > WIDTH or box[1] < 0 or box[3] > HEIGHT - _BOTTOM:
         return False
     return all(box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1] for other in taken)
-
-
-def _shortened(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
