@@ -34,9 +34,7 @@ def markdown(report: Report) -> str:
         parts.append(f"### {escaped(section.title)}")
         parts.append("\n".join(f"- {escaped(name)}: {escaped(value)}" for name, value in common.items()))
         if names := list(dict.fromkeys(name for of in own.values() for name in of)):
-            parts.append(
-                _table(["", *own], [[name, *(of.get(name, NOTHING) for of in own.values())] for name in names])
-            )
+            parts.append(table(["", *own], [[name, *(of.get(name, NOTHING) for of in own.values())] for name in names]))
     parts.append(f"Made with truthkit {truthkit.__version__}.")
     return "\n\n".join(parts) + "\n"
 
@@ -63,7 +61,7 @@ def _metrics(section: Section) -> str:
         [entry.label, *(_estimate(scale, entry.metrics.get(name)) for name, scale in scales.items()), _cost(entry)]
         for entry in section.entries
     ]
-    return _table(["run", *heads, "time per item"], rows)
+    return table(["run", *heads, "time per item"], rows)
 
 
 def _tests(section: Section) -> str:
@@ -77,7 +75,7 @@ def _tests(section: Section) -> str:
         flips = [str(answers.gained), str(answers.lost), p_value(answers.p)] if answers else [NOTHING] * 3
         span = f"{shown(change.value)} ({shown(change.low)} to {shown(change.high)})"
         rows.append([entry.label, test.against, span, p_value(change.p), p_value(test.holm), *flips])
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _categories(section: Section) -> str:
@@ -85,13 +83,13 @@ def _categories(section: Section) -> str:
         [entry.label, *(_estimate(section.scale(), entry.categories.get(name)) for name in section.categories)]
         for entry in section.entries
     ]
-    return _table(["run", *map(spaced, section.categories)], rows)
+    return table(["run", *map(spaced, section.categories)], rows)
 
 
 def _yes(section: Section, labels: Estimate) -> str:
     known = [(entry.label, entry.yes) for entry in section.entries if entry.yes is not None]
     rows = [[label, _estimate(YES, yes)] for label, yes in known]
-    return _table(["run", "answers"], [*rows, ["right answers", YES.value(labels.value)]])
+    return table(["run", "answers"], [*rows, ["right answers", YES.value(labels.value)]])
 
 
 def _flip(flip: Flip) -> str:
@@ -121,7 +119,7 @@ def _quoted(text: str) -> str:
     return f"> **Note:** {escaped(text)}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of any texts; the first column to the left, the others to the right."""
     first, *others = [f"| {' | '.join(map(escaped, line))} |" for line in (heads, *rows)]
     return "\n".join([first, f"| --- |{' ---: |' * (len(heads) - 1)}", *others])

@@ -1,0 +1,1 @@
+"""A study: models, decoders, tasks and seeds in one file, run and judged honestly."""

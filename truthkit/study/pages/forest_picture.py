@@ -1,0 +1,86 @@
+"""The forest plot as a picture: a panel for each set."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from truthkit.evaluation.report.words import counted
+from truthkit.figures import INK, QUIET, bare, new_figure, one_line, save_figure
+from truthkit.study.pages import words
+from truthkit.study.pages.contents import CONTROL, EvalSet, Study
+from truthkit.study.pages.drawing import BAND, heights, label, legend, mark
+from truthkit.study.pages.forest import axis, directions
+from truthkit.study.pages.marks import COLOURS
+
+
+def save_forest(study: Study, path: Path) -> None:
+    """Write the picture.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    sets = [one for one in study.sets if one.compared]
+    sizes = heights([len(one.compared) for one in sets], 0.32, 1.25)
+    figure = new_figure(11, sum(sizes) + 0.8)
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
+    if not sets:
+        figure.text(0.5, 0.5, "Nothing was compared with greedy.", ha="center")
+    else:
+        panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=sizes)
+        for axes, one in zip(panels[:, 0], sets, strict=True):
+            _panel(axes, study, one)
+        legend(figure, study, margin=True)
+    save_figure(figure, path)
+
+
+def _panel(axes: Any, study: Study, one: EvalSet) -> None:
+    factor, at, rows = one.scale.factor, axis(one), one.compared
+    if math.isfinite(one.margin):
+        axes.axvspan(-factor * one.margin, factor * one.margin, color=BAND, zorder=0)
+    axes.axvline(0.0, color=QUIET, linewidth=1.2, zorder=1)
+    for place, row in enumerate(rows):
+        assert row.greedy is not None
+        value, interval = row.greedy.difference
+        if interval is not None:
+            ends = [factor * interval.low, factor * interval.high]
+            axes.plot(ends, [place, place], color=COLOURS[row.verdict], linewidth=2.2, zorder=2, solid_capstyle="butt")
+        if math.isfinite(value):
+            mark(axes, factor * value, place, row)
+        _beside(axes, place, one.scale.difference(value), words.span(one.scale, row.greedy.difference), row.verdict)
+    names = [label(row.label) for row in rows]
+    axes.set_yticks(range(len(rows)), names, parse_math=False, fontsize=8.5)
+    for text, row in zip(axes.get_yticklabels(), rows, strict=True):
+        text.set_fontstyle("italic" if row.role == CONTROL else "normal")
+    axes.set(xlim=(factor * at[0], factor * at[-1]), ylim=(len(rows) - 0.4, -0.6))
+    axes.set_xticks([factor * tick for tick in at], [one.scale.difference(tick) for tick in at], fontsize=8.5)
+    head = f"{one_line(one.name, 70)} · {counted(one.test, 'item')}"
+    axes.set_title(head, loc="left", fontsize=12, fontweight="bold", parse_math=False)
+    about = (
+        f"{words.capital_unit(one.scale)} of {one.scale.metric.title} from greedy, {study.interval}s. {directions(one)}"
+    )
+    axes.set_xlabel(one_line(about, 140), parse_math=False, fontsize=9)
+    bare(axes, "x")
+    axes.tick_params(axis="x", labelcolor=QUIET)
+
+
+def _beside(axes: Any, place: int, value: str, span: str, verdict: str) -> None:
+    """Figures and verdict to the right of a line."""
+    for text, offset, align, colour in (
+        (value, 44, "right", INK),
+        (span, 126, "right", QUIET),
+        (verdict or "not judged", 136, "left", INK),
+    ):
+        axes.annotate(
+            text,
+            (1, place),
+            (offset, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha=align,
+            va="center",
+            fontsize=8.5,
+            color=colour,
+            annotation_clip=False,
+        )

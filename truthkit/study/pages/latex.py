@@ -1,0 +1,114 @@
+r"""A study as LaTeX: a table for each set, to be had with `\input` in a document that has `\usepackage{booktabs}`."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import truthkit
+from truthkit.evaluation.report.words import counted
+from truthkit.printable import printable
+from truthkit.study.pages import summary, words
+from truthkit.study.pages.contents import EvalSet, Row, Study
+from truthkit.study.pages.table import GROUPS, Cell, cells, columns
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "λ": r"$\lambda$",
+    "[": "{[}",
+    "]": "{]}",
+}
+
+
+def escaped(text: str) -> str:
+    """Any text on one line, in which nothing is a command; accents are lost, other alphabets become ?."""
+    return "".join(map(_character, " ".join(printable(text).split())))
+
+
+def latex(study: Study) -> str:
+    """All tables, with what they need said in comments."""
+    head = [
+        f"% {_comment(study.name)}: made by truthkit {truthkit.__version__} from study.json.",
+        r"% Needs \usepackage{booktabs}. Long tables: make the font smaller, or leave rows out and say so.",
+    ]
+    return "\n".join([*head, *(_table(study, one) for one in study.sets)]) + "\n"
+
+
+def _table(study: Study, one: EvalSet) -> str:
+    kept = [number for number, column in enumerate(columns(study, one)) if column.paper]
+    heads = [columns(study, one)[number].short for number in kept]
+    lines = [
+        r"\begin{table}[tp]",
+        r"\centering\footnotesize",
+        rf"\caption{{{_caption(study, one)}}}",
+        rf"\label{{tab:{re.sub(r'[^a-zA-Z0-9]+', '-', one.id).strip('-')}}}",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(kept) - 1)}l@{{}}}}",
+        r"\toprule",
+        rf"decoder & {' & '.join(map(escaped, heads))} \\",
+    ]
+    for role, name in GROUPS.items():
+        if rows := one.of(role):
+            lines += [r"\midrule", rf"\multicolumn{{{len(kept) + 1}}}{{@{{}}l}}{{\emph{{{name}}}}} \\"]
+            lines += [_row(study, one, row, kept) for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+def _row(study: Study, one: EvalSet, row: Row, kept: list[int]) -> str:
+    found = cells(study, one, row)
+    return rf"{escaped(row.label)} & {' & '.join(_cell(found[number]) for number in kept)} \\"
+
+
+def _cell(cell: Cell) -> str:
+    text = rf"\textbf{{{escaped(cell.text)}}}" if cell.strong else escaped(cell.text)
+    return rf"{text} {{\scriptsize({escaped(cell.span)})}}" if cell.span else text
+
+
+def _caption(study: Study, one: EvalSet) -> str:
+    least = words.reach(one, [row.greedy.smallest for row in one.compared if row.greedy])
+    parts = [
+        f"{one.name}. {words.about(one)}",
+        f"In brackets {study.interval}s; in bold p below {study.alpha:g} after {words.adjusted(study)}'s correction "
+        f"for {counted(study.family, 'comparison')}, and verdicts other than no evidence.",
+        f"Differences of {least} would have shown in 8 of 10 such samples." if least else "",
+        f"{summary.looks(study, one)}.",
+    ]
+    return escaped(" ".join(filter(None, parts)))
+
+
+def _character(character: str) -> str:
+    if (known := _SPECIAL.get(character)) is not None:
+        return known
+    if ord(character) < 128:
+        return character
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return "".join(_SPECIAL.get(one, one) for one in plain) or "?"
+
+
+def _comment(text: str) -> str:
+    return " ".join(printable(text).split())
