@@ -147,7 +147,7 @@ class _Draws:
             verdict = "better" if (change > 0) == up else "worse"
         elif abs(change) + self.half < self.one["margin"]:
             verdict = "equivalent"
-        p = min(1.0, 2.0 ** (-3 * away))
+        p = min(1.0, 2.0 ** (-4 * away))
         return against(label, change, self.half, p=p, p_holm=p if away > 1.4 else 0.4, p_bh=p, verdict=verdict)
 
     def method(self, number: int) -> list[Document]:

@@ -34,8 +34,9 @@ class Against:
         corrected: by correction, its p-value among the family's.
         effect: the difference, standardised.
         effect_name: how.
-        smallest: the difference that a sample of this size would have shown with 80 % power.
-        equivalence_p: of the two one-sided tests at the set's margin.
+        smallest: the difference that a test by itself would have shown with 80 % power.
+        smallest_corrected: the same after correction.
+        equivalence_p: of the two one-sided tests at the set's margin, corrected where the study says it so.
         verdict: one of `VERDICTS`, or empty.
     """
 
@@ -46,6 +47,7 @@ class Against:
     effect: float
     effect_name: str
     smallest: float
+    smallest_corrected: float
     equivalence_p: float
     verdict: str
 
@@ -65,7 +67,8 @@ class Row:
 
     Attributes:
         label: unique in its set.
-        method: what several rows over several sets have in common.
+        method: what its decoder or steering is called.
+        entry: what is the same row in every set, whatever options were chosen there; empty where that isn't known.
         role: one of `ROLES`.
         control_of: labels of the methods that it is a control of.
         settings: decoder, steering, sampling and seeds, as text by name.
@@ -84,6 +87,7 @@ class Row:
 
     label: str
     method: str
+    entry: str
     role: str
     control_of: Sequence[str]
     settings: Mapping[str, str]
@@ -191,7 +195,7 @@ class Study:
 
     def significant(self, against: Against | None) -> bool:
         """Whether a difference is more than chance would give, after correction."""
-        return against is not None and self.corrected(against) < self.alpha
+        return against is not None and self.corrected(against) <= self.alpha
 
     def looks_at(self, one: EvalSet) -> list[Look]:
         """The readings of a set's test items."""

@@ -47,6 +47,7 @@ def _row(row: Row) -> dict[str, str | float]:
     found: dict[str, str | float] = {
         "label": row.label,
         "method": row.method,
+        "entry": row.entry,
         "role": row.role,
         "control_of": "; ".join(row.control_of),
         **row.settings,
@@ -82,6 +83,7 @@ def _against(name: str, against: Against | None) -> dict[str, str | float]:
         "effect": against.effect,
         "effect_name": against.effect_name,
         "smallest_detectable": against.smallest,
+        "smallest_detectable_corrected": against.smallest_corrected,
         "equivalence_p": against.equivalence_p,
         "verdict": against.verdict,
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from truthkit.figures import INK, one_line
+from truthkit.figures import INK, QUIET, new_figure, one_line, save_figure
 from truthkit.study.pages.contents import CONTROL, ROLES, VERDICTS, Row, Study
 from truthkit.study.pages.marks import COLOURS, MARKERS
 
 BAND = "#dcefe9"
 _LINES, _LETTERS = 2, 38  # of a label
+_LETTER = 0.64  # mean width of letters, in font sizes
 _TALLEST = 200.0  # inches, of what Agg can draw
 
 
@@ -29,6 +32,19 @@ def heights(rows: list[int], each: float, other: float) -> list[float]:
     """How tall panels of so many rows are, in inches; rows are closer where there would be no end."""
     total = sum(rows) * each + len(rows) * other
     return [(number * each + other) * min(1.0, _TALLEST / total) for number in rows]
+
+
+def room(labels: Sequence[str], font: float) -> float:
+    """Inches to the left of axes in which labels of this size are whole."""
+    longest = max((len(line) for one in labels for line in one.split("\n")), default=0)
+    return 0.3 + longest * _LETTER * font / 72
+
+
+def save_message(text: str, path: Path) -> None:
+    """Write a picture that only says why there is nothing to see."""
+    figure = new_figure(6.5, 1.5)
+    figure.text(0.5, 0.5, text, ha="center", color=QUIET)
+    save_figure(figure, path)
 
 
 def mark(axes: Any, x: float, y: float, row: Row, **more: Any) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from truthkit.evaluation.report.plane import ticks
 from truthkit.markup import Markup, element, together
 from truthkit.study.pages import words
-from truthkit.study.pages.contents import EvalSet, Row
-from truthkit.study.pages.marks import key, shape, verdict_class
+from truthkit.study.pages.contents import EvalSet, Row, Study
+from truthkit.study.pages.marks import SIGN, breakable, key, shape, verdict_class, word
 
 
 def axis(one: EvalSet) -> list[float]:
@@ -24,12 +24,12 @@ def axis(one: EvalSet) -> list[float]:
     return ticks(min(ends), max(ends))
 
 
-def forest(one: EvalSet) -> Markup:
+def forest(study: Study, one: EvalSet) -> Markup:
     """The chart: a line for every row that stands beside greedy."""
     at = axis(one)
-    lines = [_line(one, row, at) for row in one.compared]
+    lines = [_line(study, one, row, at) for row in one.compared]
     numbers = [
-        element("span", one.scale.difference(tick), style=f"left:{_place(tick, at)}")
+        element("span", words.tick(one.scale, tick), style=f"left:{_place(tick, at)}")
         for tick in (at if len(at) <= 6 else at[::2])
     ]
     return element("div", *lines, element("span"), element("span", *numbers, class_="ticks"), class_="forest")
@@ -40,19 +40,19 @@ def directions(one: EvalSet) -> str:
     return {1: "Right of zero is better.", -1: "Left of zero is better.", 0: ""}[one.scale.metric.better]
 
 
-def _line(one: EvalSet, row: Row, at: Sequence[float]) -> Markup:
+def _line(study: Study, one: EvalSet, row: Row, at: Sequence[float]) -> Markup:
     assert row.greedy is not None
     difference = row.greedy.difference
-    shown = one.scale.difference(difference.value)
+    shown = f"{one.scale.difference(difference.value)}{SIGN if study.significant(row.greedy) else ''}"
     interval = words.span(one.scale, difference)
     return together(
-        element("span", key(row.role, row.verdict), element("span", row.label), class_="name"),
+        element("span", key(row.role, row.verdict), element("span", breakable(row.label)), class_="name"),
         _strip(one, row, at),
         element(
             "span",
             element("b", shown),
             element("small", interval) if interval else None,
-            element("em", row.verdict or "not judged", class_=verdict_class(row.verdict)),
+            element("em", word(row), class_=verdict_class(row.verdict)),
             class_="figures",
         ),
     )

@@ -10,9 +10,11 @@ from truthkit.evaluation.report.words import counted
 from truthkit.figures import INK, QUIET, bare, new_figure, one_line, save_figure
 from truthkit.study.pages import words
 from truthkit.study.pages.contents import CONTROL, EvalSet, Study
-from truthkit.study.pages.drawing import BAND, heights, label, legend, mark
+from truthkit.study.pages.drawing import BAND, heights, label, legend, mark, room, save_message
 from truthkit.study.pages.forest import axis, directions
-from truthkit.study.pages.marks import COLOURS
+from truthkit.study.pages.marks import COLOURS, SIGN, word
+
+_FONT, _LINE, _HEAD, _FOOT, _RIGHT = 8.5, 0.32, 0.45, 0.75, 3.0  # points, and inches
 
 
 def save_forest(study: Study, path: Path) -> None:
@@ -22,16 +24,20 @@ def save_forest(study: Study, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     sets = [one for one in study.sets if one.compared]
-    sizes = heights([len(one.compared) for one in sets], 0.32, 1.25)
-    figure = new_figure(11, sum(sizes) + 0.8)
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
     if not sets:
-        figure.text(0.5, 0.5, "Nothing was compared with greedy.", ha="center")
-    else:
-        panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=sizes)
-        for axes, one in zip(panels[:, 0], sets, strict=True):
-            _panel(axes, study, one)
-        legend(figure, study, margin=True)
+        save_message("Nothing was compared with greedy.", path)
+        return
+    sizes = heights([len(one.compared) for one in sets], _LINE, _HEAD + _FOOT)
+    left = room([label(row.label) for one in sets for row in one.compared], _FONT)
+    width, height = left + 5.2 + _RIGHT, sum(sizes) + 0.6
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    top = height
+    for one, size in zip(sets, sizes, strict=True):
+        box = left / width, (top - size + _FOOT) / height, 5.2 / width, (size - _HEAD - _FOOT) / height
+        _panel(figure.add_axes(box), study, one)
+        top -= size
+    legend(figure, study, margin=True)
     save_figure(figure, path)
 
 
@@ -48,13 +54,14 @@ def _panel(axes: Any, study: Study, one: EvalSet) -> None:
             axes.plot(ends, [place, place], color=COLOURS[row.verdict], linewidth=2.2, zorder=2, solid_capstyle="butt")
         if math.isfinite(value):
             mark(axes, factor * value, place, row)
-        _beside(axes, place, one.scale.difference(value), words.span(one.scale, row.greedy.difference), row.verdict)
+        shown = f"{one.scale.difference(value)}{SIGN if study.significant(row.greedy) else ''}"
+        _beside(axes, place, shown, words.span(one.scale, row.greedy.difference), word(row))
     names = [label(row.label) for row in rows]
-    axes.set_yticks(range(len(rows)), names, parse_math=False, fontsize=8.5)
+    axes.set_yticks(range(len(rows)), names, parse_math=False, fontsize=_FONT)
     for text, row in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontstyle("italic" if row.role == CONTROL else "normal")
     axes.set(xlim=(factor * at[0], factor * at[-1]), ylim=(len(rows) - 0.4, -0.6))
-    axes.set_xticks([factor * tick for tick in at], [one.scale.difference(tick) for tick in at], fontsize=8.5)
+    axes.set_xticks([factor * tick for tick in at], [words.tick(one.scale, tick) for tick in at], fontsize=_FONT)
     head = f"{one_line(one.name, 70)} · {counted(one.test, 'item')}"
     axes.set_title(head, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     about = (
@@ -70,7 +77,7 @@ def _beside(axes: Any, place: int, value: str, span: str, verdict: str) -> None:
     for text, offset, align, colour in (
         (value, 44, "right", INK),
         (span, 126, "right", QUIET),
-        (verdict or "not judged", 136, "left", INK),
+        (verdict, 136, "left", INK),
     ):
         axes.annotate(
             text,
@@ -80,7 +87,7 @@ def _beside(axes: Any, place: int, value: str, span: str, verdict: str) -> None:
             textcoords="offset points",
             ha=align,
             va="center",
-            fontsize=8.5,
+            fontsize=_FONT,
             color=colour,
             annotation_clip=False,
         )

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from truthkit.markup import Markup, element, together
 from truthkit.study.pages import words
 from truthkit.study.pages.contents import CONTROL, METHOD, EvalSet, Row, Study
-from truthkit.study.pages.marks import key
+from truthkit.study.pages.marks import SIGN, breakable, key, word
 
 _SHADE = 0.75  # of the strongest colour, for the largest difference
 NOT_RUN = "not run"
-SIGN = "∗"
-"""What marks a difference from greedy that is more than chance would give, after correction."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +51,15 @@ class Grid:
 def grid(study: Study) -> Grid | None:
     """The map of a study; None where nothing stands beside greedy."""
     sets = [one for one in study.sets if one.compared]
-    rows = {one.id: [row for row in one.compared if row.role in (METHOD, CONTROL)] for one in sets}
-    repeated = {
-        name for of in rows.values() for name, times in Counter((r.role, r.method) for r in of).items() if times > 1
-    }
+    times = Counter((one.id, row.role, row.method) for one in sets for row in one.compared)
+    repeated = {(role, method) for (_, role, method), number in times.items() if number > 1}
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for role in (METHOD, CONTROL):
         for one in sets:
-            for row in (row for row in rows[one.id] if row.role == role):
-                name = row.label if (role, row.method) in repeated else row.method
-                found.setdefault((role, name), {})[one.id] = row
+            for row in one.compared:
+                if row.role == role:
+                    name = row.entry or (row.label if (role, row.method) in repeated else row.method)
+                    found.setdefault((role, name), {})[one.id] = row
     if not found:
         return None
     return Grid([name for _, name in found], sets, [[of.get(one.id) for one in sets] for of in found.values()])
@@ -73,7 +70,7 @@ def text(study: Study, one: EvalSet, row: Row | None) -> tuple[str, str]:
     if row is None or row.greedy is None:
         return "", NOT_RUN
     sign = SIGN if study.significant(row.greedy) else ""
-    return f"{one.scale.difference(row.greedy.difference.value)}{sign}", row.verdict or "not judged"
+    return f"{one.scale.difference(row.greedy.difference.value)}{sign}", word(row)
 
 
 def note(study: Study, of: Grid) -> str:
@@ -81,7 +78,7 @@ def note(study: Study, of: Grid) -> str:
     kinds = sorted({words.unit(one.scale) or "the metric's own unit" for one in of.sets})
     return (
         f"Difference from greedy in {' or '.join(kinds)}, shaded blue where better and orange where worse. "
-        f"{SIGN} marks what is more than chance would give (p below {study.alpha:g} after "
+        f"{SIGN} marks what is more than chance would give (p at most {study.alpha:g} after "
         f"{words.adjusted(study)}'s correction); the word beneath is the verdict, which "
         "also asks for more than the strongest control gives."
     )
@@ -89,7 +86,9 @@ def note(study: Study, of: Grid) -> str:
 
 def heads(of: Grid) -> list[str]:
     """The columns: each set, with an arrow for the better direction."""
-    return [f"{one.name}, {one.scale.metric.title} {one.scale.metric.arrow}".rstrip() for one in of.sets]
+    return [
+        f"{one.name}, {one.scale.metric.title}\N{NO-BREAK SPACE}{one.scale.metric.arrow}".rstrip() for one in of.sets
+    ]
 
 
 def table(study: Study, of: Grid) -> tuple[Markup, str]:
@@ -98,7 +97,7 @@ def table(study: Study, of: Grid) -> tuple[Markup, str]:
     rows = []
     for name, line in zip(of.names, of.cells, strict=True):
         one = next(row for row in line if row is not None)
-        head = element("th", key(one.role), name, element("small", one.role), scope="row")
+        head = element("th", key(one.role), breakable(name), element("small", one.role), scope="row")
         rows.append(element("tr", head, *[_cell(study, of, i, row) for i, row in enumerate(line)]))
     first = element("th", "method", scope="col")
     made = element(

@@ -7,11 +7,13 @@ from typing import Any
 
 from truthkit.figures import INK, QUIET, new_figure, save_figure
 from truthkit.study.pages.contents import CONTROL, Row, Study
-from truthkit.study.pages.drawing import heights, label
-from truthkit.study.pages.heat_map import SIGN, Grid, grid, heads, text
+from truthkit.study.pages.drawing import heights, label, room, save_message
+from truthkit.study.pages.heat_map import Grid, grid, heads, text
+from truthkit.study.pages.marks import SIGN
 
 _BETTER, _WORSE, _ABSENT = (76, 143, 220), (232, 145, 74), "#f3f3f0"
-_COLUMN, _LINE, _NAMES = 1.5, 0.46, 2.9  # inches
+_COLUMN, _LINE, _HEAD, _FOOT = 1.5, 0.46, 0.55, 0.6  # inches
+_LETTERS, _FONT = 34, 9
 
 
 def save_map(study: Study, path: Path) -> None:
@@ -21,44 +23,46 @@ def save_map(study: Study, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     found = grid(study)
-    columns, lines = (len(found.sets), len(found.names)) if found else (1, 1)
-    figure = new_figure(max(6.5, _NAMES + _COLUMN * columns), heights([lines], _LINE, 1.7)[0])
-    axes = figure.subplots()
-    axes.set_axis_off()
     if found is None:
-        axes.text(0.5, 0.5, "Nothing was compared with greedy.", ha="center")
-    else:
-        _draw(axes, study, found)
-        figure.supxlabel(
-            f"Difference from greedy; blue is better, orange worse. {SIGN} p below {study.alpha:g} after correction; "
-            "below it the verdict.\nIn italics controls.",
-            fontsize=8.5,
-            color=QUIET,
-        )
+        save_message("Nothing was compared with greedy.", path)
+        return
+    left = room([label(name, _LETTERS) for name in found.names], _FONT)
+    tall = heights([len(found.names)], _LINE, 0.0)[0]
+    width, height = max(7.5, left + _COLUMN * len(found.sets) + 0.1), tall + _HEAD + _FOOT
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    box = left / width, _FOOT / height, (width - left - 0.1) / width, tall / height
+    _draw(figure.add_axes(box), study, found)
+    figure.text(
+        0.5,
+        0.1 / height,
+        f"Difference from greedy; blue is better, orange worse. {SIGN} p at most {study.alpha:g} after correction; "
+        "below it the verdict.\nIn italics controls.",
+        ha="center",
+        fontsize=8.5,
+        color=QUIET,
+    )
     save_figure(figure, path)
 
 
 def _draw(axes: Any, study: Study, found: Grid) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.set_axis_on()
     for line, cells in enumerate(found.cells):
         for column, row in enumerate(cells):
-            axes.add_patch(
-                Rectangle((column, line), 1, 1, facecolor=_colour(found, column, row), edgecolor="white", linewidth=2)
-            )
+            colour = _colour(found, column, row)
+            axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, edgecolor="white", linewidth=2))
             shown, verdict = text(study, found.sets[column], row)
-            weight = "bold" if shown.endswith(SIGN) else "normal"
+            weight, below = "bold" if shown.endswith(SIGN) else "normal", line + (0.72 if shown else 0.5)
             axes.text(column + 0.5, line + 0.36, shown, ha="center", va="center", fontsize=10, weight=weight, color=INK)
-            axes.text(column + 0.5, line + 0.72, verdict, ha="center", va="center", fontsize=7.5, color=INK)
+            axes.text(column + 0.5, below, verdict, ha="center", va="center", fontsize=7.5, color=INK)
     roles = [next(row.role for row in cells if row is not None) for cells in found.cells]
-    axes.set_yticks(
-        [i + 0.5 for i in range(len(roles))], [label(n, 34) for n in found.names], parse_math=False, fontsize=9
-    )
+    names = [label(name, _LETTERS) for name in found.names]
+    axes.set_yticks([i + 0.5 for i in range(len(roles))], names, parse_math=False, fontsize=_FONT)
     for name, role in zip(axes.get_yticklabels(), roles, strict=True):
         name.set_fontstyle("italic" if role == CONTROL else "normal")
     places = [i + 0.5 for i in range(len(found.sets))]
-    axes.set_xticks(places, [label(name, 20) for name in heads(found)], parse_math=False, fontsize=9)
+    axes.set_xticks(places, [label(name, 20) for name in heads(found)], parse_math=False, fontsize=_FONT)
     axes.set(xlim=(0, len(found.sets)), ylim=(len(roles), 0))
     axes.tick_params(length=0, labelcolor=INK, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)

@@ -9,7 +9,7 @@ import truthkit
 from truthkit.evaluation.report.words import counted
 from truthkit.printable import printable
 from truthkit.study.pages import summary, words
-from truthkit.study.pages.contents import EvalSet, Row, Study
+from truthkit.study.pages.contents import METHOD, EvalSet, Row, Study
 from truthkit.study.pages.table import GROUPS, Cell, cells, columns
 
 _SPECIAL = {
@@ -68,7 +68,7 @@ def _table(study: Study, one: EvalSet) -> str:
         r"\centering\footnotesize",
         rf"\caption{{{_caption(study, one)}}}",
         rf"\label{{tab:{re.sub(r'[^a-zA-Z0-9]+', '-', one.id).strip('-')}}}",
-        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(kept) - 1)}l@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}ll{'r' * (len(kept) - 1)}@{{}}}}",
         r"\toprule",
         rf"decoder & {' & '.join(map(escaped, heads))} \\",
     ]
@@ -90,12 +90,12 @@ def _cell(cell: Cell) -> str:
 
 
 def _caption(study: Study, one: EvalSet) -> str:
-    least = words.reach(one, [row.greedy.smallest for row in one.compared if row.greedy])
+    least = words.detectable(one, [row.greedy for row in one.of(METHOD) if row.greedy])
     parts = [
         f"{one.name}. {words.about(one)}",
-        f"In brackets {study.interval}s; in bold p below {study.alpha:g} after {words.adjusted(study)}'s correction "
+        f"In brackets {study.interval}s; in bold p at most {study.alpha:g} after {words.adjusted(study)}'s correction "
         f"for {counted(study.family, 'comparison')}, and verdicts other than no evidence.",
-        f"Differences of {least} would have shown in 8 of 10 such samples." if least else "",
+        f"4 of 5 such samples would have shown a difference of {least}." if least else "",
         f"{summary.looks(study, one)}.",
     ]
     return escaped(" ".join(filter(None, parts)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from truthkit.markup import Markup, element, together
 from truthkit.study.pages.contents import (
     BASELINE,
@@ -13,6 +15,7 @@ from truthkit.study.pages.contents import (
     ROLES,
     VERDICTS,
     WORSE,
+    Row,
 )
 
 _CLASSES = {BETTER: "better-own", WORSE: "worse-own", EQUIVALENT: "equivalent-own"}
@@ -21,11 +24,19 @@ _SHAPES = {
     CONTROL: element("path", d="M0 -6.5L6.5 0L0 6.5L-6.5 0Z", class_="hollow"),
     BASELINE: element("rect", x=-5, y=-5, width=10, height=10),
 }
+SIGN = "∗"
+"""What marks a difference from greedy that is more than chance would give, after correction."""
+
 COLOURS = {BETTER: "#2f6fd0", WORSE: "#d0661a", EQUIVALENT: "#1d9a77", NO_EVIDENCE: "#8a8f99", "": "#8a8f99"}
 """The colours of verdicts in pictures."""
 
 MARKERS = {METHOD: "o", CONTROL: "D", BASELINE: "s"}
 """matplotlib's markers for roles; those of controls are hollow."""
+
+
+def word(row: Row) -> str:
+    """A row's verdict, or why it has none."""
+    return row.verdict or ("control" if row.role == CONTROL else "not judged")
 
 
 def verdict_class(verdict: str) -> str:
@@ -43,6 +54,12 @@ def key(role: str, verdict: str = "") -> Markup:
     return element(
         "svg", shape(role), viewBox="-8 -8 16 16", class_=f"shape {verdict_class(verdict)}", aria_hidden="true"
     )
+
+
+def breakable(label: str) -> Markup:
+    """A label that may go on in another line behind its options."""
+    first, *others = re.split(r"(?<=[,:+/])", label)
+    return together(first, *[part for other in others for part in (element("wbr"), other)])
 
 
 def legend() -> Markup:

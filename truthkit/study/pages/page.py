@@ -9,8 +9,8 @@ from truthkit.evaluation.report.document import box, contents, document, facts, 
 from truthkit.evaluation.report.words import capital, counted, listed
 from truthkit.markup import Markup, element, together
 from truthkit.study.pages import forest, heat_map, plane, provenance, summary, words
-from truthkit.study.pages.contents import Choice, EvalSet, Row, Study
-from truthkit.study.pages.marks import key, legend, verdict_class
+from truthkit.study.pages.contents import METHOD, Choice, EvalSet, Row, Study
+from truthkit.study.pages.marks import SIGN, breakable, key, legend, verdict_class
 from truthkit.study.pages.table import GROUPS, Cell, cells, columns, note
 
 
@@ -81,15 +81,16 @@ def _set(study: Study, one: EvalSet) -> Markup:
 
 
 def _forest(study: Study, one: EvalSet) -> Markup:
-    least = words.reach(one, [row.greedy.smallest for row in one.compared if row.greedy])
+    least = words.detectable(one, [row.greedy for row in one.of(METHOD) if row.greedy])
     parts = [
         f"{words.capital_unit(one.scale)} of {one.scale.metric.title}, with {study.interval}s that are not corrected; "
         "verdicts are.",
         forest.directions(one),
+        f"{SIGN} marks differences from greedy that are more than chance would give, after correction.",
         f"The band is the margin of equivalence, {words.margin(one)}.",
-        f"Differences of {least} would have shown in 8 of 10 such samples." if least else "",
+        f"4 of 5 such samples would have shown a difference of {least}." if least else "",
     ]
-    return figure("Difference from greedy", " ".join(filter(None, parts)), legend(), forest.forest(one))
+    return figure("Difference from greedy", " ".join(filter(None, parts)), legend(), forest.forest(study, one))
 
 
 def _table(study: Study, one: EvalSet) -> Markup:
@@ -102,17 +103,17 @@ def _table(study: Study, one: EvalSet) -> Markup:
         group = element("tr", element("th", name, colspan=len(heads) + 1, scope="rowgroup"), class_="group")
         bodies.append(element("tbody", group, *[_row(study, one, row, end) for row in rows]))
     first = element("th", "decoder", scope="col")
-    return element("table", element("thead", element("tr", first, *heads)), *bodies)
+    return element("table", element("thead", element("tr", first, *heads)), *bodies, class_="every")
 
 
 def _row(study: Study, one: EvalSet, row: Row, end: float) -> Markup:
-    value, *others = cells(study, one, row)
+    verdict, value, *others = cells(study, one, row)
     mark = one.chance if words.chance(one) else None
     chart = bar(row.value, end, verdict_class(row.verdict), mark=mark)
-    name = row.method if row.method.lower() != row.label.lower() else None
-    of = f"control of {listed(list(row.control_of))}" if row.control_of else name
-    head = element("th", key(row.role, row.verdict), row.label, element("small", of) if of else None, scope="row")
-    return element("tr", head, _cell(value, chart), *map(_cell, others), title=row.said or None)
+    of = f"control of {listed(list(row.control_of))}" if row.control_of else words.method(row)
+    name = key(row.role, row.verdict), breakable(row.label), element("small", of) if of else None
+    head = element("th", *name, scope="row")
+    return element("tr", head, _cell(verdict), _cell(value, chart), *map(_cell, others), title=row.said or None)
 
 
 def _cell(cell: Cell, chart: Markup | None = None) -> Markup:
@@ -185,7 +186,7 @@ def _looks(study: Study) -> Markup:
     lines = [
         element(
             "tr",
-            element("th", look.when, scope="row"),
+            element("th", words.when(look.when), scope="row"),
             *[
                 element("td", text, class_="text")
                 for text in (names.get(look.set, look.set), look.part, ", ".join(look.rows))

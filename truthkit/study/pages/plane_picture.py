@@ -9,7 +9,7 @@ from truthkit.evaluation.report.plane import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, W
 from truthkit.evaluation.report.words import capital
 from truthkit.figures import INK, QUIET, bare, new_figure, one_line, save_figure
 from truthkit.study.pages.contents import EvalSet, Study
-from truthkit.study.pages.drawing import legend, mark
+from truthkit.study.pages.drawing import legend, mark, save_message
 from truthkit.study.pages.marks import COLOURS
 from truthkit.study.pages.plane import X_TITLE, Plane, plane
 
@@ -24,12 +24,13 @@ def save_plane(study: Study, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     found = [(one, axes) for one in study.sets if (axes := plane(one)) is not None]
+    if not found:
+        save_message("No set has two rows whose cost is known.", path)
+        return
     tall = HEIGHT / _INCH + _HEAD
-    width, height = WIDTH / _INCH + _SIDE, max(1, len(found)) * tall + _FOOT
+    width, height = WIDTH / _INCH + _SIDE, len(found) * tall + _FOOT
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
-    if not found:
-        figure.text(0.5, 0.5, "Of no set two rows have a known cost.", ha="center")
     for number, (one, axes) in enumerate(found):
         top = height - number * tall - _HEAD
         box = (

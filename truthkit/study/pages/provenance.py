@@ -21,15 +21,17 @@ _FILES = {
 
 def how_to_read(study: Study) -> list[str]:
     """What figures mean, and what they leave out."""
-    p = f"p below {study.alpha:g} after {words.adjusted(study)}'s correction for {counted(study.family, 'comparison')}"
+    family = f"{words.adjusted(study)}'s correction for {counted(study.family, 'comparison')}"
+    p = f"p at most {study.alpha:g} after {family}"
     found = [
         "Items were split by their content into development and test; families and images stay together. Options were "
         f"chosen on development items alone, and the figures here are of test items. {study.interval}s draw whole "
-        "clusters, and tests compare the same items under both decoders.",
+        "clusters; tests compare the same items under both decoders. What stands against greedy is one family of "
+        "comparisons, what stands against controls another.",
         f"Better means better than greedy and than the strongest of the method's own controls, both at {p}. Worse "
-        "means worse than greedy by the same measure. Equivalent means that two one-sided tests place the difference from "
-        "greedy within the margin that the study's file states. Everything else is “no evidence”, which is not "
-        "evidence of no effect: the smallest difference that would have shown says what could have been missed.",
+        "means worse than greedy by the same measure. Equivalent means that two one-sided tests place the difference "
+        "from greedy within the margin that the study's file states. Everything else is “no evidence”, which is not "
+        "evidence of no effect: the smallest detectable difference says what could have been missed.",
         "Differences are the row's value minus the other's; an arrow or a word says which direction is better. Their "
         "intervals are not corrected, so one may leave out zero where the verdict is “no evidence”.",
         "Costs are wall-clock seconds per item on one machine, as multiples of greedy's.",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.evaluation.benchmark import Metric, spaced
+from truthkit.evaluation.benchmark import Metric
 from truthkit.evaluation.report.words import Scale
 from truthkit.evaluation.tasks import benchmark_of
 from truthkit.files.json_text import shown
@@ -30,6 +30,7 @@ from truthkit.study.pages.contents import (
 )
 
 FILE = "study.json"
+_EFFECTS = {"h": "Cohen's h", "d": "Cohen's d"}
 
 _FIGURE = optional(NUMBER)
 _AGAINST = {
@@ -43,7 +44,9 @@ _AGAINST = {
     "effect": _FIGURE,
     "effect_name": optional(TEXT),
     "smallest_detectable": _FIGURE,
+    "smallest_detectable_corrected": _FIGURE,
     "equivalence_p": _FIGURE,
+    "equivalence_p_holm": _FIGURE,
     "verdict": optional(TEXT),
 }
 _SHAPE = {
@@ -60,10 +63,14 @@ _SHAPE = {
         {
             "id!": TEXT,
             "task!": TEXT,
+            "benchmark": TEXT,
             "title": optional(TEXT),
             "model!": TEXT,
             "metric!": TEXT,
+            "metric_title": optional(TEXT),
             "unit!": TEXT,
+            "unit_name": optional(TEXT),
+            "digits": INTEGER,
             "higher_is_better!": TRUTH,
             "chance": _FIGURE,
             "margin!": _FIGURE,
@@ -78,6 +85,7 @@ _SHAPE = {
             "set!": TEXT,
             "label!": TEXT,
             "method!": TEXT,
+            "entry": optional(TEXT),
             "role!": TEXT,
             "control_of": [TEXT],
             "decoder!": TEXT,
@@ -143,15 +151,15 @@ def read_study(folder: Path) -> Study:
 
 
 def _set(found: Mapping[str, Any]) -> EvalSet:
-    benchmark, share = benchmark_of(found["task"]), found["unit"] == "percent"
+    benchmark, share = benchmark_of(found.get("benchmark") or found["task"]), found["unit"] == "percent"
     declared = benchmark.metric(found["metric"])
     metric = Metric(
         found["metric"],
-        declared.title,
+        found.get("metric_title") or declared.title,
         better=1 if found["higher_is_better"] else -1,
         share=share,
-        unit="" if share or declared.share else declared.unit,
-        digits=declared.digits if declared.share == share else 1 if share else 3,
+        unit="" if share else found.get("unit_name") or declared.unit,
+        digits=found.get("digits", declared.digits if declared.share == share else 1 if share else 3),
     )
     title = found.get("title") or benchmark.title
     return EvalSet(
@@ -192,6 +200,7 @@ def _row(found: Mapping[str, Any], where: str) -> Row:
     return Row(
         found["label"],
         found["method"],
+        found.get("entry") or "",
         found["role"],
         found.get("control_of", ()),
         settings,
@@ -221,9 +230,10 @@ def _against(found: Any, where: str) -> Against | None:
         _number(found["p"]),
         {"holm": _number(found["p_holm"]), "bh": _number(found.get("p_bh"))},
         _number(found.get("effect")),
-        spaced(found.get("effect_name") or ""),
+        _EFFECTS.get(found.get("effect_name") or "", found.get("effect_name") or ""),
         _number(found.get("smallest_detectable")),
-        _number(found.get("equivalence_p")),
+        _number(found.get("smallest_detectable_corrected")),
+        _number(found.get("equivalence_p") if (equal := found.get("equivalence_p_holm")) is None else equal),
         _verdict(found, where),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from truthkit.evaluation.report.labels import short_models
@@ -22,7 +23,8 @@ from truthkit.study.pages.contents import (
 _MOST = 12  # lines of a group
 _FEW = 30  # clusters, below which a bootstrap is not to be relied on
 
-Found = tuple[EvalSet, Row]
+_Told = Callable[[Study, EvalSet, Sequence[Row], bool], list[str]]
+"""How rows of one kind and one set are told, with the set's name or without."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def about(study: Study) -> str:
     models = short_models(list(dict.fromkeys(one.model for one in study.sets)))
     parts = [listed(models) if 0 < len(models) <= 3 else counted(len(models), "model")]
     parts += [counted(len(study.sets), "test set"), counted(len({row.method for _, row in _of(study)}), "method")]
-    controls = {row.method for _, row in _of(study, CONTROL)}
+    controls = {row.label for _, row in _of(study, CONTROL)}
     parts += [counted(len(controls), "control")] if controls else []
     parts.append(counted(sum(one.test for one in study.sets), "test item"))
     return " · ".join(parts)
@@ -56,8 +58,9 @@ def overall(study: Study) -> str:
     methods, sets = len({row.method for _, row in found}), len({one.id for one, _ in found})
     of = f"{counted(len(found), 'result')} of {counted(methods, 'method')} on {counted(sets, 'test set')}"
     return (
-        f"{of}: {number[BETTER] - alone} better than greedy and than the strongest control{apart}, {number[WORSE]} worse than "
-        f"greedy, {number[EQUIVALENT]} equivalent to greedy, {rest} without evidence either way. {basis(study)}"
+        f"{of}: {number[BETTER] - alone} better than greedy and than the strongest control{apart}, {number[WORSE]} "
+        f"worse than greedy, {number[EQUIVALENT]} equivalent to greedy, {rest} without "
+        f"evidence either way. {basis(study)}"
     )
 
 
@@ -73,33 +76,30 @@ def basis(study: Study) -> str:
 
 def groups(study: Study, only: EvalSet | None = None) -> list[Group]:
     """The verdicts, the ones that claim most first; of one set, or of all."""
-    found = [pair for pair in _of(study) if only is None or pair[0] is only]
-    half = [(one, row) for one, row in found if row.verdict in (NO_EVIDENCE, "") and _beats_greedy(row)]
-    unsure = [pair for pair in found if pair[1].verdict in (NO_EVIDENCE, "") and pair not in half]
-    controls = [pair for pair in _of(study, CONTROL) if _beats_greedy(pair[1]) and (only is None or pair[0] is only)]
-
-    def having(verdict: str) -> list[Found]:
-        return [pair for pair in found if pair[1].verdict == verdict]
-
-    made = [
-        ("Better than greedy and than the strongest control", [pair for pair in having(BETTER) if pair[1].control]),
-        ("Better than greedy, with no control to beat", [pair for pair in having(BETTER) if not pair[1].control]),
-        ("Better than greedy, but not shown to be better than the strongest control", half),
-        ("Worse than greedy", having(WORSE)),
-        ("Equivalent to greedy", having(EQUIVALENT)),
-        ("No evidence either way", unsure),
-        ("Controls that are better than greedy themselves", controls),
-    ]
-    return [
-        Group(title, _shortened([_line(study, one, row, many=only is None) for one, row in pairs]))
-        for title, pairs in made
-        if pairs
-    ]
+    sets = [one for one in study.sets if only is None or one is only]
+    found = []
+    for title, fits, told in _KINDS:
+        rows = [(one, [row for row in one.rows if fits(row)]) for one in sets]
+        if lines := [line for one, some in rows if some for line in told(study, one, some, len(sets) > 1)]:
+            found.append(Group(title, _shortened(lines)))
+    return found
 
 
 def caveats(study: Study) -> list[str]:
     """What has to be known before the figures are believed."""
-    return [sentence for one in study.sets for sentence in _of_set(study, one)]
+    found = [sentence for one in study.sets for sentence in _of_set(study, one)]
+    alone = {(row.method, one.name) for one, row in _of(study) if row.control is None and row.greedy is not None}
+    if alone:
+        methods, sets = sorted({method for method, _ in alone}), {name for _, name in alone}
+        where = "" if len(study.sets) == 1 else f" on {listed([one.name for one in study.sets if one.name in sets])}"
+        found.append(
+            f"Judged against greedy alone{where}, for want of a control that was run: {listed(_shortened(methods))}."
+        )
+    if unjudged := [
+        words.where(one, row) if len(study.sets) > 1 else row.label for one, row in _of(study) if not row.verdict
+    ]:
+        found.append(f"Without a verdict: {listed(_shortened(unjudged))}.")
+    return found
 
 
 def looks(study: Study, one: EvalSet) -> str:
@@ -107,7 +107,7 @@ def looks(study: Study, one: EvalSet) -> str:
     read = study.times_read(one)
     if read == 0:
         return "nothing is recorded of when the test items were read"
-    days = [look.when for look in study.looks_at(one)]
+    days = [words.when(look.when) for look in study.looks_at(one)]
     dates = f" ({listed(days)})" if 0 < len(days) <= 4 else ""
     return f"the test items were read {'once' if read == 1 else 'twice' if read == 2 else f'{read} times'}{dates}"
 
@@ -128,10 +128,6 @@ def _of_set(study: Study, one: EvalSet) -> list[str]:
         )
     if one.clusters < _FEW:
         found.append(f"{one.name}: {words.items(one)} are few; intervals and p-values of so few are rough.")
-    if alone := [row.label for row in one.of(METHOD) if row.control is None and row.greedy is not None]:
-        found.append(
-            f"{one.name}: without a control here, and so judged against greedy alone: {listed(_shortened(alone))}."
-        )
     if weak := [row for row in one.rows if row.label == "greedy" and _at_chance(one, row)]:
         shown, unit = one.scale.interval(weak[0].value.interval), one.scale.unit  # type: ignore[arg-type]
         found.append(
@@ -146,24 +142,62 @@ def _at_chance(one: EvalSet, row: Row) -> bool:
     return interval is not None and interval.low <= one.chance <= interval.high
 
 
-def _line(study: Study, one: EvalSet, row: Row, *, many: bool) -> str:
-    name = words.where(study, one, row) if many else row.label
-    told = [words.beside(study, one, row.greedy)] if row.greedy else []
-    if row.control and row.verdict in (BETTER, NO_EVIDENCE):
-        told.append(f"{words.beside(study, one, row.control)}, its strongest control")
-    if row.verdict == EQUIVALENT:
-        told.append(f"within {words.margin(one)}")
-    beside = row.control if _beats_greedy(row) else row.greedy
-    if row.verdict == NO_EVIDENCE and beside and (least := words.reach(one, [beside.smallest])):
-        told.append(f"{least} or more would have shown in 8 of 10 such samples")
-    return f"{name}: {'; '.join(told)}." if told else f"{name}: not compared."
+def _each(study: Study, one: EvalSet, rows: Sequence[Row], many: bool) -> list[str]:
+    """A line for each row, with all that is known of it."""
+    lines = []
+    for row in rows:
+        told = [words.beside(study, one, row.greedy)] if row.greedy else []
+        if row.control and row.verdict in (BETTER, NO_EVIDENCE):
+            told.append(f"{words.beside(study, one, row.control)}, its strongest control")
+        if row.control and row.verdict == NO_EVIDENCE and (least := words.detectable(one, [row.control])):
+            told.append(f"4 of 5 such samples would have shown {least}")
+        lines.append(f"{words.where(one, row) if many else row.label}: {'; '.join(told)}.")
+    return lines
+
+
+def _together(study: Study, one: EvalSet, rows: Sequence[Row], many: bool) -> list[str]:
+    """A line for a set's rows, with their differences."""
+    changes = [(row.label, row.greedy.difference.value) for row in rows if row.greedy]
+    names = listed(_shortened([f"{label} ({one.scale.difference(change)})" for label, change in changes]))
+    line = f"{one.name}: {names}" if many else names
+    if rows[0].verdict == EQUIVALENT:
+        return [f"{line}; the margin is {words.margin(one)}."]
+    least = words.detectable(one, [row.greedy for row in rows if row.greedy])
+    return [f"{line}; 4 of 5 such samples would have shown {least}." if least else f"{line}."]
 
 
 def _beats_greedy(row: Row) -> bool:
     return row.greedy is not None and row.greedy.verdict == BETTER
 
 
-def _of(study: Study, role: str = METHOD) -> list[Found]:
+def _judged(verdict: str) -> Callable[[Row], bool]:
+    return lambda row: row.role == METHOD and row.greedy is not None and row.verdict == verdict
+
+
+def _unsure(row: Row) -> bool:
+    return _judged(NO_EVIDENCE)(row) and not _beats_greedy(row)
+
+
+_KINDS: tuple[tuple[str, Callable[[Row], bool], _Told], ...] = (
+    (
+        "Better than greedy and than the strongest control",
+        lambda row: _judged(BETTER)(row) and row.control is not None,
+        _each,
+    ),
+    ("Better than greedy, with no control to beat", lambda row: _judged(BETTER)(row) and row.control is None, _each),
+    (
+        "Better than greedy, but not shown to be better than the strongest control",
+        lambda row: _judged(NO_EVIDENCE)(row) and _beats_greedy(row),
+        _each,
+    ),
+    ("Worse than greedy", _judged(WORSE), _each),
+    ("Equivalent to greedy", _judged(EQUIVALENT), _together),
+    ("No evidence either way", _unsure, _together),
+)
+"""Kinds of results: what they are called, which rows are of one, and how they are told."""
+
+
+def _of(study: Study, role: str = METHOD) -> list[tuple[EvalSet, Row]]:
     return [(one, row) for one in study.sets for row in one.of(role)]
 
 

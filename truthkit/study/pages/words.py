@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from truthkit.evaluation.report.contents import Estimate
 from truthkit.evaluation.report.words import NOTHING, Scale, capital, counted, p_value
@@ -51,7 +52,10 @@ def times(cost: float) -> str:
 
 def plain(value: float) -> str:
     """A number without a unit, such as an effect size."""
-    return f"{value:+.2f}".replace("-", "−") if math.isfinite(value) else NOTHING
+    if not math.isfinite(value):
+        return NOTHING
+    shown = round(value, 2)
+    return f"{shown:+.2f}".replace("-", "−") if shown else "0.00"
 
 
 def p_is(p: float) -> str:
@@ -77,9 +81,9 @@ def beside(study: Study, one: EvalSet, against: Against) -> str:
     return f"{change} from {against.label} ({inside})"
 
 
-def where(study: Study, one: EvalSet, row: Row) -> str:
-    """A row's label with its set, where the study has several."""
-    return f"{row.label} on {one.name}" if len(study.sets) > 1 else row.label
+def where(one: EvalSet, row: Row) -> str:
+    """A row's label with its set."""
+    return f"{row.label} on {one.name}"
 
 
 def items(one: EvalSet) -> str:
@@ -108,3 +112,30 @@ def about(one: EvalSet) -> str:
     parts = [one.model, f"{one.scale.title} {one.scale.metric.arrow}".rstrip(), chance(one), items(one)]
     parts += [counted(one.development, "development item"), f"equivalent within {margin(one)}"]
     return f"{' · '.join(filter(None, parts))}."
+
+
+def tick(scale: Scale, value: float) -> str:
+    """A round difference on an axis, with its sign."""
+    shown = scale.tick(abs(value))
+    return shown if shown == "0" else f"{'−' if value < 0 else '+'}{shown}"
+
+
+def detectable(one: EvalSet, against: Sequence[Against]) -> str:
+    """The differences that samples of this size show four times in five; nothing where none is known."""
+    alone = reach(one, [other.smallest for other in against])
+    corrected = reach(one, [other.smallest_corrected for other in against])
+    return f"{alone}, or after correction {corrected}" if alone and corrected else alone
+
+
+def when(time: str) -> str:
+    """A time as a study has it, to the minute; any other text as it is."""
+    try:
+        found = datetime.fromisoformat(time)
+    except ValueError:
+        return time
+    return f"{found:%Y-%m-%d %H:%M}{' UTC' if found.utcoffset() == timedelta() else ''}"
+
+
+def method(row: Row) -> str:
+    """What a row's method is called, where its label doesn't begin with it."""
+    return "" if row.label.lower().startswith(row.method.lower()) else row.method
