@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truthkit.figures import INK, QUIET, new_figure, one_line, save_figure
-from truthkit.study.pages.contents import CONTROL, ROLES, VERDICTS, Row, Study
+from truthkit.study.pages.contents import CONTROL, ROLES, VERDICTS, Row
 from truthkit.study.pages.marks import COLOURS, MARKERS
 
 BAND = "#dcefe9"
@@ -63,12 +63,11 @@ def mark(axes: Any, x: float, y: float, row: Row, **more: Any) -> None:
     )
 
 
-def legend(figure: Any, study: Study, *, margin: bool = False) -> None:
+def legend(figure: Any, rows: Sequence[Row], *, margin: bool = False) -> None:
     """What shapes and colours mean, below everything; only what occurs."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    rows = [row for one in study.sets for row in one.rows]
     handles: list[Any] = [
         Line2D([], [], linestyle="none", marker=MARKERS[role], color=INK, markersize=6, label=role)
         for role in ROLES

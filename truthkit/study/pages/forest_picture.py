@@ -14,7 +14,7 @@ from truthkit.study.pages.drawing import BAND, heights, label, legend, mark, roo
 from truthkit.study.pages.forest import axis, directions
 from truthkit.study.pages.marks import COLOURS, SIGN, word
 
-_FONT, _LINE, _HEAD, _FOOT, _RIGHT = 8.5, 0.32, 0.45, 0.75, 3.0  # points, and inches
+_FONT, _LINE, _HEAD, _FOOT, _RIGHT = 8.5, 0.32, 0.45, 0.72, 3.0  # points, and inches
 
 
 def save_forest(study: Study, path: Path) -> None:
@@ -37,7 +37,7 @@ def save_forest(study: Study, path: Path) -> None:
         box = left / width, (top - size + _FOOT) / height, 5.2 / width, (size - _HEAD - _FOOT) / height
         _panel(figure.add_axes(box), study, one)
         top -= size
-    legend(figure, study, margin=True)
+    legend(figure, [row for one in sets for row in one.compared], margin=True)
     save_figure(figure, path)
 
 
@@ -64,10 +64,9 @@ def _panel(axes: Any, study: Study, one: EvalSet) -> None:
     axes.set_xticks([factor * tick for tick in at], [words.tick(one.scale, tick) for tick in at], fontsize=_FONT)
     head = f"{one_line(one.name, 70)} · {counted(one.test, 'item')}"
     axes.set_title(head, loc="left", fontsize=12, fontweight="bold", parse_math=False)
-    about = (
-        f"{words.capital_unit(one.scale)} of {one.scale.metric.title} from greedy, {study.interval}s. {directions(one)}"
-    )
-    axes.set_xlabel(one_line(about, 140), parse_math=False, fontsize=9)
+    of = f"{words.capital_unit(one.scale)} of {one.scale.metric.title} from greedy, {study.interval}s"
+    about = f"{one_line(of, 90)}. {directions(one)}\n{SIGN} more than chance would give, after correction."
+    axes.set_xlabel(about, parse_math=False, fontsize=9)
     bare(axes, "x")
     axes.tick_params(axis="x", labelcolor=QUIET)
 

@@ -139,7 +139,7 @@ def _chosen(study: Study, one: EvalSet) -> Markup | None:
         ]
         heads = [element("th", text, scope="col") for text in ("decoder", one.scale.title, "items")]
         made = element("table", element("thead", element("tr", *heads)), element("tbody", *tried), class_="tried")
-        name = f"{row.label}: the best of {counted(len(row.chosen_from), 'setting')}"
+        name = f"{row.label}, chosen from {counted(len(row.chosen_from), 'setting')}"
         lines.append(element("details", element("summary", name), scrolling(name, made)))
     return figure(
         "What was chosen on development items",

@@ -40,7 +40,7 @@ def save_plane(study: Study, path: Path) -> None:
             (HEIGHT - TOP - BOTTOM) / _INCH / height,
         )
         _panel(figure.add_axes(box), one, axes)
-    legend(figure, study)
+    legend(figure, [row for one, _ in found for row in one.rows])
     save_figure(figure, path)
 
 

@@ -101,6 +101,7 @@ _SHAPE = {
             "items_run": optional(INTEGER),
             "seconds_per_item": _FIGURE,
             "cost": _FIGURE,
+            "against": {"*": ANYTHING},
             "verdict": optional(TEXT),
             "said": optional(TEXT),
             "test_looks": optional(INTEGER),
@@ -190,7 +191,7 @@ def _named(sets: list[EvalSet]) -> list[EvalSet]:
 def _row(found: Mapping[str, Any], where: str) -> Row:
     if found["role"] not in ROLES:
         raise ArgumentError(f"{where}: role is {shown(found['role'])}; expected {', '.join(ROLES)}.")
-    against = found.get("against") or {}
+    against = found.get("against", {})
     settings = {
         "decoder": found["decoder"],
         "steering": found.get("steer") or "none",
