@@ -105,9 +105,9 @@ def test_csv_has_no_formulas_and_whole_figures(nasty: Study) -> None:
     assert [cell for name, cell in found[1].items() if name.startswith("metric: <script>")] == ["0.25"]
 
 
-COMMANDS = """begin end centering footnotesize scriptsize caption label toprule midrule bottomrule multicolumn emph
+COMMANDS = """begin end centering scriptsize tiny caption label toprule midrule bottomrule multicolumn emph
 textbf textbackslash textasciicircum textasciitilde textless textgreater textbar ldots pm times uparrow downarrow cdot
-alpha beta lambda"""
+setlength tabcolsep linewidth raggedright allowbreak alpha beta lambda"""
 
 
 def check_latex(text: str) -> None:
@@ -121,13 +121,13 @@ def check_latex(text: str) -> None:
         assert depth >= 0
     assert depth == 0
     assert re.sub(r"\\\$", "", body).count("$") % 2 == 0
-    for name in ("table", "tabular"):
+    for name in ("table*", "tabular"):
         assert body.count(f"\\begin{{{name}}}") == body.count(f"\\end{{{name}}}")
     assert set(re.findall(r"\\([a-z]+)", body.replace("\\\\", ""))) <= set(COMMANDS.split())
     width = 0
     for line in lines:
-        if spec := re.match(r"\\begin\{tabular\}\{@\{\}(l+r+)@\{\}\}$", line):
-            width = len(spec[1])
+        if spec := re.match(r"\\begin\{tabular\}\{@\{\}((?:l|p\{0\.24\\linewidth\})l+r+)@\{\}\}$", line):
+            width = len(re.sub(r"p\{.*?\}", "l", spec[1]))
         elif line.endswith(r"\\") and "multicolumn" not in line:
             assert len(re.findall(r"(?<!\\)&", line)) == width - 1
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import truthkit
-from truthkit.evaluation.report.words import counted
+from truthkit.evaluation.report.words import capital, counted
 from truthkit.printable import printable
 from truthkit.study.pages import summary, words
 from truthkit.study.pages.contents import METHOD, EvalSet, Row, Study
@@ -44,6 +44,7 @@ _SPECIAL = {
     "[": "{[}",
     "]": "{]}",
 }
+_WIDE, _WIDTH = 24, r"0.24\linewidth"  # characters of a label; of a column of longer ones
 
 
 def escaped(text: str) -> str:
@@ -55,7 +56,7 @@ def latex(study: Study) -> str:
     """All tables, with what they need said in comments."""
     head = [
         f"% {_comment(study.name)}: made by truthkit {truthkit.__version__} from study.json.",
-        r"% Needs \usepackage{booktabs}. Long tables: make the font smaller, or leave rows out and say so.",
+        r"% Needs \usepackage{booktabs}. Lines are about 450 pt wide, and no table goes on over a second page.",
     ]
     return "\n".join([*head, *(_table(study, one) for one in study.sets)]) + "\n"
 
@@ -63,12 +64,13 @@ def latex(study: Study) -> str:
 def _table(study: Study, one: EvalSet) -> str:
     kept = [number for number, column in enumerate(columns(study, one)) if column.paper]
     heads = [columns(study, one)[number].short for number in kept]
+    first = "l" if max((len(row.label) for row in one.rows), default=0) <= _WIDE else rf"p{{{_WIDTH}}}"
     lines = [
-        r"\begin{table}[tp]",
-        r"\centering\footnotesize",
+        r"\begin{table*}[tp]",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{_caption(study, one)}}}",
         rf"\label{{tab:{re.sub(r'[^a-zA-Z0-9]+', '-', one.id).strip('-')}}}",
-        rf"\begin{{tabular}}{{@{{}}ll{'r' * (len(kept) - 1)}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}{first}l{'r' * (len(kept) - 1)}@{{}}}}",
         r"\toprule",
         rf"decoder & {' & '.join(map(escaped, heads))} \\",
     ]
@@ -76,17 +78,25 @@ def _table(study: Study, one: EvalSet) -> str:
         if rows := one.of(role):
             lines += [r"\midrule", rf"\multicolumn{{{len(kept) + 1}}}{{@{{}}l}}{{\emph{{{name}}}}} \\"]
             lines += [_row(study, one, row, kept) for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"])
+
+
+def _label(row: Row) -> str:
+    """A long one may go on in another line behind its options."""
+    if len(row.label) <= _WIDE:
+        return escaped(row.label)
+    pieces = re.split(r"(?<=[,:+/])(?=\S)", row.label)
+    return r"\raggedright " + r"\allowbreak{}".join(map(escaped, pieces))
 
 
 def _row(study: Study, one: EvalSet, row: Row, kept: list[int]) -> str:
     found = cells(study, one, row)
-    return rf"{escaped(row.label)} & {' & '.join(_cell(found[number]) for number in kept)} \\"
+    return rf"{_label(row)} & {' & '.join(_cell(found[number]) for number in kept)} \\"
 
 
 def _cell(cell: Cell) -> str:
     text = rf"\textbf{{{escaped(cell.text)}}}" if cell.strong else escaped(cell.text)
-    return rf"{text} {{\scriptsize({escaped(cell.span)})}}" if cell.span else text
+    return rf"{text} {{\tiny({escaped(cell.span)})}}" if cell.span else text
 
 
 def _caption(study: Study, one: EvalSet) -> str:
@@ -96,7 +106,7 @@ def _caption(study: Study, one: EvalSet) -> str:
         f"In brackets {study.interval}s; in bold p at most {study.alpha:g} after {words.adjusted(study)}'s correction "
         f"for {counted(study.family, 'comparison')}, and verdicts other than no evidence.",
         f"4 of 5 such samples would have shown a difference of {least}." if least else "",
-        f"{summary.looks(study, one)}.",
+        f"{capital(summary.looks(study, one))}.",
     ]
     return escaped(" ".join(filter(None, parts)))
 
