@@ -304,7 +304,7 @@ def test_a_method_has_one_line_in_the_map(tmp_path: Path) -> None:
     assert said[0] == ("+3.1∗", "not judged")
     assert said[4] == ("+3.1", "control")
     assert heat_map.text(whole, whole.sets[1], None) == ("", "not run")
-    assert found.strength(1, found.cells[0][1]) == pytest.approx(-0.01 / 0.031)  # type: ignore[arg-type]
+    assert found.strength(whole, 1, found.cells[0][1]) == pytest.approx(-0.01 / 0.031)  # type: ignore[arg-type]
 
 
 def test_sets_of_one_title_are_told_apart(tmp_path: Path) -> None:

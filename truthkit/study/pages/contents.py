@@ -82,7 +82,7 @@ class Row:
         said: the same in a sentence.
         looks: how often the set's test items had been read once this row was measured.
         metrics: all other figures.
-        folder: of its run.
+        folders: of its runs, one for each seed.
     """
 
     label: str
@@ -103,7 +103,7 @@ class Row:
     said: str
     looks: int
     metrics: Mapping[str, float]
-    folder: str
+    folders: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EvalSet:
         margin: the largest difference that counts as none.
         development, test: how many items options were chosen on, and how many the rows are measured on.
         clusters: of the test items, as an image with its questions.
-        data: SHA-256 of the data by name.
+        data: SHA-256 of its data and items by name.
         rows: by role, in the study's order.
     """
 
@@ -169,6 +169,7 @@ class Study:
         family: how many tests are corrected for.
         seed: of the split and of all draws.
         sets: of items, with their rows.
+        settings: everything else that was set, by name.
         looks: at the items, in the order of time.
         provenance: all that is known of how it was made.
     """
@@ -182,6 +183,7 @@ class Study:
     seed: int
     sets: Sequence[EvalSet]
     looks: Sequence[Look]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -64,7 +64,7 @@ def _row(row: Row) -> dict[str, str | float]:
         "verdict": row.verdict,
         "said": row.said,
         "test_looks": row.looks,
-        "folder": row.folder,
+        "folder": "; ".join(row.folders),
     }
     return found | {f"metric: {name}": value for name, value in row.metrics.items()}
 

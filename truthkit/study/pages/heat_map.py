@@ -12,6 +12,7 @@ from truthkit.study.pages.contents import CONTROL, METHOD, EvalSet, Row, Study
 from truthkit.study.pages.marks import SIGN, breakable, key, word
 
 _SHADE = 0.75  # of the strongest colour, for the largest difference
+_PALE = 0.3  # of that, where chance would give as much
 NOT_RUN = "not run"
 
 
@@ -29,10 +30,11 @@ class Grid:
     sets: list[EvalSet]
     cells: list[list[Row | None]]
 
-    def strength(self, column: int, row: Row) -> float:
+    def strength(self, study: Study, column: int, row: Row) -> float:
         """From -1 to 1: how much better or worse than greedy, of the largest difference among figures of one kind.
 
-        Percentages are one kind over all sets; what is no percentage is compared within its set.
+        Percentages are one kind over all sets; what is no percentage is compared within its set. What chance
+        would give is pale, however large it is.
         """
         scale = self.sets[column].scale
         alike = [
@@ -45,7 +47,9 @@ class Grid:
         ]
         largest = max(alike, default=0.0)
         change = _change(row) * scale.metric.better
-        return change / largest if largest and math.isfinite(change) else 0.0
+        if not largest or not math.isfinite(change):
+            return 0.0
+        return change / largest * (1.0 if study.significant(row.greedy) else _PALE)
 
 
 def grid(study: Study) -> Grid | None:
@@ -77,10 +81,10 @@ def note(study: Study, of: Grid) -> str:
     """How it is to be read."""
     kinds = sorted({words.unit(one.scale) or "the metric's own unit" for one in of.sets})
     return (
-        f"Difference from greedy in {' or '.join(kinds)}, shaded blue where better and orange where worse. "
-        f"{SIGN} marks what is more than chance would give (p at most {study.alpha:g} after "
-        f"{words.adjusted(study)}'s correction); the word beneath is the verdict, which "
-        "also asks for more than the strongest control gives."
+        f"Difference from greedy in {' or '.join(kinds)}, shaded blue where better and orange where worse, pale where "
+        f"chance would give as much. {SIGN} marks what it would not (p at most {study.alpha:g} after "
+        f"{words.adjusted(study)}'s correction); the word beneath is the verdict, which also asks for more than the "
+        "strongest control gives."
     )
 
 
@@ -110,7 +114,7 @@ def _cell(study: Study, of: Grid, column: int, row: Row | None) -> Markup:
     shown, verdict = text(study, of.sets[column], row)
     if row is None:
         return element("td", element("small", verdict), class_="absent")
-    strength = of.strength(column, row)
+    strength = of.strength(study, column, row)
     side = "better" if strength > 0 else "worse" if strength < 0 else None
     style = f"--shade:{100 * _SHADE * abs(strength):.0f}%" if side else None
     strong = element("b", shown) if study.significant(row.greedy) else element("span", shown)

@@ -36,8 +36,8 @@ def save_map(study: Study, path: Path) -> None:
     figure.text(
         0.5,
         0.1 / height,
-        f"Difference from greedy; blue is better, orange worse. {SIGN} p at most {study.alpha:g} after correction; "
-        "below it the verdict.\nIn italics controls.",
+        "Difference from greedy; blue is better, orange worse, pale what chance would give.\n"
+        f"{SIGN} p at most {study.alpha:g} after correction; below it the verdict; in italics controls.",
         ha="center",
         fontsize=8.5,
         color=QUIET,
@@ -50,7 +50,7 @@ def _draw(axes: Any, study: Study, found: Grid) -> None:
 
     for line, cells in enumerate(found.cells):
         for column, row in enumerate(cells):
-            colour = _colour(found, column, row)
+            colour = _colour(study, found, column, row)
             axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, edgecolor="white", linewidth=2))
             shown, verdict = text(study, found.sets[column], row)
             weight, below = "bold" if shown.endswith(SIGN) else "normal", line + (0.72 if shown else 0.5)
@@ -68,10 +68,10 @@ def _draw(axes: Any, study: Study, found: Grid) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _colour(found: Grid, column: int, row: Row | None) -> Any:
+def _colour(study: Study, found: Grid, column: int, row: Row | None) -> Any:
     if row is None:
         return _ABSENT
-    strength = found.strength(column, row)
+    strength = found.strength(study, column, row)
     full = _BETTER if strength > 0 else _WORSE
     share = 0.85 * abs(strength)
     return tuple((255 - share * (255 - part)) / 255 for part in full)

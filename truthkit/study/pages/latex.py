@@ -105,7 +105,7 @@ def _caption(study: Study, one: EvalSet) -> str:
         f"{one.name}. {words.about(one)}",
         f"In brackets {study.interval}s; in bold p at most {study.alpha:g} after {words.adjusted(study)}'s correction "
         f"for {counted(study.family, 'comparison')}, and verdicts other than no evidence.",
-        f"4 of 5 such samples would have shown a difference of {least}." if least else "",
+        f"{capital(least)}." if least else "",
         f"{capital(summary.looks(study, one))}.",
     ]
     return escaped(" ".join(filter(None, parts)))

@@ -88,7 +88,7 @@ def _forest(study: Study, one: EvalSet) -> Markup:
         forest.directions(one),
         f"{SIGN} marks differences from greedy that are more than chance would give, after correction.",
         f"The band is the margin of equivalence, {words.margin(one)}.",
-        f"4 of 5 such samples would have shown a difference of {least}." if least else "",
+        f"{capital(least)}." if least else "",
     ]
     return figure("Difference from greedy", " ".join(filter(None, parts)), legend(), forest.forest(study, one))
 

@@ -11,7 +11,7 @@ from truthkit.study.pages import words
 from truthkit.study.pages.contents import EvalSet, Row, Study
 
 _FILES = {
-    "study.toml": "the file that was run",
+    "study.toml": "the file that was run; others beside it are those that amended it",
     "plan.json": "what was decided before a test item was read: the split, the options chosen, versions",
     "looks.jsonl": "every reading of development and test items",
     "runs/": "every answer, in folders of truthkit eval",
@@ -26,8 +26,8 @@ def how_to_read(study: Study) -> list[str]:
     found = [
         "Items were split by their content into development and test; families and images stay together. Options were "
         f"chosen on development items alone, and the figures here are of test items. {study.interval}s draw whole "
-        "clusters; tests compare the same items under both decoders. What stands against greedy is one family of "
-        "comparisons, what stands against controls another.",
+        f"clusters; tests compare the same items under both decoders{_flips(study)}. What stands against greedy is "
+        "one family of comparisons, what stands against controls another.",
         f"Better means better than greedy and than the strongest of the method's own controls, both at {p}. Worse "
         "means worse than greedy by the same measure. Equivalent means that two one-sided tests place the difference "
         "from greedy within the margin that the study's file states. Everything else is “no evidence”, which is not "
@@ -51,7 +51,8 @@ def origin(study: Study) -> dict[str, str]:
         "intervals": words.percent(study.level),
         "seed": str(study.seed),
     }
-    return known | {_spaced(name): _text(name, value) for name, value in study.provenance.items() if value is not None}
+    others = {**study.settings, **study.provenance}
+    return known | {_spaced(name): _text(name, value) for name, value in others.items() if value is not None}
 
 
 def of_set(one: EvalSet) -> dict[str, str]:
@@ -78,7 +79,8 @@ def of_row(row: Row) -> dict[str, str]:
         "answers": f"{row.items_run:,}" if row.items_run else "",
         "time per item": seconds(row.seconds) if math.isfinite(row.seconds) else "",
         "times read": counted(row.looks, "look") if row.looks else "",
-        "run": row.folder,
+        "said": row.said,
+        "runs" if len(row.folders) > 1 else "run": ", ".join(row.folders),
     }
     return {name: text for name, text in known.items() if text}
 
@@ -99,6 +101,11 @@ def repeat(study: Study) -> tuple[str, str]:
 def files() -> list[str]:
     """What else is in the folder."""
     return [f"{name}: {what}" for name, what in _FILES.items()]
+
+
+def _flips(study: Study) -> str:
+    flips = study.settings.get("flips")
+    return f", by {flips:,} random flips of their clusters' signs" if isinstance(flips, int) else ""
 
 
 def _text(name: str, value: Any) -> str:

@@ -49,16 +49,17 @@ _AGAINST = {
     "equivalence_p_holm": _FIGURE,
     "verdict": optional(TEXT),
 }
+_STUDY = {
+    "name!": TEXT,
+    "note": optional(TEXT),
+    "alpha!": NUMBER,
+    "level!": NUMBER,
+    "correction!": TEXT,
+    "seed": INTEGER,
+    "family!": INTEGER,
+}
 _SHAPE = {
-    "study!": {
-        "name!": TEXT,
-        "note": optional(TEXT),
-        "alpha!": NUMBER,
-        "level!": NUMBER,
-        "correction!": TEXT,
-        "seed": INTEGER,
-        "family!": INTEGER,
-    },
+    "study!": _STUDY,
     "sets!": [
         {
             "id!": TEXT,
@@ -78,6 +79,7 @@ _SHAPE = {
             "test!": INTEGER,
             "clusters!": INTEGER,
             "data_sha256": {"*": TEXT},
+            "items_sha256": {"*": TEXT},
         }
     ],
     "rows!": [
@@ -107,6 +109,8 @@ _SHAPE = {
             "test_looks": optional(INTEGER),
             "metrics": {"*": ANYTHING},
             "folder": optional(TEXT),
+            "folders": [TEXT],
+            "options": {"*": ANYTHING},
         }
     ],
     "looks": [{"when!": TEXT, "set!": TEXT, "part!": TEXT, "rows": [TEXT]}],
@@ -147,6 +151,7 @@ def read_study(folder: Path) -> Study:
         about.get("seed", 0),
         _named([replace(one, rows=rows[name]) for name, one in sets.items()]),
         [Look(look["when"], look["set"], look["part"], look.get("rows", ())) for look in found.get("looks", ())],
+        {name: value for name, value in about.items() if name not in _STUDY and f"{name}!" not in _STUDY},
         found.get("provenance", {}),
     )
 
@@ -175,7 +180,7 @@ def _set(found: Mapping[str, Any]) -> EvalSet:
         found["development"],
         found["test"],
         found["clusters"],
-        found.get("data_sha256", {}),
+        found.get("data_sha256", {}) | {f"{part} items": key for part, key in found.get("items_sha256", {}).items()},
         (),
     )
 
@@ -196,6 +201,7 @@ def _row(found: Mapping[str, Any], where: str) -> Row:
         "decoder": found["decoder"],
         "steering": found.get("steer") or "none",
         "sampling": f"at temperature {found.get('temperature', 1.0):g}" if found.get("sample") else "no",
+        "options": ", ".join(f"{name} {value}" for name, value in found.get("options", {}).items()) or "none",
         "seeds": ", ".join(map(str, found.get("seeds", ()))),
     }
     return Row(
@@ -217,7 +223,7 @@ def _row(found: Mapping[str, Any], where: str) -> Row:
         found.get("said") or "",
         found.get("test_looks") or 0,
         dict(_plain(found.get("metrics", {}))),
-        found.get("folder") or "",
+        found.get("folders") or list(filter(None, [found.get("folder")])),
     )
 
 

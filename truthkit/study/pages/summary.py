@@ -150,7 +150,7 @@ def _each(study: Study, one: EvalSet, rows: Sequence[Row], many: bool) -> list[s
         if row.control and row.verdict in (BETTER, NO_EVIDENCE):
             told.append(f"{words.beside(study, one, row.control)}, its strongest control")
         if row.control and row.verdict == NO_EVIDENCE and (least := words.detectable(one, [row.control])):
-            told.append(f"4 of 5 such samples would have shown {least}")
+            told.append(least)
         lines.append(f"{words.where(one, row) if many else row.label}: {'; '.join(told)}.")
     return lines
 
@@ -163,7 +163,7 @@ def _together(study: Study, one: EvalSet, rows: Sequence[Row], many: bool) -> li
     if rows[0].verdict == EQUIVALENT:
         return [f"{line}; the margin is {words.margin(one)}."]
     least = words.detectable(one, [row.greedy for row in rows if row.greedy])
-    return [f"{line}; 4 of 5 such samples would have shown {least}." if least else f"{line}."]
+    return [f"{line}; {least}." if least else f"{line}."]
 
 
 def _beats_greedy(row: Row) -> bool:

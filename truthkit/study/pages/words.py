@@ -98,13 +98,23 @@ def chance(one: EvalSet) -> str:
     return f"chance {one.scale.value(one.chance)} {one.scale.unit}".rstrip() if math.isfinite(one.chance) else ""
 
 
-def reach(one: EvalSet, values: Sequence[float]) -> str:
+def detectable(one: EvalSet, against: Sequence[Against]) -> str:
+    """In a sentence, the differences that samples of this size are likely to show; nothing where none is known."""
+    alone = _reach(one.scale, [other.smallest for other in against])
+    corrected = _reach(one.scale, [other.smallest_corrected for other in against])
+    if not alone:
+        return ""
+    after = f" ({corrected} after correction)" if corrected else ""
+    return f"a true difference of {with_unit(alone, one.scale)}{after} shows in 4 of 5 such samples"
+
+
+def _reach(scale: Scale, values: Sequence[float]) -> str:
     """From the smallest to the largest of some differences, without directions; nothing where none is known."""
     known = sorted(abs(value) for value in values if math.isfinite(value))
     if not known:
         return ""
-    low, high = size(one.scale, known[0]), size(one.scale, known[-1])
-    return with_unit(low if low == high else f"{low} to {high}", one.scale)
+    low, high = size(scale, known[0]), size(scale, known[-1])
+    return low if low == high else f"{low} to {high}"
 
 
 def about(one: EvalSet) -> str:
@@ -118,13 +128,6 @@ def tick(scale: Scale, value: float) -> str:
     """A round difference on an axis, with its sign."""
     shown = scale.tick(abs(value))
     return shown if shown == "0" else f"{'−' if value < 0 else '+'}{shown}"
-
-
-def detectable(one: EvalSet, against: Sequence[Against]) -> str:
-    """The differences that samples of this size show four times in five; nothing where none is known."""
-    alone = reach(one, [other.smallest for other in against])
-    corrected = reach(one, [other.smallest_corrected for other in against])
-    return f"{alone}, or after correction {corrected}" if alone and corrected else alone
 
 
 def when(time: str) -> str:
