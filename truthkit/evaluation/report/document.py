@@ -58,7 +58,7 @@ def scrolling(name: str, content: Markup) -> Markup:
     return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=name)
 
 
-def facts(known: dict[str, str]) -> Markup | None:
+def listing(known: dict[str, str]) -> Markup | None:
     """Names and what they stand for."""
     rows = [together(element("dt", name), element("dd", value)) for name, value in known.items()]
     return element("dl", *rows) if rows else None

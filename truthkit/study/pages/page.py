@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from truthkit.evaluation.report.charts import bar, top
-from truthkit.evaluation.report.document import box, contents, document, facts, figure, notice, scrolling
+from truthkit.evaluation.report.document import box, contents, document, figure, listing, notice, scrolling
 from truthkit.evaluation.report.words import capital, counted, listed
 from truthkit.markup import Markup, element, together
 from truthkit.study.pages import forest, heat_map, plane, provenance, summary, words
@@ -160,8 +160,8 @@ def _bottom(study: Study) -> Markup:
     said, command = provenance.repeat(study)
     blocks: list[str | None] = []
     for one in study.sets:
-        rows = [element("details", element("summary", row.label), facts(provenance.of_row(row))) for row in one.rows]
-        blocks += [element("h3", one.name), facts(provenance.of_set(one)), *rows]
+        rows = [element("details", element("summary", row.label), listing(provenance.of_row(row))) for row in one.rows]
+        blocks += [element("h3", one.name), listing(provenance.of_set(one)), *rows]
     return element(
         "footer",
         element("h2", "How to read this"),
@@ -173,7 +173,7 @@ def _bottom(study: Study) -> Markup:
         element("h2", "What was read, and when"),
         _looks(study),
         element("h2", "Where it comes from"),
-        facts(provenance.origin(study)),
+        listing(provenance.origin(study)),
         *blocks,
     )
 
