@@ -56,9 +56,9 @@ def key(role: str, verdict: str = "") -> Markup:
     )
 
 
-def breakable(label: str) -> Markup:
-    """A label that may go on in another line behind its options."""
-    first, *others = re.split(r"(?<=[,:+/])", label)
+def breakable(text: str) -> Markup:
+    """A text whose labels may go on in another line behind their options."""
+    first, *others = re.split(r"(?<=[,:+/])(?=[^\W\d])", text)
     return together(first, *[part for other in others for part in (element("wbr"), other)])
 
 

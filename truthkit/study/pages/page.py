@@ -51,7 +51,9 @@ def _found(groups: list[summary.Group]) -> Markup | None:
     if not groups:
         return None
     parts = [
-        element("div", element("h3", group.title), element("ul", *[element("li", line) for line in group.lines]))
+        element(
+            "div", element("h3", group.title), element("ul", *[element("li", breakable(line)) for line in group.lines])
+        )
         for group in groups
     ]
     return element("div", *parts, class_="found")

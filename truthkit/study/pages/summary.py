@@ -81,7 +81,7 @@ def groups(study: Study, only: EvalSet | None = None) -> list[Group]:
     for title, fits, told in _KINDS:
         rows = [(one, [row for row in one.rows if fits(row)]) for one in sets]
         if lines := [line for one, some in rows if some for line in told(study, one, some, len(sets) > 1)]:
-            found.append(Group(title, _shortened(lines)))
+            found.append(Group(title, _cut(lines)))
     return found
 
 
@@ -201,6 +201,13 @@ def _of(study: Study, role: str = METHOD) -> list[tuple[EvalSet, Row]]:
     return [(one, row) for one in study.sets for row in one.of(role)]
 
 
-def _shortened(lines: list[str]) -> list[str]:
+def _shortened(names: list[str]) -> list[str]:
+    """Names to be listed, the last ones counted where they are many."""
+    rest = len(names) - _MOST
+    return names if rest <= 1 else [*names[:_MOST], f"{rest} more"]
+
+
+def _cut(lines: list[str]) -> list[str]:
+    """Lines, the last ones counted where they are many."""
     rest = len(lines) - _MOST
-    return lines if rest <= 1 else [*lines[:_MOST], f"and {rest} more"]
+    return lines if rest <= 1 else [*lines[:_MOST], f"And {rest} more, in the tables."]
