@@ -50,12 +50,10 @@ def _top(study: Study, sections: list[str]) -> Markup:
 def _found(groups: list[summary.Group]) -> Markup | None:
     if not groups:
         return None
-    parts = [
-        element(
-            "div", element("h3", group.title), element("ul", *[element("li", breakable(line)) for line in group.lines])
-        )
-        for group in groups
-    ]
+    parts = []
+    for group in groups:
+        lines = [element("li", breakable(line)) for line in group.lines]
+        parts.append(element("div", element("h3", group.title), element("ul", *lines)))
     return element("div", *parts, class_="found")
 
 
