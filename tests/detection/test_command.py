@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,18 @@ def test_a_file_is_scored_and_goes_on(folder: Path, monkeypatch: pytest.MonkeyPa
         assert line["score"] == pytest.approx(one.score, abs=1e-4)
         assert [line["answer"][start:stop] for start, stop, _ in line["tokens"]] == ["", *line["answer"]]
     assert found[5]["answer"] == tk.detect(model, tokenizer, "And?", max_new_tokens=3)[0].answer
-    assert 'style="--heat:' in (folder / "page.html").read_text()
+    assert_said(folder / "page.html")
+
+
+def assert_said(path: Path) -> None:
+    """The page names method and model, and its legend the scale with its unit."""
+    page = path.read_text()
+    assert 'style="--heat:' in page
+    assert "<dt>method</dt><dd>mean_log_prob</dd>" in page
+    assert "between the 5th and the 95th percentile" in page
+    assert re.search(r"[\d.]+ nats</span></div>", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "<script" not in page
 
 
 def test_what_was_typed_is_checked_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from truthkit.evaluation.report import curves as lines
+from truthkit.evaluation.report import curves as drawn
 from truthkit.evaluation.report import provenance, tables
 from truthkit.evaluation.report.cards import cards
 from truthkit.evaluation.report.charts import Row, bars, top
 from truthkit.evaluation.report.contents import Report, Section
 from truthkit.evaluation.report.document import box, contents, document, figure, notice, scrolling
+from truthkit.evaluation.report.items import items, rules
 from truthkit.evaluation.report.plane import plane, svg
 from truthkit.evaluation.report.summary import about, findings, title
 from truthkit.evaluation.report.words import YES, capital
@@ -21,6 +22,7 @@ def page(report: Report) -> str:
         element("header", _top(report)),
         element("main", *[_section(number, section) for number, section in enumerate(report.sections)]),
         element("footer", provenance.reading(report), provenance.provenance(report)),
+        style=rules(report),
     )
 
 
@@ -57,6 +59,7 @@ def _section(number: int, section: Section) -> Markup:
         if section.categories
         else None,
         cards(section),
+        items(section, number),
         id=f"s{number}",
         aria_labelledby=f"h{number}",
     )
@@ -73,16 +76,19 @@ def _headline(section: Section) -> Markup:
     scale = section.scale()
     end = top([estimate for _, estimate, _ in rows], scale)
     better = {1: "Higher is better. ", -1: "Lower is better. ", 0: ""}[scale.metric.better]
-    line = " Dashed lines are at the run's baseline." if section.tested else ""
-    note = f"{better}Whiskers are 95 % intervals.{line}"
-    return figure(capital(scale.metric.title), note, bars(section, rows, scale, end))
+    chance = section.chance()
+    marks = [("dashed", "the run's baseline")] if section.tested else []
+    marks += [] if chance is None or chance > end else [("dotted", f"chance, {scale.quantity(chance)}")]
+    lines = "".join(f" {capital(how)} lines are at {what}." for how, what in marks)
+    note = f"{better}Whiskers are 95 % intervals.{lines}"
+    return figure(capital(scale.metric.title), note, bars(section, rows, scale, end, chance=chance))
 
 
 def _curves(section: Section) -> Markup | None:
-    if not (found := lines.curves(section)):
+    if not (found := drawn.curves(section)):
         return None
     first = found[0][1]
-    return figure(first.title, first.note, scrolling("Curves", lines.svg(section, found)))
+    return figure(first.title, first.note, scrolling("Curves", drawn.svg(section, found)))
 
 
 def _yes(section: Section) -> Markup | None:

@@ -57,9 +57,13 @@ def _bars(axes: Any, section: Section) -> None:
             annotation_clip=False,
         )
     axes.set_xlim(0, factor * top([estimate for *_, estimate in shown], section.scale()))
+    chance = section.chance()
+    guess = "" if chance is None else f", dotted: chance, {section.scale().quantity(chance)}"
+    if chance is not None:
+        axes.axvline(factor * chance, color=INK, linestyle=":", linewidth=1)
     arrow = {1: ", higher is better", -1: ", lower is better", 0: ""}[section.scale().metric.better]
     axes.set_title(_plain(section.title), loc="left", fontsize=13, fontweight="bold", parse_math=False)
-    axes.set_xlabel(_quality(section) + arrow, parse_math=False)
+    axes.set_xlabel(_quality(section) + arrow + guess, parse_math=False)
     bare(axes, "x")
     axes.tick_params(axis="y", length=0)
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
+from truthkit.evaluation.report.letters import fitted, text_width
 from truthkit.evaluation.report.words import Scale
 from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
 LEFT, RIGHT, TOP, BOTTOM = 52, 36, 14, 46
 _LINE = 15  # height of a label
-_LETTER = 6.6  # mean width
-_LONGEST = 32  # characters of a label
+_SIZE = 12.5  # of its font, as in the style sheet
+_LONGEST = 230  # width of a label
 
 
 _Box = tuple[float, float, float, float]
@@ -98,7 +99,7 @@ def svg(section: Section, axes: Plane) -> Markup:
         for number, cost, quality in axes.points
         for entry in [section.entries[number]]
     ]
-    return scatter(points, axes.x_ticks, axes.y_ticks, section.scale(), "seconds per item")
+    return scatter(points, axes.x_ticks, axes.y_ticks, section.scale(), "seconds per item", chance=section.chance())
 
 
 def scatter(
@@ -108,7 +109,7 @@ def scatter(
     scale: Scale,
     x_title: str,
     *,
-    line: float | None = None,
+    chance: float | None = None,
 ) -> Markup:
     """Points with their intervals and labels.
 
@@ -118,7 +119,7 @@ def scatter(
         y_ticks: where the lines of the grid are; the first and the last are the ends.
         scale: how y is written.
         x_title: what x is.
-        line: a value of y to draw a dashed line at.
+        chance: what guessing scores, to be marked.
     """
 
     def x(value: float) -> float:
@@ -138,8 +139,9 @@ def scatter(
     ]
     grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in x_ticks]
     grid.append(_text((LEFT + right) / 2, HEIGHT - 8, x_title, "axis-title", anchor="middle"))
-    if line is not None:
-        grid.append(_line(LEFT, y(line), right, y(line), "reference"))
+    if chance is not None and y_ticks[0] < chance < y_ticks[-1]:
+        grid.append(_line(LEFT, y(chance), right, y(chance), "guess"))
+        grid.append(_text(right, y(chance) - 5, "chance", "tick", anchor="end"))
     places = place([(x(point.x.value), y(point.y.value)) for point in points], [point.label for point in points])
     marks = []
     for point, label in zip(points, places, strict=True):
@@ -172,7 +174,7 @@ def place(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     found = []
     for (x, y), label in zip(points, labels, strict=True):
-        width = _LETTER * len(label)
+        width = text_width(label, _SIZE)
         places = [Place(x + 8, y - 7, "start"), Place(x + 8, y + 17, "start")]
         places += [Place(x - 8, y - 7, "end"), Place(x - 8, y + 17, "end")]
         for far in range(24, HEIGHT, 6):
@@ -192,7 +194,7 @@ def _free(box: _Box, taken: Sequence[_Box]) -> bool:
 
 def shortened(label: str) -> str:
     """A label that has room in a plot."""
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+    return fitted(label, _LONGEST, _SIZE)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:

@@ -63,7 +63,7 @@ class Scale:
     @property
     def unit(self) -> str:
         """What a value is of, as shown; nothing where there is no unit."""
-        return "%" if self.metric.share else self.metric.unit
+        return self.metric.shown_in
 
     @property
     def difference_unit(self) -> str:
@@ -78,11 +78,15 @@ class Scale:
     @property
     def factor(self) -> float:
         """From the metric to what is shown."""
-        return 100.0 if self.metric.share else 1.0
+        return self.metric.factor
 
     def value(self, value: float) -> str:
         """A metric."""
         return f"{self.factor * value:.{self.metric.digits}f}" if math.isfinite(value) else NOTHING
+
+    def quantity(self, value: float) -> str:
+        """A metric with its unit, for a sentence."""
+        return f"{self.value(value)} {self.unit}".rstrip()
 
     def tick(self, value: float) -> str:
         """A round number on an axis."""

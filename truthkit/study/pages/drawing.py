@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from truthkit.evaluation.report.letters import text_width
 from truthkit.figures import INK, QUIET, new_figure, one_line, save_figure
 from truthkit.study.pages.contents import CONTROL, ROLES, VERDICTS, Row
 from truthkit.study.pages.marks import COLOURS, MARKERS
 
 BAND = "#dcefe9"
 _LINES, _LETTERS = 2, 38  # of a label
-_LETTER = 0.64  # mean width of letters, in font sizes
 _TALLEST = 200.0  # inches, of what Agg can draw
 
 
@@ -36,8 +36,7 @@ def heights(rows: list[int], each: float, other: float) -> list[float]:
 
 def room(labels: Sequence[str], font: float) -> float:
     """Inches to the left of axes in which labels of this size are whole."""
-    longest = max((len(line) for one in labels for line in one.split("\n")), default=0)
-    return 0.3 + longest * _LETTER * font / 72
+    return 0.3 + max((text_width(line, font) for one in labels for line in one.split("\n")), default=0.0) / 72
 
 
 def save_message(text: str, path: Path) -> None:

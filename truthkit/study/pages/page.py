@@ -108,8 +108,8 @@ def _table(study: Study, one: EvalSet) -> Markup:
 
 def _row(study: Study, one: EvalSet, row: Row, end: float) -> Markup:
     verdict, value, *others = cells(study, one, row)
-    mark = one.chance if words.chance(one) else None
-    chart = bar(row.value, end, verdict_class(row.verdict), mark=mark)
+    chance = one.chance if words.chance(one) else None
+    chart = bar(row.value, end, verdict_class(row.verdict), chance=chance)
     of = f"control of {listed(list(row.control_of))}" if row.control_of else words.method(row)
     name = key(row.role, row.verdict), breakable(row.label), element("small", of) if of else None
     head = element("th", *name, scope="row")

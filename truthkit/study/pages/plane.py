@@ -58,7 +58,7 @@ def svg(one: EvalSet, found: Plane) -> Markup:
         Point(row.label, label, Estimate(row.cost, None), row.value, verdict_class(row.verdict), shape(row.role))
         for row, label in zip(found.rows, found.labels, strict=True)
     ]
-    return scatter(points, found.x_ticks, found.y_ticks, one.scale, X_TITLE, line=found.chance)
+    return scatter(points, found.x_ticks, found.y_ticks, one.scale, X_TITLE, chance=found.chance)
 
 
 X_TITLE = "time per item as a multiple of greedy's"
@@ -69,7 +69,7 @@ def note(one: EvalSet, found: Plane) -> str:
     better = {1: "Upper left is better.", -1: "Lower left is better.", 0: ""}[one.scale.metric.better]
     parts = [better, "Whiskers are intervals of the values."]
     if found.chance is not None:
-        parts.append("The dashed line is chance.")
+        parts.append("The dotted line is chance.")
     if not all(found.labels):
         parts.append("Labelled are the rows that no other one is both cheaper and better than; the others say theirs.")
     if found.left_out:

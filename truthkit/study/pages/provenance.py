@@ -62,7 +62,7 @@ def of_set(one: EvalSet) -> dict[str, str]:
         "task": one.task,
         "model": one.model,
         "metric": f"{one.scale.title} {one.scale.metric.arrow}".rstrip(),
-        "chance": f"{one.scale.value(one.chance)} {one.scale.unit}".rstrip(),
+        "chance": one.scale.quantity(one.chance),
         "margin of equivalence": words.margin(one),
         "development": counted(one.development, "item"),
         "test": words.items(one),

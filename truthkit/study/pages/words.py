@@ -95,7 +95,7 @@ def items(one: EvalSet) -> str:
 
 def chance(one: EvalSet) -> str:
     """What guessing would give; nothing where there is none to speak of."""
-    return f"chance {one.scale.value(one.chance)} {one.scale.unit}".rstrip() if math.isfinite(one.chance) else ""
+    return f"chance {one.scale.quantity(one.chance)}" if math.isfinite(one.chance) else ""
 
 
 def detectable(one: EvalSet, against: Sequence[Against]) -> str:

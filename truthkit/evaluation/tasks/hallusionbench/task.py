@@ -159,7 +159,7 @@ HALLUSIONBENCH = Benchmark(
     "HallusionBench",
     task,
     metrics=(
-        Metric("accuracy", "accuracy per question", field="correct"),
+        Metric("accuracy", "accuracy per question", field="correct", chance=0.5),
         Metric("pair_accuracy", "accuracy per question pair"),
         Metric("figure_accuracy", "accuracy per figure"),
         Metric("easy_accuracy", "accuracy per pair, easy"),
