@@ -1,7 +1,7 @@
 """What a study has decided, in its folder: `plan.json`, copies of its files, and `looks.jsonl`.
 
-A decision is made once. A file that comes later may add models, tasks and methods; one that changes what was decided, or
-leaves it out, is refused. A stage is one such file, the first included: rows of a later stage know what earlier ones
+A decision is made once. A file that comes later may add models, tasks and methods; one that changes or leaves out what
+was decided is refused. A stage is one such file, the first included: rows of a later stage know what earlier ones
 saw.
 """
 
