@@ -19,6 +19,7 @@ from truthkit.study.comparing import Change, Outcome, changes, drawn, interval
 from truthkit.study.decisions import Looks
 from truthkit.study.reading import Study
 from truthkit.study.rows import Row
+from truthkit.study.running import seconds_of
 from truthkit.study.sets import StudySet
 from truthkit.study.verdicts import of_row, sentence, verdict
 
@@ -51,11 +52,15 @@ class Measured:
         """A figure of the summaries, over the seeds."""
         return float(np.mean([run.summary[of][name] for run in self.runs]))
 
+    @cached_property
+    def seconds(self) -> float:
+        """How long the answers took."""
+        return sum(seconds_of(run.folder) for run in self.runs)
+
     @property
     def seconds_per_item(self) -> float:
-        """How long an answer took."""
-        seconds = sum(run.summary["provenance"]["seconds_of_items"] for run in self.runs)
-        return float(seconds / sum(run.summary["provenance"]["items"] for run in self.runs))
+        """How long one took."""
+        return float(self.seconds / sum(run.summary["provenance"]["items"] for run in self.runs))
 
 
 def results(
@@ -88,7 +93,7 @@ def results(
             "hardware": first["hardware"],
             "command": command,
             "study_sha256": file_sha256(study.path),
-            "seconds": round(sum(run.summary["provenance"]["seconds_of_items"] for m in measured for run in m.runs), 1),
+            "seconds": round(sum(one.seconds for one in measured), 1),
         },
     }
 
@@ -157,7 +162,7 @@ def _set_rows(some: Sequence[Measured], settings: Mapping[str, Any], flips: int,
                 "high": span.high,
                 "n": int(one.runs[0].summary["n"][metric.name]),
                 "items_run": sum(run.summary["provenance"]["items"] for run in one.runs),
-                "seconds_per_item": round(one.seconds_per_item, 4),
+                "seconds_per_item": round(one.seconds_per_item, 6),
                 "cost": round(one.seconds_per_item / greedy, 3) if greedy > 0 else None,
                 "against": against,
                 "verdict": "",

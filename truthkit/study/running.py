@@ -17,6 +17,7 @@ from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.records import ITEMS, SUMMARY
 from truthkit.evaluation.running.runs import run
 from truthkit.files.lock import holder, turn
+from truthkit.files.reading import read_records
 from truthkit.models import load
 from truthkit.steering.spec import parse_steer
 from truthkit.study.clock import clock
@@ -86,6 +87,12 @@ class Models:
 def finished(folder: Path) -> bool:
     """Whether a run's folder has all of it."""
     return (folder / SUMMARY).is_file() and (folder / ITEMS).is_file()
+
+
+def seconds_of(folder: Path) -> float:
+    """How long the items of a run took, from its records."""
+    files = folder.glob("records*.jsonl")
+    return sum(float(record.fields.get("seconds") or 0) for file in files for record in read_records(file))
 
 
 def do(jobs: Sequence[Job], folder: Path, models: Models, say: Say) -> dict[str, Run]:

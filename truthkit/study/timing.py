@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from truthkit.study.conduct import Decided
-from truthkit.study.running import RUNS, Job, Models, Say, ask, finished
+from truthkit.study.running import RUNS, Job, Models, Say, ask, finished, seconds_of
 from truthkit.study.sets import StudySet
 
 _SAMPLE = 4
@@ -74,8 +74,8 @@ def _timed(job: Job, models: Models, place: Path) -> float:
     some = _few(job.of.chosen(part))
     numbers = {"development": job.of.numbers._replace(development=some), "test": job.of.numbers._replace(test=some)}
     sample = replace(job, part=part, of=replace(job.of, numbers=numbers[part]))
-    summary = ask(sample, place / sample.key, models)
-    return float(summary["provenance"]["seconds_of_items"]) / len(some)
+    ask(sample, place / sample.key, models)
+    return max(seconds_of(place / sample.key), 1e-6) / len(some)
 
 
 def _few(numbers: Sequence[int]) -> list[int]:
