@@ -131,7 +131,9 @@ def test_few_answers_prove_no_equivalence() -> None:
     (own,) = compared([outcome(right)], outcome(right))
     assert own["verdict"] == "no evidence"
     assert own["equivalence_p"] == pytest.approx(0.98**20)
-    assert equivalence(0.0, 0.0, 20, margin=0.14, share=True) < 0.05 < equivalence(0.0, 0.0, 19, margin=0.14, share=True)
+    assert (
+        equivalence(0.0, 0.0, 20, margin=0.14, share=True) < 0.05 < equivalence(0.0, 0.0, 19, margin=0.14, share=True)
+    )
 
 
 def test_equivalence_within_the_margin_only() -> None:
@@ -147,7 +149,8 @@ def test_planted_ties_are_no_finding() -> None:
     before, after = np.zeros(200), np.zeros(200)
     before[:20], after[20:40] = 1, 1
     (own,) = compared([outcome(after)], outcome(before))
-    assert own["p"] == 1.0 and own["verdict"] == "no evidence"
+    assert own["p"] == 1.0
+    assert own["verdict"] == "no evidence"
 
 
 def test_one_row_again_by_hand() -> None:
@@ -197,7 +200,8 @@ def test_corrections_by_hand() -> None:
     p = [0.01, 0.04, 0.03, 0.005, 0.04]
     assert benjamini_hochberg(p) == pytest.approx([0.025, 0.04, 0.04, 0.025, 0.04])
     assert holm(p) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.09])
-    assert benjamini_hochberg([]) == [] and benjamini_hochberg([0.9, 1.0]) == [1.0, 1.0]
+    assert benjamini_hochberg([]) == []
+    assert benjamini_hochberg([0.9, 1.0]) == [1.0, 1.0]
 
 
 def test_seeds_are_averaged() -> None:
@@ -230,7 +234,8 @@ def test_what_cannot_be_known_is_said() -> None:
 def test_verdicts_and_their_sentences() -> None:
     won = {"label": "greedy", "difference": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.001}
     won |= {"equivalence_p_holm": 1.0, "smallest_detectable": 0.07}
-    assert verdict(won, 1, 0.05) == "better" and verdict(won, -1, 0.05) == "worse"
+    assert verdict(won, 1, 0.05) == "better"
+    assert verdict(won, -1, 0.05) == "worse"
     won["verdict"] = "better"
     tied = won | {"label": "sampling", "difference": 0.01, "p_holm": 0.5, "verdict": "no evidence"}
     assert (of_row(won, None), of_row(won, won), of_row(won, tied)) == ("better", "better", "no evidence")

@@ -63,7 +63,9 @@ def test_from_file_to_verdicts(study: Path, command: Command, asked: list[int]) 
     """All of it once, the second time from what is on the disk; figures as `compare` has them."""
     code, out, err = command(study)
     assert code == 0, err
-    assert "run 1 of" in err and " left" in err and str(study.parent / "out" / "table.md") in out
+    assert "run 1 of" in err
+    assert " left" in err
+    assert str(study.parent / "out" / "table.md") in out
     found = document(study)
     trap, text = rows(found, "memotrap"), rows(found, "open-ended")
     cad = next(row for row in trap.values() if row["entry"] == "cad")
@@ -74,7 +76,8 @@ def test_from_file_to_verdicts(study: Path, command: Command, asked: list[int]) 
     assert [one["decoder"] for one in cad["chosen_from"]] == ["cad:alpha=0.5", "cad:alpha=2"]
     controls = {label: row["control_of"] for label, row in text.items() if row["role"] == "control"}
     own = next(label for label, row in text.items() if row["role"] == "method")
-    assert controls and all(names == [own] for names in controls.values())
+    assert controls
+    assert all(names == [own] for names in controls.values())
     assert text[own]["against"]["strongest control"]["label"] in controls
     assert (text[own]["n"], found["sets"][1]["test"], found["sets"][1]["development"]) == (6, 6, 3)
     assert found["study"]["family"] == 3
@@ -95,8 +98,10 @@ def test_from_file_to_verdicts(study: Path, command: Command, asked: list[int]) 
     once, before = len(asked), (folder / "study.json").read_text()
     looks = (folder / "looks.jsonl").read_text()
     assert command(study)[0] == 0
-    assert len(asked) == once and (folder / "looks.jsonl").read_text() == looks
-    assert document(study)["rows"] == found["rows"] and before
+    assert len(asked) == once
+    assert (folder / "looks.jsonl").read_text() == looks
+    assert document(study)["rows"] == found["rows"]
+    assert before
     (_run_folder(folder, "test", "adacad") / "summary.json").unlink()
     assert command(study)[0] == 0
     assert len(asked) == once  # its records were there
@@ -111,12 +116,14 @@ def test_amended_and_refused(study: Path, command: Command) -> None:
     more = study.with_name("more.toml")
     more.write_text('[[method]]\ndecoder = "coiecd"\ntasks = ["memotrap"]\n')
     code, _, err = command(more)
-    assert code == 2 and "has no name" in err
+    assert code == 2
+    assert "has no name" in err
     code, _, err = command(more, "--amend")
     assert code == 0, err
     found = document(study)
     late = rows(found, "memotrap")["coiecd"]
-    assert late["test_looks"] == 2 and late["said"].endswith("this is look 2.")
+    assert late["test_looks"] == 2
+    assert late["said"].endswith("this is look 2.")
     for label, row in rows(found, "memotrap").items():
         if label != "coiecd":
             assert row["test_looks"] == 1
@@ -144,12 +151,15 @@ def test_amended_and_refused(study: Path, command: Command) -> None:
         assert (code, said in err) == (2, True), err
     study.write_text(text + '\n[[method]]\ndecoder = "adacad"\ntasks = ["memotrap"]\n')
     code, _, err = command(study)
-    assert code == 2 and "adds the method 'adacad' to the study" in err and "--amend" in err
+    assert code == 2
+    assert "adds the method 'adacad' to the study" in err
+    assert "--amend" in err
     assert command(study, "--amend")[0] == 0
     assert rows(document(study), "memotrap")["adacad"]["test_looks"] == 3
     write_traps(study.with_name("traps.csv"), range(25))
     code, _, err = command(study)
-    assert code == 2 and "the data has changed" in err
+    assert code == 2
+    assert "the data has changed" in err
 
 
 def test_planted_leakage_is_refused(study: Path, command: Command) -> None:
@@ -159,7 +169,9 @@ def test_planted_leakage_is_refused(study: Path, command: Command) -> None:
     study.write_text(text)
     code, _, err = command(study)
     assert code == 2
-    assert "memotrap: items 'other" in err and "ask the same" in err and "2 of 24 test items are in both" in err
+    assert "memotrap: items 'other" in err
+    assert "ask the same" in err
+    assert "2 of 24 test items are in both" in err
     assert not list((study.parent / "out").glob("runs/*"))
     write_traps(study.with_name("other.csv"), range(30, 40))
     assert command(study, "--plan")[0] == 0
@@ -168,7 +180,9 @@ def test_planted_leakage_is_refused(study: Path, command: Command) -> None:
 def test_a_plan_asks_only_a_few(study: Path, command: Command, asked: list[int]) -> None:
     code, out, err = command(study, "--plan")
     assert code == 0, err
-    assert "memotrap@tiny" in out and " MB" in out and "timing open-ended@tiny" in err
+    assert "memotrap@tiny" in out
+    assert " MB" in out
+    assert "timing open-ended@tiny" in err
     assert sum(asked) <= 4 * 12
     assert not (study.parent / "out").exists()
 

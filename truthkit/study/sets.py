@@ -168,7 +168,13 @@ def sets_of(study: Study) -> list[StudySet]:
     for entry in study.tasks:
         benchmark = benchmarks()[entry.task]
         test = _task(entry, entry.data)
-        if not benchmark.metric(test.headline).better:
+        headline = benchmark.metric(test.headline)
+        if headline.share and entry.margin >= 1:
+            raise ArgumentError(
+                f"{entry.id}: margin is {entry.margin}, and {headline.name} is a share from 0 to 1; expected less than 1, "
+                "as 0.02 for two points of a percentage."
+            )
+        if not headline.better:
             raise ArgumentError(f"{entry.id}: neither direction of {test.headline} is better; no method could win.")
         other = _task(entry, entry.development_data) if entry.development_data else None
         limits = {"limit": entry.limit, "development_limit": entry.development_limit}
