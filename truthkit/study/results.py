@@ -57,11 +57,6 @@ class Measured:
         """How long the answers took."""
         return sum(seconds_of(run.folder) for run in self.runs)
 
-    @property
-    def seconds_per_item(self) -> float:
-        """How long one took."""
-        return float(self.seconds / sum(run.summary["provenance"]["items"] for run in self.runs))
-
 
 def results(
     study: Study, measured: Sequence[Measured], looks: Looks, stages: Mapping[str, int], command: str
@@ -120,7 +115,8 @@ def _set_rows(some: Sequence[Measured], settings: Mapping[str, Any], flips: int,
     outcomes = {one.row.label: one.outcome for one in some}
     draws = dict(zip(outcomes, drawn(list(outcomes.values()), resamples=settings["resamples"]), strict=True))
     strongest = {one.row.label: _strongest(one, some) for one in some if one.row.role == "method"}
-    pairs = [(one.row.label, "greedy") for one in some if one.row.role != "baseline"]
+    base = next(one for one in some if one.row.role == "baseline")
+    pairs = [(one.row.label, base.row.label) for one in some if one is not base]
     pairs += [(label, control) for label, control in strongest.items() if control is not None]
     found = changes(
         [(outcomes[row], outcomes[other]) for row, other in pairs],
@@ -133,13 +129,12 @@ def _set_rows(some: Sequence[Measured], settings: Mapping[str, Any], flips: int,
     compared = {
         pair: _comparison(pair[1], change, settings["alpha"], family) for pair, change in zip(pairs, found, strict=True)
     }
-    greedy = some[0].seconds_per_item
     rows = []
     for one in some:
         label, way = one.row.label, one.row.way
         span = interval(one.outcome, draws[label], level=settings["level"], share=metric.share)
         control = strongest.get(label)
-        against = {"greedy": compared.get((label, "greedy"))} if one.row.role != "baseline" else {}
+        against: dict[str, Any] = {"greedy": compared[label, base.row.label]} if one is not base else {}
         if one.row.role == "method":
             against[_CONTROL] = dict(compared[label, control]) if control is not None else None
         rows.append(
@@ -161,9 +156,9 @@ def _set_rows(some: Sequence[Measured], settings: Mapping[str, Any], flips: int,
                 "low": span.low,
                 "high": span.high,
                 "n": int(one.runs[0].summary["n"][metric.name]),
-                "items_run": sum(run.summary["provenance"]["items"] for run in one.runs),
-                "seconds_per_item": round(one.seconds_per_item, 6),
-                "cost": round(one.seconds_per_item / greedy, 3) if greedy > 0 else None,
+                "items_run": _items(one),
+                "seconds_per_item": round(one.seconds / _items(one), 6),
+                "cost": round(one.seconds / base.seconds * _items(base) / _items(one), 3) if base.seconds else None,
                 "against": against,
                 "verdict": "",
                 "said": "",
@@ -174,6 +169,11 @@ def _set_rows(some: Sequence[Measured], settings: Mapping[str, Any], flips: int,
             }
         )
     return rows
+
+
+def _items(one: Measured) -> int:
+    """How many were asked, over all seeds."""
+    return sum(int(run.summary["provenance"]["items"]) for run in one.runs)
 
 
 def _strongest(one: Measured, some: Sequence[Measured]) -> str | None:

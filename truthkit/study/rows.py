@@ -41,14 +41,17 @@ def rows_of(
 ) -> list[Row]:
     """Greedy search, every method's chosen way, and every control once.
 
-    A control that is a method's row already, or greedy search, has no second row.
+    A control that is a method's row already, or greedy search, has no second row. Where methods differ in an option of
+    the task, a detector for one, the baseline is called by what that is by default.
 
     Args:
         one: the set.
         methods: those that are for it, each with its stage.
         chosen: by method: `place` among its candidates, and `from`, their development figures.
     """
-    rows = {GREEDY: Row("greedy", GREEDY, "baseline", "greedy")}
+    varied = dict.fromkeys(name for method, _ in methods for way in method.candidates for name, _ in way.options)
+    usual = ", ".join(str(one.benchmark.options[name].default) for name in varied)
+    rows = {GREEDY: Row(usual or "greedy", GREEDY, "baseline", "greedy")}
     for method, stage in methods:
         choice = chosen.get(method.id, {"place": 0, "from": []})
         way = method.candidates[choice["place"]]

@@ -171,8 +171,8 @@ def sets_of(study: Study) -> list[StudySet]:
         headline = benchmark.metric(test.headline)
         if headline.share and entry.margin >= 1:
             raise ArgumentError(
-                f"{entry.id}: margin is {entry.margin}, and {headline.name} is a share from 0 to 1; expected less than 1, "
-                "as 0.02 for two points of a percentage."
+                f"{entry.id}: margin is {entry.margin}, and {headline.name} is a share from 0 to 1; expected less than "
+                "1, as 0.02 for two points of a percentage."
             )
         if not headline.better:
             raise ArgumentError(f"{entry.id}: neither direction of {test.headline} is better; no method could win.")

@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from truthkit.study.conduct import Decided
+from truthkit.study.decisions import Decisions
 from truthkit.study.running import RUNS, Job, Models, Say, ask, finished, seconds_of
 from truthkit.study.sets import StudySet
+from truthkit.study.way import GREEDY
 
 _SAMPLE = 4
 """Items that are timed for greedy search in a set, and for each decoder on one set of a kind."""
@@ -45,19 +47,20 @@ def forecast(decided: Decided, folder: Path, say: Say) -> list[Forecast]:
     decided count with their first candidate on test.
     """
     models, costs, found = Models(), dict[tuple[str, bool, str], float](), []
+    plan = Decisions(folder).plan or {"chosen": {}}
     for one in decided.sets:
-        rows = decided.rows(one, {"chosen": {}})
-        jobs = [*decided.development(one, {"chosen": {}}), *decided.test(one, rows)]
+        rows = decided.rows(one, plan)
+        jobs = [*decided.development(one, plan), *decided.test(one, rows)]
         todo = {job.key: job for job in jobs if not finished(folder / RUNS / job.key)}
         seconds = 0.0
         if todo:
-            base = next(job for job in jobs if job.rows == ("greedy",))
+            base = next(job for job in jobs if job.way == GREEDY)
             say(f"timing {one.id}")
             with TemporaryDirectory() as place:
                 greedy = _timed(base, models, Path(place))
                 for job in todo.values():
                     kind = one.model.id, one.written, job.way.decoder if not job.way.options else job.way.label
-                    if job.way == base.way:
+                    if job.way == GREEDY:
                         costs[kind] = 1.0
                     elif kind not in costs:
                         costs[kind] = _timed(job, models, Path(place)) / greedy

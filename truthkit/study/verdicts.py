@@ -39,6 +39,8 @@ def sentence(
     if control is not None:
         beside = f"its strongest control, {control['label']}: {_difference(control, metric)}"
         beside += f", corrected p {_p(control['p_holm'])}"
+    if math.isnan(greedy["difference"]):
+        return f"The items leave {metric.title} nothing to rest on."
     match word:
         case "better":
             said = f"Better than {greedy['label']} ({by})"

@@ -71,6 +71,8 @@ class Way:
     @property
     def method(self) -> str:
         """The method's name, as its class has it."""
+        if self.options and self.decoder == "greedy" and not self.steer:
+            return ", ".join(str(value) for _, value in self.options)
         names = [part.name for part in self.spec.every]
         found = " + ".join(name if name in PLAIN else decoders()[name].class_name for name in names)
         return f"{found} + steering" if self.steer else found
