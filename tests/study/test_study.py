@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import truthkit as tk
 from tests.conftest import ROOT
 from tests.study.conftest import write_traps
 from truthkit import cli
@@ -185,6 +187,53 @@ def test_a_plan_asks_only_a_few(study: Path, command: Command, asked: list[int])
     assert "timing open-ended@tiny" in err
     assert sum(asked) <= 4 * 12
     assert not (study.parent / "out").exists()
+
+
+def test_steering_seeds_and_options_of_tasks(study: Path, command: Command) -> None:
+    """A grid of strengths, drawn answers under three seeds, and rows that differ in an option of the task."""
+    vector = tk.SteeringVector({1: 40 * torch.ones(48)}, 4)
+    vector.save(study.with_name("v.safetensors"))
+    text = study.read_text().partition("[[method]]")[0].replace("resamples = 500", "resamples = 500\nseeds = [3, 4, 5]")
+    text += """
+[[method]]
+id = "steered"
+decoder = "dola:layers=0+1"
+grid = { steer = ["v.safetensors:0.5", "v.safetensors:-0.5"] }
+tasks = ["open-ended"]
+
+[[method]]
+id = "cooler"
+sample = true
+temperature = 0.5
+tasks = ["open-ended"]
+
+[[method]]
+id = "all"
+options = { drop_last = false }
+tasks = ["open-ended"]
+"""
+    study.write_text(text)
+    code, _, err = command(study)
+    assert code == 0, err
+    found = rows(document(study), "open-ended")
+    (base,) = [row for row in found.values() if row["role"] == "baseline"]
+    assert (base["label"], base["seeds"], base["items_run"]) == ("drop_last=True", [3], 6)
+    steered = next(row for row in found.values() if row["entry"] == "steered")
+    assert steered["label"] in ("dola:layers=0+1, steer v.safetensors:0.5", "dola:layers=0+1, steer v.safetensors:-0.5")
+    assert {label for label, row in found.items() if steered["label"] in row["control_of"]} >= {
+        "dola:layers=0+1",
+        steered["label"].removeprefix("dola:layers=0+1, "),
+    }
+    drawn = found["cooler"]
+    assert (drawn["seeds"], drawn["items_run"], len(drawn["folders"])) == ([3, 4, 5], 18, 3)
+    values = [read_run(study.parent / "out" / name).summary["metrics"]["diversity"] for name in drawn["folders"]]
+    assert drawn["value"] == pytest.approx(sum(values) / 3) == drawn["metrics"]["diversity"]
+    assert found["all"]["options"] == {"drop_last": False}
+    vector = tk.SteeringVector({1: 41 * torch.ones(48)}, 4)
+    vector.save(study.with_name("v.safetensors"))
+    code, _, err = command(study)
+    assert code == 2
+    assert "method steered: its v.safetensors:0.5 was" in err
 
 
 @pytest.mark.slow

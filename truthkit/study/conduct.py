@@ -11,9 +11,10 @@ from typing import Any
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.report.compare import Run
 from truthkit.files.lock import turn
-from truthkit.files.writing import write_atomically
+from truthkit.files.writing import file_sha256, write_atomically
+from truthkit.steering.spec import parse_steer
 from truthkit.study.decisions import Decisions, Looks
-from truthkit.study.reading import MethodEntry, Study
+from truthkit.study.reading import MethodEntry, Places, Study, read_study
 from truthkit.study.results import Measured, results
 from truthkit.study.rows import Row, rows_of
 from truthkit.study.running import Job, Models, Say, do
@@ -76,6 +77,10 @@ def decide(file: Path, folder: Path, variables: Mapping[str, str], *, amend: boo
         for one in sets:
             about = {f"{part}_sha256": hashed for part, hashed in one.hashes.items()}
             decisions.agree(one.id, about | {"data_sha256": one.data_sha256})
+        for method in study.methods:
+            if steered := {way.steered: way.steer for way in method.candidates if way.steer is not None}:
+                files = {str(name): file_sha256(parse_steer(text).path) for name, text in steered.items()}
+                decisions.agree(f"method {method.id}", files)
         found = _decided(study, sets, decisions)
         decisions.save()
     return found
@@ -83,8 +88,6 @@ def decide(file: Path, folder: Path, variables: Mapping[str, str], *, amend: boo
 
 def look_at(file: Path, variables: Mapping[str, str]) -> Decided:
     """The same of a study that is only planned: nothing is put down."""
-    from truthkit.study.reading import Places, read_study
-
     study = read_study(file, Places(file.parent, variables))
     return _decided(study, sets_of(study), None)
 

@@ -74,7 +74,7 @@ class Decisions:
         return max(self.plan["decided"][kind][name]["stage"] for kind, name in entries)
 
     def agree(self, name: str, about: dict[str, Any]) -> None:
-        """Put down what a set's parts are.
+        """Put down what a set's parts are, or a method's files.
 
         Raises:
             ArgumentError: they were decided, and are others now.
@@ -84,7 +84,7 @@ class Decisions:
             other = next(key for key in about if known.get(key) != about[key])
             raise ArgumentError(
                 f"{name}: its {other} was {shown(known.get(other))} and is {shown(about[other])}: the data has changed "
-                f"since {self.folder} was decided. Put the old data back, or begin a study in another folder."
+                f"since {self.folder} was decided. Put it back as it was, or begin a study in another folder."
             )
 
     def _base(self) -> Study:

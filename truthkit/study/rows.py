@@ -8,7 +8,7 @@ from typing import Any
 
 from truthkit.study.reading import MethodEntry
 from truthkit.study.sets import StudySet
-from truthkit.study.way import GREEDY, Way
+from truthkit.study.way import GREEDY, Way, written
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def rows_of(
         chosen: by method: `place` among its candidates, and `from`, their development figures.
     """
     varied = dict.fromkeys(name for method, _ in methods for way in method.candidates for name, _ in way.options)
-    usual = ", ".join(str(one.benchmark.options[name].default) for name in varied)
+    usual = ", ".join(written(name, one.benchmark.options[name].default) for name in varied)
     rows = {GREEDY: Row(usual or "greedy", GREEDY, "baseline", "greedy")}
     for method, stage in methods:
         choice = chosen.get(method.id, {"place": 0, "from": []})

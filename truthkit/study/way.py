@@ -54,7 +54,7 @@ class Way:
         """For tables: decoder, steering, options and temperature."""
         parts = [self.decoder] if self.decoder != "greedy" or not (self.steer or self.options) else []
         parts += [f"steer {self.steered}"] if self.steer else []
-        parts += [f"{key}={value}" for key, value in self.options]
+        parts += [written(*option) for option in self.options]
         if self.draws:
             cut = f", top-p {self.top_p:g}" if self.top_p < 1 else ""
             parts[-1] += f", sampled at {self.temperature:.2g}{cut}"
@@ -72,7 +72,7 @@ class Way:
     def method(self) -> str:
         """The method's name, as its class has it."""
         if self.options and self.decoder == "greedy" and not self.steer:
-            return ", ".join(str(value) for _, value in self.options)
+            return ", ".join(written(*option) for option in self.options)
         names = [part.name for part in self.spec.every]
         found = " + ".join(name if name in PLAIN else decoders()[name].class_name for name in names)
         return f"{found} + steering" if self.steer else found
@@ -118,6 +118,11 @@ class Way:
         if self.steer is not None and self.decoder != "greedy":
             found += [plain, replace(self, decoder="greedy")]
         return list(dict.fromkeys(found))
+
+
+def written(name: str, value: Any) -> str:
+    """An option of a task: a word says what it is of by itself, as a detector's name."""
+    return value if isinstance(value, str) else f"{name}={value}"
 
 
 GREEDY = Way()
