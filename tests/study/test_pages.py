@@ -213,7 +213,7 @@ def test_equals_greedy_is_not_called_better(tmp_path: Path) -> None:
     told = {group.title: [line.split(" ")[0].rstrip(":") for line in group.lines] for group in summary.groups(found)}
     assert told == {
         "Better than greedy and than the strongest control": ["both"],
-        "Better than greedy, with no control to beat": ["alone"],
+        "Better than greedy, the only control there is": ["alone"],
         "Better than greedy, but not shown to be better than the strongest control": ["half"],
         "Worse than greedy": ["bad"],
         "Equivalent to greedy": ["same"],
@@ -221,7 +221,7 @@ def test_equals_greedy_is_not_called_better(tmp_path: Path) -> None:
     }
     assert summary.overall(found).startswith(
         "6 results of 6 methods on 1 test set: 1 better than greedy and than the strongest control, 1 better than "
-        "greedy without a control to beat, 1 worse than greedy, 1 equivalent to greedy, 2 without evidence either way."
+        "greedy, the only control there is, 1 worse than greedy, 1 equivalent to greedy, 2 without evidence either way."
     )
 
 
@@ -237,7 +237,7 @@ def test_what_has_to_be_known(tmp_path: Path) -> None:
     assert "12 test items are few" in told
     assert "contains chance 60.0 %: the model hardly does this task" in told
     assert "not all of the 12 test items are in the figures of cad." in told
-    assert "Judged against greedy alone, for want of a control that was run: cad." in told
+    assert "Held against greedy alone, for want of another control: cad." in told
 
 
 @each(

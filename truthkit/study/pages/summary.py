@@ -54,7 +54,7 @@ def overall(study: Study) -> str:
     number = {name: sum(row.verdict == name for _, row in found) for name in (BETTER, WORSE, EQUIVALENT)}
     rest = len(found) - sum(number.values())
     alone = sum(row.verdict == BETTER and row.control is None for _, row in found)
-    apart = f", {alone} better than greedy without a control to beat" if alone else ""
+    apart = f", {alone} better than greedy, the only control there is" if alone else ""
     methods, sets = len({row.method for _, row in found}), len({one.id for one, _ in found})
     of = f"{counted(len(found), 'result')} of {counted(methods, 'method')} on {counted(sets, 'test set')}"
     return (
@@ -92,9 +92,7 @@ def caveats(study: Study) -> list[str]:
     if alone:
         methods, sets = sorted({method for method, _ in alone}), {name for _, name in alone}
         where = "" if len(study.sets) == 1 else f" on {listed([one.name for one in study.sets if one.name in sets])}"
-        found.append(
-            f"Judged against greedy alone{where}, for want of a control that was run: {listed(_shortened(methods))}."
-        )
+        found.append(f"Held against greedy alone{where}, for want of another control: {listed(_shortened(methods))}.")
     if unjudged := [
         words.where(one, row) if len(study.sets) > 1 else row.label for one, row in _of(study) if not row.verdict
     ]:
@@ -184,7 +182,7 @@ _KINDS: tuple[tuple[str, Callable[[Row], bool], _Told], ...] = (
         lambda row: _judged(BETTER)(row) and row.control is not None,
         _each,
     ),
-    ("Better than greedy, with no control to beat", lambda row: _judged(BETTER)(row) and row.control is None, _each),
+    ("Better than greedy, the only control there is", lambda row: _judged(BETTER)(row) and row.control is None, _each),
     (
         "Better than greedy, but not shown to be better than the strongest control",
         lambda row: _judged(NO_EVIDENCE)(row) and _beats_greedy(row),
