@@ -34,7 +34,7 @@ class Grid:
         """From -1 to 1: how much better or worse than greedy, of the largest difference among figures of one kind.
 
         Percentages are one kind over all sets; what is no percentage is compared within its set. What chance
-        would give is pale, however large it is.
+        would give, and what is not judged, is pale, however large it is.
         """
         scale = self.sets[column].scale
         alike = [
@@ -84,8 +84,13 @@ def note(study: Study, of: Grid) -> str:
         f"Difference from greedy in {' or '.join(kinds)}, shaded blue where better and orange where worse, pale where "
         f"chance would give as much. {SIGN} marks what it would not (p at most {study.alpha:g} after "
         f"{words.adjusted(study)}'s correction); the word beneath is the verdict, which also asks for more than the "
-        "strongest control gives."
+        f"strongest control gives.{_controls(of)}"
     )
+
+
+def _controls(of: Grid) -> str:
+    judged = [row.verdict for cells in of.cells for row in cells if row is not None and row.role == CONTROL]
+    return " Controls are pale because they are not judged." if judged and not any(judged) else ""
 
 
 def heads(of: Grid) -> list[str]:
