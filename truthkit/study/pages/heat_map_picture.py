@@ -36,8 +36,8 @@ def save_map(study: Study, path: Path) -> None:
     figure.text(
         0.5,
         0.1 / height,
-        "Difference from greedy; blue is better, orange worse, pale what chance would give.\n"
-        f"{SIGN} p at most {study.alpha:g} after correction; below it the verdict; in italics controls, pale where they are not judged.",
+        "Difference from greedy; blue is better, orange worse, pale what chance would give or is not judged.\n"
+        f"{SIGN} p at most {study.alpha:g} after correction; below it the verdict; in italics controls.",
         ha="center",
         fontsize=8.5,
         color=QUIET,
