@@ -11,7 +11,7 @@ from truthkit.evaluation.report.letters import fitted
 from truthkit.markup import Markup, element, together
 
 _WIDTH, _HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 250, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 250, 30, 46
 _SIZE = 12.5  # of its font, as in the style sheet
 
 
@@ -44,6 +44,7 @@ def svg(section: Section, found: list[tuple[int, Curve]]) -> Markup:
     first = found[0][1]
     middle = (_LEFT + right) / 2
     grid.append(element("text", f"{first.x}, %", x=middle, y=_HEIGHT - 8, text_anchor="middle", class_="axis-title"))
+    grid.append(element("text", f"{first.y}, %", x=0, y=12, class_="axis-title"))
     lines = []
     for row, (number, curve) in enumerate(found):
         label, at = section.entries[number].label, _TOP + 12 + 18 * row

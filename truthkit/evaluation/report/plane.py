@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
 from truthkit.evaluation.report.letters import fitted, text_width
-from truthkit.evaluation.report.words import Scale
+from truthkit.evaluation.report.words import Scale, capital
 from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 36, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 52, 36, 30, 46
 _LINE = 15  # height of a label
 _SIZE = 12.5  # of its font, as in the style sheet
 _LONGEST = 230  # width of a label
@@ -142,6 +142,7 @@ def scatter(
     if chance is not None and y_ticks[0] < chance < y_ticks[-1]:
         grid.append(_line(LEFT, y(chance), right, y(chance), "guess"))
         grid.append(_text(right, y(chance) - 5, "chance", "tick", anchor="end"))
+    grid.append(_text(0, 12, capital(scale.title), "axis-title", anchor="start"))
     places = place([(x(point.x.value), y(point.y.value)) for point in points], [point.label for point in points])
     marks = []
     for point, label in zip(points, places, strict=True):

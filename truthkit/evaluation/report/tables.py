@@ -27,7 +27,7 @@ def metrics(section: Section) -> tuple[Markup, str]:
         element("th", (scale.metric.title if alike else scale.title) + f" {scale.metric.arrow}".rstrip(), scope="col")
         for scale in scales.values()
     ]
-    heads += [element("th", "seconds per item", scope="col")] if costs else []
+    heads += [element("th", "time per item", scope="col")] if costs else []
     rows = []
     for number, entry in enumerate(section.entries):
         cells = [
