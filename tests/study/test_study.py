@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ import truthkit as tk
 from tests.conftest import ROOT
 from tests.study.conftest import write_traps
 from truthkit import cli
-from truthkit.evaluation.report.compare import compare, read_run
+from truthkit.evaluation.benchmark import Metric
+from truthkit.evaluation.report.compare import Run, compare, read_run
 from truthkit.evaluation.running.asking import Asking
 from truthkit.statistics.intervals import benjamini_hochberg, holm
+from truthkit.study.conduct import choose, decide
+from truthkit.study.sets import StudySet
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -108,6 +113,24 @@ def test_from_file_to_verdicts(study: Path, command: Command, asked: list[int]) 
     assert command(study)[0] == 0
     assert len(asked) == once  # its records were there
     assert document(study)["rows"] == found["rows"]
+
+
+def test_ties_go_to_the_first_in_the_file(study: Path) -> None:
+    """Also where the first has no figure, and of a metric that is better where it is less."""
+    decided = decide(study, study.parent / "out", {"DATA": str(study.parent)})
+    one = decided.sets[0]
+    ((cad, _), _) = decided.methods[one.id]
+
+    def place(of: StudySet, *values: float) -> int:
+        found = {
+            of.key("development", way, 0): Run(Path(), {"metrics": {"accuracy": value}, "n": {"accuracy": 9}}, [])
+            for way, value in zip(cad.candidates, values, strict=True)
+        }
+        return int(choose(of, cad, found)["place"])
+
+    assert [place(one, *values) for values in ((0.5, 0.5), (0.4, 0.5), (math.nan, 0.1), (0.6, 0.5))] == [0, 1, 1, 0]
+    fewer = replace(one, benchmark=replace(one.benchmark, metrics=(Metric("accuracy", better=-1),)))
+    assert [place(fewer, *values) for values in ((0.5, 0.5), (0.4, 0.5), (0.6, 0.5))] == [0, 0, 1]
 
 
 def test_amended_and_refused(study: Path, command: Command) -> None:

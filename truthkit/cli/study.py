@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from truthkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from truthkit.study.timing import Forecast
-
 _EPILOG = """\
 a file:
   name = "Which decoder keeps to the instruction"
@@ -115,19 +115,22 @@ def _print_plan(found: list[Forecast]) -> None:
 
     from truthkit.output import Output
     from truthkit.study.clock import clock
+    from truthkit.study.timing import Forecast
 
     table = Table(title="to be run", title_justify="left")
-    for column in ("set", "rows", "runs", "items", "time", "disk"):
-        table.add_column(column, justify="left" if column == "set" else "right")
-    for one in found:
-        table.add_row(
-            one.set, str(one.rows), str(one.runs), str(one.items), clock(one.seconds), f"{one.disk / 1e6:.1f} MB"
-        )
-    total = [sum(getattr(one, name) for one in found) for name in ("rows", "runs", "items", "seconds", "disk")]
-    rows, runs, items, seconds, disk = total
-    table.add_section()
-    table.add_row("all", str(rows), str(runs), str(items), clock(seconds), f"{disk / 1e6:.1f} MB")
-    Output().print(table)
+    for column in ("set", "rows", "runs", "items", "time", "CPU time", "disk"):
+        table.add_column(column, justify="left" if column == "set" else "right", no_wrap=column != "set")
+    total = Forecast(
+        "all", *(sum(getattr(one, name.name) for one in found) for name in fields(Forecast) if name.name != "set")
+    )
+    for one in (*found, total):
+        counts = map(str, (one.rows, one.runs, one.items))
+        table.add_row(one.set, *counts, clock(one.seconds), clock(one.cpu_seconds), f"{one.disk / 1e6:.1f} MB")
+        if found and one is found[-1]:
+            table.add_section()
+    console = Output()
+    console.print(table)
+    console.print("time: as busy as the machine is now; CPU time: of all its processors together", markup=False)
 
 
 def _print_verdicts(made: dict[str, Any]) -> None:

@@ -159,7 +159,7 @@ class StudySet:
 
 
 def sets_of(study: Study) -> list[StudySet]:
-    """Every task on every model that it is for.
+    """Every task on every model that it is for, model by model, so that each is loaded once.
 
     Raises:
         ArgumentError: data that cannot be read, a part without items, or the same item in both parts.
@@ -197,7 +197,8 @@ def sets_of(study: Study) -> list[StudySet]:
             for model in study.models
             if not entry.models or model.id in entry.models
         ]
-    return found
+    order = [model.id for model in study.models]
+    return sorted(found, key=lambda one: order.index(one.model.id))
 
 
 def _task(entry: TaskEntry, data: Path, way: Way = GREEDY) -> Task:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from truthkit.study.conduct import Decided
 from truthkit.study.decisions import Decisions
@@ -27,7 +29,8 @@ class Forecast:
     Attributes:
         set: its id.
         rows, runs, items: how many, those of grids on development included.
-        seconds: estimated.
+        seconds: estimated, with the machine as busy as it is.
+        cpu_seconds: of the processors, over all threads.
         disk: bytes, estimated.
     """
 
@@ -36,7 +39,15 @@ class Forecast:
     runs: int
     items: int
     seconds: float
+    cpu_seconds: float
     disk: int
+
+
+class Pace(NamedTuple):
+    """Of an item: seconds on the clock, and of the processors."""
+
+    seconds: float
+    cpu_seconds: float
 
 
 def forecast(decided: Decided, folder: Path, say: Say) -> list[Forecast]:
@@ -46,13 +57,13 @@ def forecast(decided: Decided, folder: Path, say: Say) -> list[Forecast]:
     which answers are written or choices scored as here, against greedy search on the same items. Grids not yet
     decided count with their first candidate on test.
     """
-    models, costs, found = Models(), dict[tuple[str, bool, str], float](), []
+    models, costs, found = Models(), dict[tuple[str, bool, str], Pace](), []
     plan = Decisions(folder).plan or {"chosen": {}}
     for one in decided.sets:
         rows = decided.rows(one, plan)
         jobs = [*decided.development(one, plan), *decided.test(one, rows)]
         todo = {job.key: job for job in jobs if not finished(folder / RUNS / job.key)}
-        seconds = 0.0
+        seconds = cpu_seconds = 0.0
         if todo:
             base = next(job for job in jobs if job.way == GREEDY)
             say(f"timing {one.id}")
@@ -61,24 +72,30 @@ def forecast(decided: Decided, folder: Path, say: Say) -> list[Forecast]:
                 for job in todo.values():
                     kind = one.model.id, one.written, job.way.decoder if not job.way.options else job.way.label
                     if job.way == GREEDY:
-                        costs[kind] = 1.0
+                        costs[kind] = Pace(1.0, 1.0)
                     elif kind not in costs:
-                        costs[kind] = _timed(job, models, Path(place)) / greedy
-                    seconds += greedy * costs[kind] * job.size
+                        pace = _timed(job, models, Path(place))
+                        costs[kind] = Pace(pace.seconds / greedy.seconds, pace.cpu_seconds / greedy.cpu_seconds)
+                    seconds += greedy.seconds * costs[kind].seconds * job.size
+                    cpu_seconds += greedy.cpu_seconds * costs[kind].cpu_seconds * job.size
         items = sum(job.size for job in todo.values())
         disk = items * (_BYTES_PER_ITEM + _length(one))
-        found.append(Forecast(one.id, len(rows), len(todo), items, seconds, disk))
+        found.append(Forecast(one.id, len(rows), len(todo), items, seconds, cpu_seconds, disk))
     return found
 
 
-def _timed(job: Job, models: Models, place: Path) -> float:
-    """Seconds per item, on items of the development part where it has some."""
+def _timed(job: Job, models: Models, place: Path) -> Pace:
+    """On items of the development part where it has some."""
     part = "development" if job.of.numbers.development else "test"
     some = _few(job.of.chosen(part))
     numbers = {"development": job.of.numbers._replace(development=some), "test": job.of.numbers._replace(test=some)}
     sample = replace(job, part=part, of=replace(job.of, numbers=numbers[part]))
+    models.get(job.of.model)
+    start, cpu = time.perf_counter(), time.process_time()
     ask(sample, place / sample.key, models)
-    return max(seconds_of(place / sample.key), 1e-6) / len(some)
+    busy = (time.process_time() - cpu) / (time.perf_counter() - start)
+    seconds = max(seconds_of(place / sample.key), 1e-6) / len(some)
+    return Pace(seconds, seconds * busy)
 
 
 def _few(numbers: Sequence[int]) -> list[int]:
