@@ -18,6 +18,7 @@ FLOORS = (
     ("steering", "likelihood", "generation"),
     ("training", "factcheck", "detection"),
     ("evaluation",),
+    ("study",),
     ("app", "endpoint", "cli", "lm_eval", "inspect_ai", "lmms_eval"),
 )
 """Rooms of the package from the ground up; a room imports from its own floor and from those below."""

@@ -35,9 +35,7 @@ def markdown(report: Report) -> str:
         parts.append(f"### {escaped(section.title)}")
         parts.append("\n".join(f"- {escaped(name)}: {escaped(value)}" for name, value in common.items()))
         if names := list(dict.fromkeys(name for of in own.values() for name in of)):
-            parts.append(
-                _table(["", *own], [[name, *(of.get(name, NOTHING) for of in own.values())] for name in names])
-            )
+            parts.append(table(["", *own], [[name, *(of.get(name, NOTHING) for of in own.values())] for name in names]))
     parts.append(f"Made with truthkit {truthkit.__version__}.")
     return "\n\n".join(parts) + "\n"
 
@@ -65,7 +63,7 @@ def _metrics(section: Section) -> str:
         for entry in section.entries
     ]
     rows += _chance_row([(scale, section.chance(name)) for name, scale in scales.items()], more=True)
-    return _table(["run", *heads, "time per item"], rows)
+    return table(["run", *heads, "time per item"], rows)
 
 
 def _tests(section: Section) -> str:
@@ -79,7 +77,7 @@ def _tests(section: Section) -> str:
         flips = [str(answers.gained), str(answers.lost), p_value(answers.p)] if answers else [NOTHING] * 3
         span = f"{shown(change.value)} ({shown(change.low)} to {shown(change.high)})"
         rows.append([entry.label, test.against, span, p_value(change.p), p_value(test.holm), *flips])
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _categories(section: Section) -> str:
@@ -88,13 +86,13 @@ def _categories(section: Section) -> str:
         for entry in section.entries
     ]
     rows += _chance_row([(section.scale(), section.chance_in(name)) for name in section.categories])
-    return _table(["run", *map(spaced, section.categories)], rows)
+    return table(["run", *map(spaced, section.categories)], rows)
 
 
 def _yes(section: Section, labels: Estimate) -> str:
     known = [(entry.label, entry.yes) for entry in section.entries if entry.yes is not None]
     rows = [[label, _estimate(YES, yes)] for label, yes in known]
-    return _table(["run", "answers"], [*rows, ["right answers", YES.value(labels.value)]])
+    return table(["run", "answers"], [*rows, ["right answers", YES.value(labels.value)]])
 
 
 def _flip(flip: Asked) -> str:
@@ -143,7 +141,7 @@ def _quoted(text: str) -> str:
     return f"> **Note:** {escaped(text)}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of any texts; the first column to the left, the others to the right."""
     first, *others = [f"| {' | '.join(map(escaped, line))} |" for line in (heads, *rows)]
     return "\n".join([first, f"| --- |{' ---: |' * (len(heads) - 1)}", *others])

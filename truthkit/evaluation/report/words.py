@@ -29,12 +29,16 @@ def listed(names: list[str]) -> str:
 
 
 def p_value(p: float) -> str:
-    """Two significant digits; below one in a thousand only that."""
+    """Two significant digits; below one in a thousand only that; – for NaN."""
+    if math.isnan(p):
+        return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def seconds(value: float) -> str:
-    """A duration with two significant digits, in a unit that suits it."""
+    """A duration with two significant digits, in a unit that suits it; – for NaN."""
+    if math.isnan(value):
+        return NOTHING
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if value >= size or unit == "ms":
             scaled = value / size

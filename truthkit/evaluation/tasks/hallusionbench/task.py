@@ -68,7 +68,8 @@ def task(
         return scorer.score([questions[i] for i in which], outputs, parser=parser)
 
     config = {"parser": parser, "suffix": suffix, "figures_only": figures_only}
-    return Task("hallusionbench", items, score, "accuracy", 64, config, (data,), _ask)
+    families = tuple((one.category, one.subcategory, one.set) for one in questions)
+    return Task("hallusionbench", items, score, "accuracy", 64, config, (data,), _ask, families=families)
 
 
 def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[str]:
