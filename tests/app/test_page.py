@@ -17,6 +17,7 @@ from PIL import Image
 from tests.app.conftest import serving
 from truthkit.app.engine import Engine
 from truthkit.app.events import Emit
+from truthkit.app.problems import Problem
 from truthkit.app.request import RunRequest
 from truthkit.app.server import Server
 from truthkit.images.reading import read_image
@@ -68,6 +69,7 @@ class Scripted:
         self._facts, self._events = facts, events
         self.asked: list[RunRequest] = []
         self.waits = False
+        self.refuses: list[Problem] = []
 
     def about(self) -> dict[str, Any]:
         return self._facts
@@ -82,7 +84,10 @@ class Scripted:
             time.sleep(0.01)
         emit({"event": "end", "cancelled": stop(), "seconds": 0.1})
 
-    def scene(self) -> bytes:
+    def problems(self, request: RunRequest, *, whole: bool = True) -> list[Problem]:
+        return [one for one in self.refuses if whole or one.card is not None]
+
+    def scene(self, seed: int | None = None) -> bytes:
         stream = io.BytesIO()
         Image.new("RGB", (8, 8), "blue").save(stream, "PNG")
         return stream.getvalue()
@@ -97,7 +102,11 @@ def token(text: str, pushed_by: str | None = None, index: int = 0) -> dict[str, 
         "index": index,
         "piece": text,
         "token": text,
+        "id": 7,
         "probability": 0.5,
+        "entropy": 1.25,
+        "rank": 1 if pushed_by is None else 2,
+        "push": 0.0 if pushed_by is None else 0.75,
         "instead_of": EVIL if pushed_by else None,
         "pushed_by": pushed_by,
         "views": [main, view],
@@ -106,7 +115,7 @@ def token(text: str, pushed_by: str | None = None, index: int = 0) -> dict[str, 
 
 
 def answer(text: str, tokens: int, index: int = 0) -> dict[str, Any]:
-    facts = {"finished": True, "tokens": tokens, "tokens_per_second": None, "parts_at": None}
+    facts = {"finished": True, "tokens": tokens, "tokens_per_second": None, "parts_at": None, "objects": None}
     return {"event": "answer", "index": index, "text": text, **facts}
 
 
@@ -229,11 +238,12 @@ def test_cards_say_what_they_are(scripted_page: Any, scripted: Scripted) -> None
     page.select_option("#add", "lol")
     page.click("#add-button")
     card = page.locator(".card").nth(2)
-    card.get_by_label("omega").fill("0.25")
-    card.get_by_text("More options").click()
+    card.get_by_text("Options").click()
+    card.get_by_text("Steering").click()
+    card.get_by_label("omega", exact=True).fill("0.25")
     card.get_by_label("layers", exact=True).first.fill("1+2")
     card.get_by_label("dynamic").select_option("true")
-    card.get_by_label("strength").fill("-2")
+    card.get_by_label("strength", exact=True).fill("-2")
     spec = "lol:layers=1+2,dynamic=true,omega=0.25"
     assert card.locator(".command").inner_text() == f"--decoder {spec} --steer tone.safetensors:-2,layers=2"
     page.get_by_label("Remove this decoder").first.click()
@@ -321,7 +331,7 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
         assert page.locator(".sheet img").count() == 7
         assert page.locator(".sheet .drawn").count() == 1
         assert page.locator(".card").nth(1).locator(".token").count() == 8
-        page.get_by_label("steering vector").check()
+        page.select_option("#mode", "projection")
         assert page.locator(".token[data-side]").count() == 16
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.locator(".token").nth(3).click()

@@ -26,13 +26,19 @@ _THUMBNAIL = 320  # pixels of the longer side
 
 
 def token_event(index: int, piece: str, step: Step) -> Event:
-    """A token of answer `index`: its text, and which view said what."""
+    """A token of answer `index`: its text, where it stood, and which view said what."""
+    standing = step.standing
+    assert standing is not None
     return {
         "event": "token",
         "index": index,
         "piece": printable(piece),
         "token": printable(step.token),
+        "id": step.token_id,
         "probability": _rounded(step.probability),
+        "entropy": _rounded(standing.entropy),
+        "rank": standing.rank,
+        "push": _rounded(standing.push),
         "instead_of": printable(step.main_choice.token) if step.pushed_by else None,
         "pushed_by": step.pushed_by,
         "views": [
