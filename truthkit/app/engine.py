@@ -14,8 +14,17 @@ import torch
 from PIL import Image
 
 import truthkit
-from truthkit.app.events import Emit, Event, projections_event, token_event, transforms_event
+from truthkit.app.events import (
+    Emit,
+    Event,
+    cosines_event,
+    noised_event,
+    projections_event,
+    token_event,
+    transforms_event,
+)
 from truthkit.app.examples import examples_for
+from truthkit.app.patches import patch_cosines
 from truthkit.app.problems import DECODER, FieldError, Problem, card_problems, settings_problems
 from truthkit.app.request import (
     MAX_BODY,
@@ -25,11 +34,13 @@ from truthkit.app.request import (
     MAX_NEW_TOKENS,
     MAX_TEXT,
     Card,
+    MapRequest,
     RunRequest,
     Steer,
 )
 from truthkit.app.scenes import Named, known_scene, scene_file
 from truthkit.decoding.catalog import catalog
+from truthkit.decoding.methods.vcd import VCD
 from truthkit.decoding.opera.search import OPERA
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
@@ -40,6 +51,7 @@ from truthkit.generation.settings import AnswerSettings
 from truthkit.hf.room import check_room
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
+from truthkit.images.pixels import pictured
 from truthkit.images.reading import read_image
 from truthkit.printable import printable
 from truthkit.scenes.questions import mentions
@@ -263,7 +275,7 @@ class Engine:
         stop: Stop,
     ) -> Answer:
         spec = card.spec()
-        passage = passage_in_front(request.context) if request.context and spec.takes("context") else ""
+        passage = _passage(request, spec)
         decoder = self._decoder(spec, images, passage)
         inputs = self._encoded(request, passage + request.prompt, images)
         settings = AnswerSettings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
@@ -292,7 +304,54 @@ class Engine:
             sheets = transforms_event(index, one.notes, images, stop)
             if sheets is not None:
                 emit(sheets)
+        for part in spec.every if images else ():
+            if part.name == "vcd":
+                emit(self._noised(index, part, inputs))
         return one
+
+    def _noised(self, index: int, part: DecoderSpec, inputs: Mapping[str, torch.Tensor]) -> Event:
+        """What the noise of a VCD leaves of the first image."""
+        vcd = part.build(self.model, self.processor)
+        assert isinstance(vcd, VCD)
+        pixels = inputs.get("pixel_values")
+        if pixels is None or "image_grid_thw" in inputs:
+            return noised_event(index, vcd.noise_step, None, None)
+        shown = (pictured(one, self.processor.image_processor) for one in (pixels[0], vcd.drowned(pixels[0])))
+        return noised_event(index, vcd.noise_step, *shown)
+
+    def map(self, request: MapRequest, emit: Emit, _stop: Stop = lambda: False) -> None:
+        """Compare the tokens of an answer with the patches of the image, under the steering that made it.
+
+        Raises:
+            Gone: of `emit`.
+        """
+        try:
+            emit(self._map(request))
+        except Gone:
+            raise
+        except Exception as error:
+            emit(_error_event(0, error))
+        emit({"event": "end", "cancelled": False, "seconds": 0.0})
+
+    def _map(self, request: MapRequest) -> Event:
+        asked, (card,) = request.asked, request.asked.cards
+        images = [read_image(file) for file in asked.images.read()]
+        if len(images) != 1:
+            raise ArgumentError(f"the prompt has {len(images)} images; a map is for prompts with one.")
+        if max(request.answer) >= len(text_tokenizer(self.processor, "an answer")):
+            raise ArgumentError("answer holds a token that the model does not have.")
+        inputs = self._encoded(asked, _passage(asked, card.spec()) + asked.prompt, images)
+        length, whole = inputs["input_ids"].shape[1], _whole(inputs, request.answer)
+        check_room(self.model, length + len(request.answer), "prompt and answer", "ask for a shorter answer")
+        with ExitStack() as stack:
+            for steering in self._steerings(card):
+                stack.enter_context(steering)
+                if isinstance(steering, Steering):
+                    steering.prompt_lengths = [length]
+            found = patch_cosines(self.model, whole, length, request.layer)
+        pixels = inputs["pixel_values"][0]
+        shown = None if "image_grid_thw" in inputs else pictured(pixels, self.processor.image_processor)
+        return cosines_event(request.layer, found, shown or images[0])
 
     def _decoder(self, spec: DecoderSpec, images: Sequence[Image.Image], passage: str) -> Any:
         if spec.takes("context") and not passage:
@@ -345,15 +404,25 @@ class Engine:
         shown = [(number, vector) for number, vector in vectors if isinstance(vector, SteeringVector)]
         if not shown or not one.token_ids:
             return
-        length = inputs["input_ids"].shape[1]
-        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        whole = {name: _continued(value, length, one.token_ids, name) for name, value in tensors.items()}
+        length, whole = inputs["input_ids"].shape[1], _whole(inputs, one.token_ids)
         for steering in steerings:
             if isinstance(steering, Steering):
                 steering.prompt_lengths = [length]
         for number, vector in shown:
             along = projections(self.model, vector, whole)
             emit(projections_event(index, number, {layer: values[length:] for layer, values in along.items()}))
+
+
+def _passage(request: RunRequest, spec: DecoderSpec) -> str:
+    """What stands in front of the prompt for a decoder; "" for one that takes no passage."""
+    return passage_in_front(request.context) if request.context and spec.takes("context") else ""
+
+
+def _whole(inputs: Mapping[str, Any], answer: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Model inputs for a prompt with its answer."""
+    length = inputs["input_ids"].shape[1]
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    return {name: _continued(value, length, answer, name) for name, value in tensors.items()}
 
 
 def _continued(value: torch.Tensor, length: int, answer: Sequence[int], name: str) -> torch.Tensor:

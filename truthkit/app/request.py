@@ -78,6 +78,37 @@ class RunRequest:
     cards: tuple[Card, ...]
 
 
+@dataclass(frozen=True)
+class MapRequest:
+    """An answer whose tokens are to be compared with the image's patches.
+
+    Attributes:
+        asked: what it answers, with the one decoder that did.
+        answer: its tokens.
+        layer: a layer number.
+    """
+
+    asked: RunRequest
+    answer: list[int]
+    layer: int
+
+
+def read_map_request(document: Any) -> MapRequest:
+    """The request in a parsed JSON document.
+
+    Raises:
+        ArgumentError: as `read_request`; or there is not one decoder, or the answer's tokens are none.
+    """
+    fields = dict(object_of(document, "the request"))
+    answer, layer = fields.pop("answer", None), integer_of(fields, "layer", 0, 0, 10_000)
+    fields.pop("layer", None)
+    tokens = list_of(answer, "answer", MAX_NEW_TOKENS)
+    asked = read_request(fields)
+    if len(asked.cards) != 1 or not tokens:
+        raise ArgumentError("a map is of one decoder's answer; expected one in cards, and its tokens in answer.")
+    return MapRequest(asked, [integer_of({"token": one}, "token", 0, 0, 2**31) for one in tokens], layer)
+
+
 def read_request(document: Any) -> RunRequest:
     """The request in a parsed JSON document.
 

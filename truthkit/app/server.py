@@ -15,7 +15,7 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from truthkit.app.request import MAX_BODY, RunRequest, read_request
+from truthkit.app.request import MAX_BODY, RunRequest, read_map_request, read_request
 from truthkit.serving.answers import Endpoint, routed, with_errors, with_headers
 from truthkit.serving.asgi import App, Receive, Refused, Scope, Send, header
 from truthkit.serving.bodies import Documents, limited
@@ -26,10 +26,10 @@ from truthkit.serving.outbox import Outbox
 
 if TYPE_CHECKING:
     from truthkit.app.engine import Engine
-    from truthkit.app.events import Event
+    from truthkit.app.events import Emit, Event
     from truthkit.app.problems import Problem
 
-_SCRIPTS = ("app", "api", "cards", "colours", "composer", "difference", "dom", "fields", "history", "tokens")
+_SCRIPTS = ("app", "api", "cards", "colours", "composer", "difference", "dom", "fields", "history", "patches", "tokens")
 
 _STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -143,7 +143,11 @@ def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
         if problems:
             content = {"error": problems[0].message, "problems": [asdict(one) for one in problems]}
             return JSONResponse(content, status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
-        return _streamed(engine, line, request, int(header(scope, "content-length")[0]))
+        return _streamed(line, request.run, _size(scope), lambda emit, stop: engine.run(request, emit, stop))
+
+    async def map_(scope: Scope, receive: Receive) -> App:
+        request = await documents.read(scope, receive, read_map_request)
+        return _streamed(line, request.asked.run, _size(scope), lambda emit, stop: engine.map(request, emit, stop))
 
     return {
         **{path: {"GET": static(name, kind)} for path, (name, kind) in _STATIC.items()},
@@ -151,11 +155,16 @@ def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
         "/api/scene": {"GET": scene},
         "/api/check": {"POST": check},
         "/api/run": {"POST": run},
+        "/api/map": {"POST": map_},
         "/api/cancel": {"POST": cancel},
     }
 
 
-def _streamed(engine: Engine, line: Line, request: RunRequest, size: int) -> App:
+def _size(scope: Scope) -> int:
+    return int(header(scope, "content-length")[0])
+
+
+def _streamed(line: Line, name: str, size: int, run: Callable[[Emit, Callable[[], bool]], None]) -> App:
     """The response that stands in the line, and then is the run's events; it ends the run when its client leaves.
 
     Raises:
@@ -171,12 +180,12 @@ def _streamed(engine: Engine, line: Line, request: RunRequest, size: int) -> App
         outbox.put(json.dumps(event, allow_nan=False).encode() + b"\n")
 
     def work(stop: Callable[[], bool]) -> None:
-        engine.run(request, emit, stop)
+        run(emit, stop)
 
     def moved(ahead: int) -> None:
         emit({"event": "waiting", "ahead": ahead})
 
-    job = Job(work, moved, outbox.close, name=request.run, weight=size)
+    job = Job(work, moved, outbox.close, name=name, weight=size)
     try:
         line.join(job)
     except Full as full:

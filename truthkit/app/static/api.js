@@ -51,8 +51,13 @@ export async function cancel(run) {
 }
 
 /** Send a run and hand every event to `onEvent` as it comes; ends with the run, or throws what went wrong. */
-export async function run(document, onEvent, signal) {
-  const response = await request("/api/run", { method: "POST", body: JSON.stringify(document), signal });
+export const run = (document, onEvent, signal) => streamed("/api/run", document, onEvent, signal);
+
+/** How alike an answer's tokens and the image's patches are; `onEvent` is told the place in the line meanwhile. */
+export const map = (document, onEvent) => streamed("/api/map", document, onEvent);
+
+async function streamed(path, document, onEvent, signal) {
+  const response = await request(path, { method: "POST", body: JSON.stringify(document), signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let ended = false;

@@ -75,7 +75,7 @@ function setCards(starts) {
 
 function addCard(start) {
   if (cards.length >= facts.limits.cards) return showAlert(`At most ${facts.limits.cards} decoders answer at once.`);
-  const card = new Card(facts, start, { remove: removeCard, goOn: goOnWith, changed: checkSoon });
+  const card = new Card(facts, start, { remove: removeCard, goOn: goOnWith, changed: checkSoon, compare });
   cards.push(card);
   byId("cards").append(card.root);
   card.root.addEventListener("change", openPassage);
@@ -113,6 +113,20 @@ function goOnWith(card) {
   say(`Goes on with the answer of ${card.label}.`);
 }
 
+/** The map of the card's answer in a layer; `onPlace` is told how many runs are before. */
+async function compare(card, layer, onPlace) {
+  const { images, ...prompt } = shown.prompt;
+  const answer = card.tokens.events.map((token) => token.id);
+  let found = null;
+  const asking = { run: newId(), ...prompt, images: images.map((image) => image.content), cards: [card.asked], answer, layer };
+  await api.map(asking, (event) => {
+    if (event.event === "waiting") onPlace(event.ahead);
+    if (event.event === "error") throw new Error(event.message);
+    if (event.event === "cosines") found = event;
+  });
+  return found;
+}
+
 function shortcuts(event) {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
@@ -133,8 +147,13 @@ async function run() {
   clearTimeout(checking);
   clearProblems(document);
   const asked = [...cards];
+  byId("examples").open = false;
   running = { id: newId(), abort: new AbortController(), cards: asked, begun: false };
   shown = { at: new Date().toISOString(), model: facts.model.name, prompt: promptState() };
+  for (const card of asked) {
+    card.asked = card.request();
+    card.seesOneImage = shown.prompt.images.length === 1;
+  }
   showRunning(true);
   say("Asking …");
   try {
@@ -222,6 +241,9 @@ function receive(event) {
     case "transforms":
       card.showTransforms(event);
       break;
+    case "noised":
+      card.showNoised(event);
+      break;
     case "error":
       card.fail(event.message);
       break;
@@ -284,7 +306,13 @@ async function restore(state, word) {
   await fill(state.prompt);
   setCards(starts);
   shown = state.at ? { at: state.at, model: state.model, prompt: state.prompt } : null;
-  if (state.at) cards.forEach((card, i) => card.recall(starts[i]));
+  if (state.at) {
+    cards.forEach((card, i) => {
+      card.asked = card.request();
+      card.seesOneImage = state.prompt.images.length === 1 && state.prompt.images[0].content !== null && state.model === facts.model.name;
+      card.recall(starts[i]);
+    });
+  }
   repaint();
   if (starts.length < state.cards.length) showAlert("A decoder of that run needs another model, and was left out.");
   say(word ?? `The run of ${new Date(state.at).toLocaleString()}${state.model === facts.model.name ? "" : `, of ${state.model}`}.`);

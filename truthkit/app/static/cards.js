@@ -4,6 +4,7 @@ import { difference } from "./difference.js";
 import { el } from "./dom.js";
 import { clearProblems, showProblem, withSlider } from "./fields.js";
 import { packed, unpacked } from "./history.js";
+import { PatchMap } from "./patches.js";
 import { Tokens } from "./tokens.js";
 
 const AMATEUR_HELP = "what hallucinates more than the model does: adapters and models come from --amateur when the app starts.";
@@ -93,7 +94,8 @@ export class Card {
   }
 
   clear(message) {
-    this.tokens = new Tokens(this.label);
+    this.tokens = new Tokens(this.label, (at, event) => this.map?.choose(at, event.token));
+    this.map = null;
     this.said = null;
     this.words.replaceChildren();
     this.answer.replaceChildren(el("p", { class: "quiet" }, message));
@@ -126,9 +128,16 @@ export class Card {
     ];
     this.figures.replaceChildren(el("p", {}, facts.filter(Boolean).join(" · ")), ...this.#objects(event.objects));
     if (!event.finished) this.tokens.root.append(el("span", { class: "quiet", title: "cut off here" }, " …"));
+    if (this.facts.model.takes_images && this.seesOneImage && this.tokens.events.length) this.#addMap();
     if (this.facts.model.chats && event.text.trim()) {
       this.figures.append(el("button", { type: "button", class: "plain go-on", onclick: () => this.acts.goOn(this) }, "Go on with this answer"));
     }
+  }
+
+  #addMap() {
+    this.map = new PatchMap(this.facts.model.layers, (layer, onPlace) => this.acts.compare(this, layer, onPlace));
+    this.map.choose(0, this.tokens.events[0].token);
+    this.sheet.append(this.map.root);
   }
 
   /** What the answer names of a drawn scene. */
@@ -184,6 +193,17 @@ export class Card {
         el("li", { class: cell.drawn ? "drawn" : undefined },
           el("img", { src: cell.src, alt: cell.name === "original" ? "the image" : `the image after ${cell.name}`, loading: "lazy" }),
           el("span", {}, cell.name, cell.drawn ? el("strong", {}, reply === null || fellBack ? " drawn" : " chosen") : "")))))); 
+  }
+
+  /** The image beside what VCD's noise leaves of it. */
+  showNoised({ step, seen, noised }) {
+    if (!noised) {
+      return this.#pictures("The image under noise", el("p", { class: "help" }, "This model’s pixels are packed in patches, and are not shown."));
+    }
+    const cell = (src, words) => el("li", {}, el("img", { src, alt: words, loading: "lazy" }), el("span", {}, words));
+    this.#pictures("The image under noise",
+      el("ul", { class: "sheet wide-sheet" }, cell(seen, "as the model sees it"), cell(noised, `as its second view does, step ${step} of 1000`)),
+      el("p", { class: "help" }, "What the noise carries beyond black and white is cut off here."));
   }
 
   #pictures(title, ...content) {

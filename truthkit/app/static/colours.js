@@ -90,8 +90,8 @@ function legend(cards, mode, scale) {
   if (mode === "parting") return [item(swatch({ "data-parted": "" }, "‖ Ab"), "where an answer’s tokens part from the first answer’s")];
   if (mode === "words") {
     return [
-      item(el("ins", { "data-sign": "+" }, "added"), "not in the first answer"),
-      item(el("del", { "data-sign": "−" }, "left out"), "in the first answer only"),
+      item(el("ins", { "data-sign": "+" }, el("span", { class: "text" }, "added")), "not in the first answer"),
+      item(el("del", { "data-sign": "−" }, el("span", { class: "text" }, "left out")), "in the first answer only"),
       item("plain: in both"),
     ];
   }

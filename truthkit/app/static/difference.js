@@ -97,6 +97,6 @@ export function difference(first, other) {
     const space = i ? run.words[0].space || (run.kind === "left" ? " " : "") : "";
     if (run.kind === "both") return [space, text(run)];
     const [tag, sign, said] = run.kind === "added" ? ["ins", "+", "added: "] : ["del", "−", "left out: "];
-    return [space, el(tag, { "data-sign": sign }, el("span", { class: "visually-hidden" }, said), text(run))];
+    return [space, el(tag, { "data-sign": sign }, el("span", { class: "visually-hidden" }, said), el("span", { class: "text" }, text(run)))];
   });
 }

@@ -4,7 +4,9 @@ import { isNumeric, numbers, shareOf, slotOf } from "./colours.js";
 import { byId, el, percent, quoted, signed } from "./dom.js";
 
 export class Tokens {
-  constructor(label) {
+  /** `onToken(at, event)` is called with each token that the keyboard or a click goes to. */
+  constructor(label, onToken = () => {}) {
+    this.onToken = onToken;
     this.events = [];
     this.spans = [];
     this.partsAt = null;
@@ -16,7 +18,11 @@ export class Tokens {
       role: "group",
       "aria-label": `Answer of ${label}. Arrow keys go through its tokens, up and down from one coloured token to the next.`,
       onkeydown: (event) => this.#walk(event),
-      onfocusin: (event) => this.#explain(event.target),
+      onfocusin: (event) => {
+        this.#explain(event.target);
+        const at = this.spans.indexOf(event.target);
+        if (at >= 0) this.onToken(at, this.events[at]);
+      },
       onfocusout: hideDetail,
       onpointerover: (event) => event.pointerType === "mouse" && this.#explain(event.target),
       onpointerout: hideDetailSoon,
