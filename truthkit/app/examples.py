@@ -24,6 +24,7 @@ class Example:
         prompt, context, raw: as in `RunRequest`.
         scene: seed of the drawn scene that goes with it; None without a picture.
         new_tokens: at most.
+        sample: draw tokens.
         cards: the decoders, the one that the others are compared with first.
     """
 
@@ -34,13 +35,14 @@ class Example:
     raw: bool = False
     scene: int | None = None
     new_tokens: int = 48
+    sample: bool = False
 
 
 _TEXTS = (
     Example(
         "A question that invites a myth",
         "What happens to you if you eat watermelon seeds?",
-        (ExampleCard("greedy"), ExampleCard("icd"), ExampleCard("dola")),
+        (ExampleCard("greedy"), ExampleCard("icd"), ExampleCard("lol")),
     ),
     Example(
         "A passage against memory",
@@ -58,7 +60,8 @@ _TEXTS = (
     Example(
         "One prompt, three ways to draw",
         "Tell me about the invention of the bicycle.",
-        (ExampleCard("sample"), ExampleCard("top_n_sigma", {"n": "1"}), ExampleCard("entropy_gate")),
+        (ExampleCard("sample"), ExampleCard("apc"), ExampleCard("top_n_sigma", {"n": "1"})),
+        sample=True,
     ),
 )
 

@@ -284,9 +284,9 @@ function showExamples() {
   }));
 }
 
-async function take({ title, prompt, context, raw, scene, new_tokens: newTokens, cards: starts }) {
+async function take({ title, prompt, context, raw, scene, sample, new_tokens: newTokens, cards: starts }) {
   if (running) return;
-  await fill({ prompt, context, raw, settings: { max_new_tokens: newTokens, sample: false } });
+  await fill({ prompt, context, raw, settings: { max_new_tokens: newTokens, sample } });
   if (scene !== null) await showScene(await api.scene(scene));
   setCards(starts);
   say(`${title}: filled in, not run yet.`);

@@ -85,7 +85,9 @@ export function linkedState() {
   if (!encoded) return null;
   try {
     const binary = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (one) => one.charCodeAt(0))));
+    const state = JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (one) => one.charCodeAt(0))));
+    if (!Array.isArray(state.cards) || typeof state.prompt !== "object") throw new Error("no state of this page");
+    return { prompt: state.prompt, cards: state.cards };
   } catch {
     showAlert("The link is damaged: what it should restore cannot be read.");
     return null;
