@@ -610,6 +610,7 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
         page.select_option("#mode", "projection")
         assert page.locator(".token[data-side]").count() == 16
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.mouse.move(0, 0)  # off the tokens, whose detail opens under it
         page.get_by_text("Tokens against the image").last.click()
         page.get_by_text("in layer 2: most alike is row").wait_for()
         assert page.locator(".patches i").count() == 64
@@ -618,6 +619,7 @@ def test_an_image_on_a_narrow_screen(engine: Engine, open_page: OpenPage, tmp_pa
         page.locator(".patch-map select").last.select_option("3")
         page.get_by_text("(5 of 8) in layer 3").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.keyboard.press("Escape")
         page.locator(".token").nth(3).click()
         box = page.locator("#detail").bounding_box()
         assert box["x"] == 0

@@ -99,7 +99,7 @@ function legend(cards, mode, scale) {
     return scale.least === null
       ? [item("nothing to show yet: run a prompt")]
       : [item(signed(scale.least), el("span", { class: "gradient two" }), signed(scale.most)),
-          item(`along the unit vector; plain is the median, ${signed(scale.centre)}`)];
+          item(`along the unit vector, in the hidden states’ own unit; plain is the median, ${signed(scale.centre)}`)];
   }
   if (!tokens.length) return [item("nothing to show yet: run a prompt")];
   const [kind, from, to, words] = SCALES[mode].legend(scale.most);
