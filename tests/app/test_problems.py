@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -85,6 +86,28 @@ def test_ends_of_sliders_can_be_chosen(engine: Engine) -> None:
         for end in (0, 1):
             values = {option.name: f"{option.range[end]:g}" for option in ranged if option.range}
             assert found(engine, card(decoder.name, **values), whole=False) == [], decoder.name
+
+
+def test_looking_for_problems_disturbs_no_run(engine: Engine) -> None:
+    """Every decoder is made in one thread, over and over, while others answer in another."""
+    cards = [card(name, [{"strength": 1, "layers": ""}]) for name in ("dola", "vcd", "ritual", "lol")]
+    request = read_request(asking(*cards, images=[picture()]))
+    names = [decoder.name for decoder in catalog() if decoder.name != "opera"]
+    plain: list[dict[str, Any]] = []
+    beside: list[dict[str, Any]] = []
+    engine.run(request, plain.append)
+    answering = threading.Thread(target=engine.run, args=(request, beside.append))
+    answering.start()
+    rounds = 0
+    while answering.is_alive() or not rounds:
+        everything = [card(name, [{"strength": 2, "layers": "1"}]) for name in names]
+        for few in (everything[i : i + 8] for i in range(0, len(everything), 8)):
+            assert found(engine, *few, context="A fork.", images=[picture()]) == []
+        rounds += 1
+    answering.join()
+    texts = [[event["text"] for event in events if event["event"] == "answer"] for events in (plain, beside)]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == len(cards)
 
 
 @pytest.mark.parametrize("scenes", [True, False])
