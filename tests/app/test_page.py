@@ -491,6 +491,19 @@ def test_a_link_restores_what_was_typed_and_runs_nothing(scripted_page: Any, scr
     page.get_by_text("The link is damaged").wait_for()
 
 
+def test_a_link_waits_for_the_address_of_this_start(scripted: Scripted, open_page: OpenPage) -> None:
+    state = base64.urlsafe_b64encode(json.dumps({"prompt": {"prompt": "Who?"}, "cards": []}).encode()).decode()
+    with serving(scripted) as server:
+        page = open_page(server, fragment=f"#state={state.rstrip('=')}")
+        page.get_by_text("What the link restores waits for it in this tab.").wait_for()
+        page.goto(server.url)
+        page.get_by_text("Restored from the link.").wait_for()
+        assert page.input_value("#prompt") == "Who?"
+        page.reload()
+        page.locator(".card").first.wait_for()
+        assert page.input_value("#prompt") == ""
+
+
 def test_a_conversation_goes_on_with_the_chosen_answer(scripted: Scripted, open_page: OpenPage) -> None:
     scripted._events = TWO
     with serving(scripted) as server:

@@ -6,7 +6,7 @@ import { chosen, scaleOf, showLegend } from "./colours.js";
 import { fill, goOn, prepare, promptField, promptRequest, promptState, showScene } from "./composer.js";
 import { byId, el, hideAlert, recall, remember, showAlert } from "./dom.js";
 import { clearProblems, showProblem } from "./fields.js";
-import { forgetRuns, keepRun, linkTo, linkedState, readRuns, saveFile, showRuns } from "./history.js";
+import { forgetRuns, holdLink, keepRun, linkTo, linkedState, readRuns, saveFile, showRuns } from "./history.js";
 import { closeDetail, hideDetail } from "./tokens.js";
 
 const CHECK_AFTER = 350; // milliseconds without a key
@@ -29,7 +29,7 @@ async function start() {
   try {
     facts = await api.about();
   } catch (error) {
-    return showAlert(error.message);
+    return showAlert(holdLink() ? `${error.message} What the link restores waits for it in this tab.` : error.message);
   }
   byId("main").hidden = false;
   const { model, decoders, vectors } = facts;

@@ -3,6 +3,7 @@
 import { byId, el, showAlert } from "./dom.js";
 
 const KEY = "truthkit-runs";
+const HELD = "truthkit-link";
 const MOST_RUNS = 30;
 const MOST_CHARACTERS = 2_000_000;
 const MOST_OF_IMAGES = 150_000; // characters of base64 in one run; larger images are left out
@@ -79,9 +80,9 @@ export function linkTo(state) {
   return `${location.origin}${location.pathname}#state=${encoded}`;
 }
 
-/** What this page's address says, or null. */
+/** What this page's address says, or what `holdLink` held in this tab, or null. */
 export function linkedState() {
-  const encoded = new URLSearchParams(location.hash.slice(1)).get("state");
+  const encoded = new URLSearchParams(location.hash.slice(1)).get("state") ?? held();
   if (!encoded) return null;
   try {
     const binary = atob(encoded.replaceAll("-", "+").replaceAll("_", "/"));
@@ -90,6 +91,28 @@ export function linkedState() {
     return { prompt: state.prompt, cards: state.cards };
   } catch {
     showAlert("The link is damaged: what it should restore cannot be read.");
+    return null;
+  }
+}
+
+/** Keep the link of this address for the next page in this tab; whether there is one. */
+export function holdLink() {
+  const encoded = new URLSearchParams(location.hash.slice(1)).get("state");
+  if (!encoded) return false;
+  try {
+    sessionStorage.setItem(HELD, encoded);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function held() {
+  try {
+    const encoded = sessionStorage.getItem(HELD);
+    sessionStorage.removeItem(HELD);
+    return encoded;
+  } catch {
     return null;
   }
 }
