@@ -3,9 +3,9 @@
     python docs/tools/pictures.py               # all, into docs/assets; three minutes on an idle machine
     python docs/tools/pictures.py app --out /tmp
 
-Models, seeds and items are fixed, so only the times in a picture, and what changed in truthkit, differ from run to run.
-The report is of `recipes/ritual.py` on drawn scenes; a run that was stopped goes on where it was, in build/pictures.
-It needs a Chromium on PATH.
+Models, seeds and items are fixed, so only the times in a picture, the fonts, and what changed in truthkit differ from
+run to run; look at the pictures before they are committed. The report is of `recipes/ritual.py` on drawn scenes; a run
+that was stopped goes on where it was, in build/pictures. It needs a Chromium on PATH.
 """
 
 from __future__ import annotations
@@ -13,25 +13,32 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from browser import Browser, NoBrowser, browser, find  # beside this file
+import torch
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
-from truthkit.scenes import held_out, render
+import truthkit as tk
+from truthkit.app.engine import Engine
+from truthkit.app.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "pictures"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 MOST_BYTES = 150_000
 SCENES = 60
 SHOWN = ("greedy", "sampling", "VCD", "M3ID", "RITUAL")
 """The rows of the recipe that the report shows: a picture has no room for ten."""
 
-QUESTION = "Describe the image."
+EXAMPLE = "Scene 4"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,73 +49,85 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in MADE]:
         parser.error(f"there is no picture {unknown[0]!r}; expected {' or '.join(MADE)}")
-    try:
-        find()
-    except NoBrowser as error:
-        print(f"pictures: {error}", file=sys.stderr)
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        print(
+            f"pictures: no headless browser on PATH; install Chromium, as one of {', '.join(CHROMIUM)}.",
+            file=sys.stderr,
+        )
         return 1
+    torch.set_num_threads(1)
     WORK.mkdir(parents=True, exist_ok=True)
-    for name in args.names or MADE:
-        with browser() as page:
-            for title, picture in MADE[name](page):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name in args.names or MADE:
+            for title, picture in MADE[name](browser):
                 path = args.out / f"{title}.png"
-                path.write_bytes(picture)
-                print(f"{path}, {len(picture):,} bytes")
+                path.write_bytes(small(picture))
+                print(f"{path}, {path.stat().st_size:,} bytes")
+        browser.close()
     return 0
 
 
-def report(page: Browser) -> Iterator[tuple[str, bytes]]:
+def report(browser: Any) -> Iterator[tuple[str, bytes]]:
     """The report's beginning, and its items: captions with what they invent, those that flipped."""
     runs, made = WORK / "ritual", WORK / "report.html"
     _run("recipes/ritual.py", "--out", runs, "--scenes", SCENES, "--seed", 0)
     folders = [runs / task / name for task in ("pope", "chair") for name in SHOWN]
     _run("-m", "truthkit.cli", "report", *folders, "--out", made)
-    page.open(made.as_uri(), height=960)
-    yield "report", small(page.picture())
-    page.open(made.as_uri(), height=820, dark=True)
-    page.run(
+    page = browser.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
+    page.goto(made.as_uri())
+    yield "report", page.screenshot()
+    page = browser.new_page(viewport={"width": 1280, "height": 820}, color_scheme="dark")
+    page.goto(made.as_uri())
+    page.evaluate(
         "const items = document.querySelector('#i1'); items.open = true;"
         "items.querySelector('.on-flip').click(); items.scrollIntoView()"
     )
-    yield "report-items", small(page.picture())
+    yield "report-items", page.screenshot()
 
 
-def app(page: Browser) -> Iterator[tuple[str, bytes]]:
-    """The app with a drawn scene, described under the decoders that it begins with."""
-    scene = WORK / "scene.png"
-    render(held_out(1)[0]).save(scene)
-    with serving("--model", "scene-vlm") as url:
-        page.open(url, height=860)
-        page.wait("!document.querySelector('#main').hidden")
-        page.choose("#files", scene)
-        page.wait("document.querySelector('#thumbs').children.length > 0")
-        page.run(
-            f"const prompt = document.querySelector('#prompt'); prompt.value = {QUESTION!r};"
-            "prompt.dispatchEvent(new Event('input', {bubbles: true})); document.querySelector('#run').click()"
-        )
-        page.wait("!document.querySelector('#cancel').hidden")
-        page.wait("document.querySelector('#cancel').hidden", seconds=180)
-        page.run("window.scrollTo(0, 0)")
-        yield "app", small(page.picture())
+def app(browser: Any) -> Iterator[tuple[str, bytes]]:
+    """The app with an example's answers, coloured by entropy; and their words against each other."""
+    with serving() as url:
+        page = _answered(browser, url, 1280, 900, "light")
+        page.select_option("#mode", "entropy")
+        page.get_by_text("Tokens against the image").first.click()
+        page.locator(".patches").wait_for()
+        page.get_by_text("The image under noise").click()
+        page.locator(".token", has_text="keyboard").first.focus()
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(500)
+        yield "app", page.screenshot(full_page=True)
+        page = _answered(browser, url, 1280, 800, "dark")
+        page.select_option("#mode", "words")
+        yield "app-words", page.screenshot(clip={"x": 370, "y": 50, "width": 910, "height": 520})
 
 
 MADE = {"report": report, "app": app}
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[str]:
-    """The address of an app on a free port, ended behind the block."""
-    command = [sys.executable, "-m", "truthkit.cli", "app", "--port", "0", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def serving() -> Iterator[str]:
+    """The app's address."""
+    server = Server(port=0)
+    thread = threading.Thread(target=server.serve, args=(Engine(*tk.load("scene-vlm"), "scene-vlm"),))
+    thread.start()
     try:
-        assert process.stdout is not None
-        line = next((found for found in process.stdout if "http" in found), "")
-        if not (address := re.search(r"https?://\S+", line)):
-            raise RuntimeError(f"the app did not start: {line!r}")
-        yield address[0]
+        yield server.url
     finally:
-        process.terminate()
-        process.wait(30)
+        server.shutdown()
+        thread.join()
+
+
+def _answered(browser: Any, url: str, width: int, height: int, scheme: str) -> Any:
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.goto(url)
+    page.get_by_role("button", name=EXAMPLE).click()
+    page.get_by_text("filled in, not run yet").wait_for()
+    page.keyboard.press("Control+Enter")
+    page.locator("#status").filter(has_text=re.compile("Done after")).wait_for()
+    return page
 
 
 def small(picture: bytes) -> bytes:
