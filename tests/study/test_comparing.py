@@ -65,7 +65,7 @@ def flipped(right: FloatArray, share: float, rng: np.random.Generator) -> FloatA
 def test_noise_gives_no_verdict_in_93_of_100_studies() -> None:
     """Two sets of seven methods that change few or many answers for nothing; one finding spoils a study.
 
-    The bootstrap's own p-values would not do: see `test_the_bootstrap_finds_too_much_where_little_changes`.
+    Why these are not the bootstrap's own p-values: see `test_the_bootstrap_finds_too_much_where_little_changes`.
     """
     spoiled = 0
     for seed in range(100):

@@ -9,7 +9,8 @@ which for a mean over clusters of one item is just that item's value; d_i is the
 If a method changes nothing, d_i is as likely as −d_i, so signs are flipped at random: p is the share of flips whose sum
 is at least as far from zero as the sum found. For right and wrong answers and clusters of one item this is McNemar's
 exact test, up to the number of flips. The bootstrap gives the intervals; its own p-value is not used: where a method
-changes a handful of answers, it finds too much (six of six in one direction: 0.005, exactly 0.03).
+changes a handful of answers, its tails, where a correction looks, are too light (six of six in one direction: 0.005,
+exactly 0.03).
 
 Sources: J. W. Tukey, Annals of Mathematical Statistics 29 (1958), on pseudo-values; R. A. Fisher, *The Design of
 Experiments* (1935), and E. W. Noreen, *Computer-Intensive Methods for Testing Hypotheses* (1989), on randomisation;
