@@ -65,8 +65,8 @@ def split(
     """Both parts of a task: whole families, by a hash of what their items say.
 
     A family's hash says to which part it goes, so that it goes there in whatever order, file or company it comes, and
-    items that are added move no other. Of a part with a limit the families with the smallest hashes are taken, as long as
-    they fit.
+    items that are added move no other. Of a part with a limit the families with the smallest hashes are taken, as long
+    as they fit.
 
     Args:
         task: with all its items.
