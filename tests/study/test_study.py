@@ -181,6 +181,9 @@ def test_amended_and_refused(study: Path, command: Command) -> None:
     assert "--amend" in err
     assert command(study, "--amend")[0] == 0
     assert rows(document(study), "memotrap")["adacad"]["test_looks"] == 3
+    more.write_text('[[task]]\nid = "again"\ntask = "memotrap"\ndata = "${DATA}/traps.csv"\nmargin = 0.1\n')
+    assert command(more, "--amend")[0] == 0  # the same data under another name is no fresh data
+    assert {row["test_looks"] for row in rows(document(study), "again").values()} == {4}
     write_traps(study.with_name("traps.csv"), range(25))
     code, _, err = command(study)
     assert code == 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,9 @@ class Looks:
             return []
         return [parse(line) for line in read_text(self._path).split("\n") if line.strip()]
 
-    def number(self, set_: str, stage: int) -> int:
-        """How often a set's test part had been looked at when a row of this stage was, that look included."""
-        stages = {one["stage"] for one in self.all() if one["set"] == set_ and one["part"] == "test"}
+    def number(self, sets: Collection[str], stage: int) -> int:
+        """How often a test part of these sets had been looked at when a row of this stage was, that look included."""
+        stages = {one["stage"] for one in self.all() if one["set"] in sets and one["part"] == "test"}
         return len({one for one in stages if one < stage}) + 1
 
     def told(self) -> list[dict[str, Any]]:

@@ -72,9 +72,11 @@ def results(
         rows += _set_rows(some, settings, flips, family)
     for name in ("greedy", _CONTROL):
         correct([row["against"][name] for row in rows if row["role"] == "method" and row["against"].get(name)])
-    about = {one.key: one for one in measured}
+    about, related = {one.key: one for one in measured}, _related([some[0].of for some in by_set.values()])
     for row in rows:
-        _judge(row, about[row["set"], row["label"]], settings["alpha"], looks, stages)
+        one = about[row["set"], row["label"]]
+        row["test_looks"] = looks.number(related[one.of.id], max(one.row.stage, stages[one.of.id]))
+        _judge(row, one, settings["alpha"])
     first = measured[0].runs[0].summary["provenance"]
     return {
         "study": {"name": study.name, "note": study.note, "correction": "holm", "family": family, "flips": flips}
@@ -204,9 +206,20 @@ def _comparison(label: str, change: Change, alpha: float, family: int) -> dict[s
     }
 
 
-def _judge(row: dict[str, Any], one: Measured, alpha: float, looks: Looks, stages: Mapping[str, int]) -> None:
+def _related(sets: Sequence[StudySet]) -> dict[str, list[str]]:
+    """For each set those of the same model and some of the same data: who has seen the one has seen the other."""
+    return {
+        one.id: [
+            other.id
+            for other in sets
+            if other.model.id == one.model.id and set(other.data_sha256.values()) & set(one.data_sha256.values())
+        ]
+        for one in sets
+    }
+
+
+def _judge(row: dict[str, Any], one: Measured, alpha: float) -> None:
     """Put a row's verdicts into it."""
-    row["test_looks"] = looks.number(one.of.id, max(one.row.stage, stages[one.of.id]))
     if one.row.role != "method":
         return
     metric, greedy, control = one.of.metric, row["against"]["greedy"], row["against"][_CONTROL]

@@ -65,7 +65,8 @@ def split(
     """Both parts of a task: whole families, by a hash of what their items say.
 
     A family's hash says to which part it goes, so that it goes there in whatever order, file or company it comes, and
-    items that are added move no other. Of a part with a limit the families with the smallest hashes are taken.
+    items that are added move no other. Of a part with a limit the families with the smallest hashes are taken, as long
+    as they fit.
 
     Args:
         task: with all its items.
@@ -102,6 +103,7 @@ def check_apart(development: Sequence[Item], test: Sequence[Item], where: str) -
 def _up_to(found: list[list[int]], limit: int | None) -> list[int]:
     taken: list[int] = []
     for one in found:
-        if limit is None or len(taken) + len(one) <= limit:
-            taken += one
+        if limit is not None and len(taken) + len(one) > limit:
+            break  # to take a smaller one instead would favour small families
+        taken += one
     return sorted(taken)
