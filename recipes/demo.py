@@ -36,8 +36,11 @@ STAGES = (
 BEFORE = (
     "Six things that go wrong with language models, and what truthkit does about each. All of it runs now, on this "
     "machine, with a model of 135 million parameters (SmolLM2) and, for pictures, one of 2.3 million.",
-    f"{RIGHT} is right or better, {WRONG} wrong or worse; ↑ more is better, ↓ less is. Below each part stands what was measured; where a method "
-    "loses, that stands there too. What is asked was fixed beforehand, not picked by what came out.",
+    f"{RIGHT} is right or better, {WRONG} wrong or worse; ↑ more is better, ↓ less is. What is asked was fixed "
+    "beforehand, not picked by what came out.",
+    "Below each part stands what was measured, without the method and with it; on how many items it does better, and "
+    "on how many worse; and in how many of 100 demos chance alone would part the items as unevenly. Losses stand there "
+    "as gains do.",
     "These methods were made for models fifty times as large. Expect some to help here and some not.",
 )
 

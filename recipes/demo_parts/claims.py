@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from demo_parts.screen import Part, Result, mark, measured
@@ -10,8 +11,9 @@ from rich.text import Text
 
 import truthkit as tk
 from truthkit.detection.detect import Detection
+from truthkit.evaluation.tasks.detect import scorer
 from truthkit.output import Output
-from truthkit.statistics.ranking import area_under_roc
+from truthkit.statistics.score import Score
 
 PART = Part(
     "A false claim caught",
@@ -19,8 +21,8 @@ PART = Part(
     "A detector gives a claim a score without knowing the truth. mean_log_prob: how unlikely the model finds its "
     "words. p_true: how little it believes the claim when asked.",
     "Sixteen questions, four each on capitals, authors, chemical symbols and numbers. The false answer is the right "
-    "one to the next question of the same kind, so that true and false claims are made of the same words. Caught is: the "
-    "false claim scores above the true one.",
+    "one to the next question of the same kind, so that true and false claims are made of the same words. Caught is: "
+    "the false claim scores above the true one.",
 )
 
 
@@ -109,34 +111,40 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
         table.add_row(suspected(found["mean_log_prob"][number + len(asked)]), *cells)
     console.print(table, "")
 
-    false = [False] * len(asked) + [True] * len(asked)
-    alone = area_under_roc([len(text) for text in said], false)
+    coin = f"{len(asked) / 2:g} of {len(asked)}"
     results = []
-    for method, some in found.items():
-        area = area_under_roc([one.score for one in some], false)
-        better = sum(caught[method])
-        results.append(
-            Result(
-                method,
-                "AUROC ↑",
-                f"{alone:.2f}",
-                f"{area:.2f}",
-                better,
-                len(asked) - better,
-                len(asked),
-            )
-        )
+    for method, some in caught.items():
+        right = sum(some)
+        counted = f"{right} of {len(asked)}"
+        results.append(Result(method, "false claims caught ↑", coin, counted, right, len(asked) - right, len(asked)))
+    areas = {method: _areas(some[: len(asked)], some[len(asked) :]) for method, some in found.items()}
+    said_of_areas = [f"{method} {_interval(score, 'auroc')}" for method, score in areas.items()]
     measured(
         console,
         results,
         [
-            f"AUROC is the chance that a false claim scores above a true one, over all {len(said)} claims: 0.5 is "
-            "guessing, 1 is always. “Without” goes by the claim's length alone.",
-            "Better and worse count the questions whose false claim was caught or missed. A detector finds what the "
-            "model itself doubts; an error that it shares goes by.",
+            "“Without” is a coin. A detector finds what the model itself doubts; an error that it shares goes by.",
+            f"AUROC, the chance that any false claim scores above any true one (n = {len(said)} claims, 95 % intervals "
+            f"over questions; 0.5 is guessing): {', '.join(said_of_areas)}; a claim's length alone "
+            f"{_interval(areas[METHODS[0]], 'auroc_length')}.",
         ],
     )
     return results
+
+
+def _areas(true: Sequence[Detection], false: Sequence[Detection]) -> Score:
+    """What the benchmark's scorer makes of the scores; a question's two claims are drawn together."""
+    pairs = list(zip(true, false, strict=True))
+    units = [
+        [scorer.Unit(one.score, wrong, len(one.answer)) for one, wrong in zip(pair, (False, True), strict=True)]
+        for pair in pairs
+    ]
+    return scorer.score(units, [{} for _ in pairs], [one.prompt for one in true], {})
+
+
+def _interval(score: Score, name: str) -> str:
+    low, high, *_ = score.intervals()[name]
+    return f"{score.metrics[name]:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def suspected(one: Detection) -> Text:

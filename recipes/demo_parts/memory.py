@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any, NamedTuple
 
 from demo_parts.screen import Part, Result, compared, mark, measured
@@ -55,10 +56,11 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
     """Compare both endings under each method, print, and give the results."""
     sayings = SAYINGS[:3] if quick else SAYINGS
     items = [_item(saying) for saying in sayings]
-    chances = {}
+    leads = {}
     for name, spec in METHODS.items():
         scores = Asking(model, tokenizer, parse_spec(spec), {}).choose(items)
-        chances[name] = [1 / (1 + math.exp(known - asked)) for asked, known in scores]
+        leads[name] = [asked - known for asked, known in scores]
+    chances = {name: [1 / (1 + math.exp(-lead)) for lead in some] for name, some in leads.items()}
 
     table = Table(title="How likely the asked ending is, against the known one", title_justify="left")
     table.add_column("saying: asked ending, not the known one")
@@ -71,24 +73,22 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
     console.print(table, "")
 
     right = {name: [float(share > 0.5) for share in some] for name, some in chances.items()}
-    results = [
-        compared(
-            name,
-            "instruction followed ↑",
-            (_count(right["greedy"]), _count(right[name])),
-            list(zip(right["greedy"], right[name], strict=True)),
+    results = []
+    for name in ("CAD", "AdaCAD"):
+        counted = (_count(right["greedy"]), _count(right[name]))
+        pairs = list(zip(right["greedy"], right[name], strict=True))
+        results.append(compared(name, "instruction followed ↑", counted, pairs))
+        lead = (f"{median(leads['greedy']):+.1f}", f"{median(leads[name]):+.1f}")
+        results.append(
+            compared(name, "lead of the asked ending ↑", lead, list(zip(leads["greedy"], leads[name], strict=True)))
         )
-        for name in ("CAD", "AdaCAD")
-    ]
     measured(
         console,
         results,
         [
-            f"{name} also turns {lost} of greedy's right answers wrong."
-            for name, lost in ((one.method, one.worse) for one in results)
-            if lost
-        ]
-        + ["Where an instruction or a passage is wrong, following it more closely is the wrong thing to do."],
+            "The lead is that in log-probability, and the figure its median: above 0 the asked ending is likelier.",
+            "Where an instruction or a passage is wrong, following it more closely is the wrong thing to do.",
+        ],
     )
     return results
 

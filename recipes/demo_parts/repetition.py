@@ -56,7 +56,7 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
 
     for number, opening in enumerate(openings[:SHOWN]):
         table = Table(title=Text(f"{opening} …"), title_justify="left", expand=True, show_lines=True)
-        for column in ("", "goes on", f"{mark(False)} rep-4"):
+        for column in ("", "goes on", "rep-4"):
             table.add_column(column, justify="right" if "rep" in column else "left")
         for name, some in answers.items():
             least = rep_4[name][number] == min(rep[number] for rep in rep_4.values())

@@ -117,13 +117,13 @@ def measured(console: Output, results: Sequence[Result], remarks: Sequence[str])
 
 def figures(results: Sequence[Result]) -> Table:
     """A line a result."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("measured")
-    for name in ("without", "with", "better", "worse", "as much by chance"):
+    for name in ("without", "with", "better", "worse", "chance"):
         table.add_column(name, justify="right")
     for one in results:
-        chance = f"in {100 * one.chance:.0f} of 100" if one.better + one.worse else "–"
-        counted = (f"on {one.better} of {one.items}", f"on {one.worse}")
+        chance = f"{100 * one.chance:.0f} of 100" if one.better + one.worse else "–"
+        counted = (f"{one.better} of {one.items}", str(one.worse))
         table.add_row(f"{one.method}: {one.measure}", one.without, one.under, *counted, chance)
     return table
 

@@ -22,8 +22,8 @@ PART = Part(
     "A prompt can ask for a tone; a small model hardly listens.",
     "A steering vector is what differs in the model's states between glad and sad sentences. Added to the states while "
     "it writes, it sets the tone; taken away, it sets the opposite one.",
-    "The vector is made now, of twelve pairs of sentences. Six everyday questions, in the order in which they were "
-    "written; layers and strength were chosen on three others. An answer is glad if it has more words of a glad list "
+    "The vector is made now, of twelve pairs of sentences. Six everyday questions, of which the first three are "
+    "shown; layers and strength were chosen on three others. An answer is glad if it has more words of a glad list "
     "than of a sad one.",
 )
 
@@ -43,6 +43,8 @@ QUESTIONS = (
     "What will next year bring?",
     "Tell me about your best friend.",
 )
+
+SHOWN = 3
 
 LAYERS, STRENGTH = (10, 12, 14, 16), 0.75
 """Chosen on "What do you think of Mondays?", "How was your holiday?" and "Tell me about your neighbours."."""
@@ -79,7 +81,7 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
         "glad": vector.steer(model, layers=LAYERS, strength=STRENGTH),
     }
     answers = {name: write(model, tokenizer, questions, block, max_new_tokens=length) for name, block in blocks.items()}
-    for number, question in enumerate(questions):
+    for number, question in enumerate(questions[:SHOWN]):
         table = Table(title=question, title_justify="left", expand=True)
         for name, sign in zip(blocks, ("–", "", "+"), strict=True):
             table.add_column(f"{sign} {name}".strip(), ratio=1)
