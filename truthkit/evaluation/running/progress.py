@@ -1,4 +1,4 @@
-"""How far a run is: a bar over the items of all its processes, and a word about those that are waited for."""
+"""How far a run is: progress over the items of all its processes, and a word about those that are waited for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from tqdm import tqdm
-
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.files.lock import holder
+from truthkit.progress import progress_bar
 
 _EVERY = 2.0
 """Seconds between looks at what the others have written."""
@@ -21,7 +20,7 @@ _FIRST_WORD, _WORDS = 10.0, 60.0
 
 
 class Progress:
-    """The bar of process 0, which counts what all have done; of another process, silent.
+    """That of process 0, which counts what all have done; of another process, silent.
 
     Args:
         name: of the task.
@@ -29,7 +28,7 @@ class Progress:
         records: of this process.
         rank: of this process.
         said: what to say of the results so far; "" for nothing.
-        shown: whether this process has the bar.
+        shown: whether this process says it.
     """
 
     def __init__(
@@ -44,8 +43,8 @@ class Progress:
     ):
         self._shares, self._records, self._rank, self._said = shares, records, rank, said
         self._total = sum(map(len, shares))
-        silent = None if shown else True
-        self._bar = tqdm(total=self._total, initial=self._done(), desc=name, unit="item", disable=silent)
+        self._shown = shown
+        self._bar = progress_bar(self._total, name, "items", initial=self._done(), shown=shown)
         self._looked = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -56,12 +55,12 @@ class Progress:
 
     def done(self, _count: int) -> None:
         """Some items of this process were just done."""
-        if not self._bar.disable:
+        if self._shown:
             if len(self._shares) > 1 and time.monotonic() - self._looked > _EVERY:
                 self._records.reread()
                 self._looked = time.monotonic()
-            self._show()
             self._bar.set_postfix_str(self._said())
+            self._show()
 
     def wait(self) -> None:
         """Until every other process has written its share; every minute it says on standard error for which."""
