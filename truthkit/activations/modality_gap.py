@@ -23,7 +23,7 @@ from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.images.reading import ImageSource, read_image
-from truthkit.progress import Bar, progress_bar
+from truthkit.progress import Progress, progress_bar
 from truthkit.statistics.intervals import FloatArray, Interval
 from truthkit.text.encode import encode_prompt
 from truthkit.text.tokens import batches, text_ids, text_tokenizer
@@ -164,7 +164,9 @@ def _caption(processor: Any, text: str, max_tokens: int) -> tuple[list[int], int
     return ids, special
 
 
-def _images(model: Any, processor: Any, images: Sequence[ImageSource], layers: list[int], bar: Bar) -> torch.Tensor:
+def _images(
+    model: Any, processor: Any, images: Sequence[ImageSource], layers: list[int], bar: Progress
+) -> torch.Tensor:
     """The states of images, (layers, images, features), float64, on the CPU."""
     device, found = input_device(model), []
     for image in images:
@@ -179,7 +181,9 @@ def _images(model: Any, processor: Any, images: Sequence[ImageSource], layers: l
     return torch.cat(found, dim=1)
 
 
-def _texts(model: Any, texts: list[tuple[list[int], int]], layers: list[int], budget: int, bar: Bar) -> torch.Tensor:
+def _texts(
+    model: Any, texts: list[tuple[list[int], int]], layers: list[int], budget: int, bar: Progress
+) -> torch.Tensor:
     """The states of captions, (layers, texts, features), float64, on the CPU."""
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "use_bidirectional_attention", None):

@@ -218,14 +218,19 @@ class _Trainer:
         """Train from where the checkpoint stands to the end; the loss of every step."""
         losses = checkpoint.resume(self._weights, self._optimizer)
         mine = self._place.index == 0
+
+        def recent() -> str:
+            return f"loss {sum(map(sum, losses[-20:])) / len(losses[-20:]):.3f}"
+
         with (
             stop_requests() as stop,
             torch.random.fork_rng(),
-            progress_bar(len(self._steps), "training", "steps", initial=len(losses), shown=progress and mine) as bar,
+            progress_bar(
+                len(self._steps), "training", "steps", initial=len(losses), said=recent, shown=progress and mine
+            ) as bar,
         ):
             while len(losses) < len(self._steps):
                 losses.append(self._step(len(losses)))
-                bar.set_postfix_str(f"loss {sum(map(sum, losses[-20:])) / len(losses[-20:]):.3f}")
                 bar.update()
                 last = len(losses) == len(self._steps)
                 request = stop()

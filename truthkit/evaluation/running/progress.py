@@ -27,7 +27,7 @@ class Progress:
         shares: the items of each process.
         records: of this process.
         rank: of this process.
-        said: what to say of the results so far; "" for nothing.
+        said: what to say of the results so far, once there are any; "" for nothing.
         shown: whether this process says it.
     """
 
@@ -41,10 +41,12 @@ class Progress:
         *,
         shown: bool,
     ):
-        self._shares, self._records, self._rank, self._said = shares, records, rank, said
+        self._shares, self._records, self._rank = shares, records, rank
         self._total = sum(map(len, shares))
         self._shown = shown
-        self._bar = progress_bar(self._total, name, "items", initial=self._done(), shown=shown)
+        self._bar = progress_bar(
+            self._total, name, "items", initial=self._done(), said=lambda: said() if self._done() else "", shown=shown
+        )
         self._looked = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -59,7 +61,6 @@ class Progress:
             if len(self._shares) > 1 and time.monotonic() - self._looked > _EVERY:
                 self._records.reread()
                 self._looked = time.monotonic()
-            self._bar.set_postfix_str(self._said())
             self._show()
 
     def wait(self) -> None:
