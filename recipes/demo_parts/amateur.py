@@ -9,7 +9,7 @@ from demo_parts.screen import Part, Result, compared, mark, measured
 from rich.table import Table
 from rich.text import Text
 
-from truthkit.decoding.engine.decoder import Decoder
+import truthkit as tk
 from truthkit.decoding.spec import parse_spec
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.item import Item
@@ -90,13 +90,13 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
         [
             f"Guessing gets {len(questions) / 3:.0f} of {len(questions)}. Scores are summed as the authors of ICD do, "
             f"without making probabilities of them again; with that: {sums}.",
-            f"The amateur is {_amateur(parse_spec(METHODS['ICD']).build(model, tokenizer))}.",
+            f"The amateur is {_amateur(tk.ICD(model, tokenizer))}.",
         ],
     )
     return results
 
 
-def _amateur(decoder: Decoder) -> str:
+def _amateur(decoder: tk.ICD) -> str:
     """The amateur of a decoder as it was built by default."""
     view = decoder.views[1]
     if view.adapter is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from math import comb
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -89,8 +90,8 @@ def test_the_suspected_word() -> None:
         assert found.plain == shown
 
 
-def test_one_part_on_the_model(smollm2: object, capsys: pytest.CaptureFixture[str]) -> None:
-    model, tokenizer = smollm2  # type: ignore[misc]
+def test_one_part_on_the_model(smollm2: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = smollm2
     (cad, lead, *_) = memory.show(Output(width=80), model, tokenizer, quick=True)
     assert (cad.method, cad.items, lead.items) == ("CAD", 3, 3)
     out = capsys.readouterr().out
@@ -99,7 +100,7 @@ def test_one_part_on_the_model(smollm2: object, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.slow
-def test_a_quick_run(smollm2: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quick_run(smollm2: Any, capsys: pytest.CaptureFixture[str]) -> None:
     demo.main(["--quick"])
     out = " ".join(capsys.readouterr().out.split())
     for number, stage in enumerate(demo.STAGES, start=1):
