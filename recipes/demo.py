@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,8 @@ BEFORE = (
     "These methods were made for models fifty times as large. Expect some to help here and some not.",
 )
 
+QUICK = "This is the quick run: the first few of what is asked in each part, and short answers. Its figures are no use."
+
 AFTER = (
     f"“leans”: chance alone would do as much in more than {100 * CHANCE:.0f} of 100 demos; with so few items that says "
     "little. Even a plain “better” is one of many comparisons on this page.",
@@ -60,7 +63,7 @@ def run(console: Output, model: Any, tokenizer: Any, *, quick: bool) -> tuple[li
     for number, (part, show) in enumerate(STAGES, start=1):
         heading(console, number, len(STAGES), part)
         start = time.perf_counter()
-        with working("computing; it takes up to half a minute"):
+        with console.status("computing; it takes up to half a minute") if console.is_terminal else nullcontext():
             found = show(console, model, tokenizer, quick=quick)
         results += [(part.title, one) for one in found]
         took.append(f"{part.title} {time.perf_counter() - start:.0f} s")
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     torch.set_num_threads(1)  # a model so small gains little from more, and on a busy machine loses a lot
     console = output()
-    console.print(bullets(BEFORE), "")
+    console.print(bullets([*BEFORE, QUICK] if quick else BEFORE), "")
     with working("loading the model; the first time it is converted, in about 15 seconds"):
         model, tokenizer = tk.load()
     took = [f"loading {time.perf_counter() - start:.0f} s"]
