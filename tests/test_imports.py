@@ -12,12 +12,25 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "interrupt", "printable", "markup", "output", "parallel", "plugins", "progress", "written", "lazy"),
+    (
+        "errors",
+        "interrupt",
+        "printable",
+        "markup",
+        "token_page",
+        "output",
+        "parallel",
+        "plugins",
+        "progress",
+        "written",
+        "lazy",
+    ),
     ("files", "figures", "text", "hf", "statistics", "images", "serving"),
     ("models", "scenes", "activations", "decoding"),
     ("steering", "likelihood", "generation"),
     ("training", "factcheck", "detection"),
     ("evaluation",),
+    ("study",),
     ("app", "endpoint", "cli", "lm_eval", "inspect_ai", "lmms_eval"),
 )
 """Rooms of the package from the ground up; a room imports from its own floor and from those below."""

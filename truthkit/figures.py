@@ -9,8 +9,11 @@ from typing import Any
 
 from truthkit.errors import ArgumentError, MissingExtraError
 from truthkit.files.writing import replacing, writing
+from truthkit.printable import printable
 
 ENDINGS = (".png", ".svg", ".pdf")
+QUIET, RULE, INK = "#666a73", "#e3e3de", "#1b1d21"
+"""Colours of axes and their numbers, of grids, and of text."""
 
 
 def check_matplotlib() -> None:
@@ -46,3 +49,19 @@ def save_figure(figure: Any, path: str | PathLike[str]) -> None:
         raise ArgumentError(f"{str(path)!r}: plots are written as .png, .svg or .pdf.")
     with writing(Path(path)), replacing(Path(path)) as part:
         figure.savefig(part, dpi=150)
+
+
+def bare(axes: Any, grid: str) -> None:
+    """Take the frame from matplotlib's axes and leave a quiet grid: "x", "y" or "both"."""
+    axes.spines[:].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, color=RULE, linewidth=0.8)
+    axes.tick_params(colors=QUIET, labelcolor=INK, length=0)
+    axes.xaxis.label.set_color(QUIET)
+    axes.yaxis.label.set_color(QUIET)
+
+
+def one_line(text: str, longest: int) -> str:
+    """Any text as a label: on one line, without control characters, cut to so many characters."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

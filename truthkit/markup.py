@@ -6,7 +6,7 @@ import html
 
 from truthkit.printable import printable
 
-_VOID = {"meta", "img", "br"}
+_VOID = {"meta", "img", "br", "wbr", "input"}
 
 
 class Markup(str):

@@ -31,10 +31,10 @@ def section(benchmark: Benchmark) -> str:
     commands = f"`truthkit eval {name}`" + (f" · `truthkit score {name}`" if benchmark.score_files else "")
     parts = [f"## {benchmark.title}", summary(benchmark.task), commands]
     rows = [
-        f"| `{one.name}` | {one.title.replace('*', '…')} | {_unit(one)} | {_BETTER[one.better]} |"
+        f"| `{one.name}` | {one.title.replace('*', '…')} | {_unit(one)} | {_BETTER[one.better]} | {_chance(one)} |"
         for one in benchmark.metrics
     ]
-    parts.append("\n".join(["| metric | | in files | better |", "| --- | --- | --- | --- |", *rows]))
+    parts.append("\n".join(["| metric | | in files | better | chance |", "| --- | --- | --- | --- | --- |", *rows]))
     for command, options in (("eval", benchmark.options), ("score", benchmark.file_options)):
         if options:
             parts.append(_options(f"option of `{command}`", options))
@@ -43,6 +43,15 @@ def section(benchmark: Benchmark) -> str:
 
 def _unit(metric: Metric) -> str:
     return "share, 0 to 1" if metric.share else metric.unit
+
+
+def _chance(metric: Metric) -> str:
+    """What guessing scores, as a report shows it."""
+    if metric.chance is None:
+        return ""
+    if callable(metric.chance):
+        return "by the data"
+    return f"{metric.factor * metric.chance:g} {metric.shown_in}".rstrip()
 
 
 def _options(head: str, options: Mapping[str, Option]) -> str:

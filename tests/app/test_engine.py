@@ -16,6 +16,7 @@ import truthkit as tk
 from tests.app.conftest import asking
 from truthkit.app.engine import Engine
 from truthkit.app.request import read_request
+from truthkit.app.scenes import scene_file, scene_of
 from truthkit.images.transforms import TRANSFORMS
 from truthkit.scenes.questions import held_out
 from truthkit.scenes.render import render
@@ -65,6 +66,55 @@ def test_tokens_are_those_of_generate(engine: Engine) -> None:
     assert {token["pushed_by"] for token in of(events, "token", 1)} == {None, "noisy image"}
 
 
+def test_tokens_stand_where_the_model_puts_them(engine: Engine) -> None:
+    """Oracle: the logits of one forward over prompt and answer, plain; under greedy nothing is moved."""
+    model, processor = engine.model, engine.processor
+    settings = {"max_new_tokens": 12, "seed": 3, "sample": True, "temperature": 3.0, "top_p": 1.0}
+    tokens = of(events_of(engine, asking("sample", images=[picture()], settings=settings)), "token")
+    inputs = encode_prompt(processor, "Describe the picture.", images=[SCENE])
+    ids = torch.tensor([[token["id"] for token in tokens]])
+    whole = torch.cat([inputs["input_ids"], ids], dim=1)
+    with torch.no_grad():
+        logits = model(**inputs | {"input_ids": whole, "attention_mask": torch.ones_like(whole)}).logits
+    for token, row in zip(tokens, logits[0, inputs["input_ids"].shape[1] - 1 : -1].double(), strict=True):
+        probabilities = row.softmax(-1)
+        assert token["probability"] == pytest.approx(float(probabilities[token["id"]]), rel=1e-3)
+        entropy = float(-(probabilities * probabilities.log()).sum())
+        assert token["entropy"] == pytest.approx(entropy, rel=1e-3, abs=1e-5)
+        assert token["rank"] == 1 + int((row > row[token["id"]]).sum())
+        assert token["push"] == 0
+    assert max(token["rank"] for token in tokens) > 1
+
+
+def test_a_conversation_goes_on(engine: Engine) -> None:
+    """Oracle: `generate` behind the chat as its template writes it, by hand."""
+    model, processor = engine.model, engine.processor
+    said = [{"role": "user", "content": "Describe it."}, {"role": "assistant", "content": "A fork."}]
+    events = events_of(engine, asking("greedy", "ritual_plus", "icd", images=[picture()], messages=said))
+    text = "USER: <image>\nDescribe it. ASSISTANT: A fork.</s>USER: Describe the picture. ASSISTANT:"
+    inputs = processor(
+        images=[SCENE], text=processor.tokenizer.bos_token + text, return_tensors="pt", add_special_tokens=False
+    )
+    plain = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert of(events, "answer")[0]["text"] == processor.tokenizer.decode(plain, skip_special_tokens=True)
+    assert not [event for event in events if event["event"] == "error"]
+
+
+def test_what_an_answer_names_of_a_scene(engine: Engine) -> None:
+    """Only where the scene is known; the places are those of the words."""
+    file = scene_file(4)
+    fields = {"images": [base64.b64encode(file).decode()], "prompt": "Describe the image."}
+    (answer,) = of(events_of(engine, asking("greedy", **fields)), "answer")
+    objects, names = answer["objects"], scene_of(4).names
+    assert set(objects["seen"]) <= set(names)
+    assert not set(objects["invented"]) & set(names)
+    assert set(objects["seen"]) | set(objects["missed"]) == set(names)
+    words = {answer["text"][start:stop].lower().rstrip("s") for start, stop in objects["places"]}
+    assert words == {name.rstrip("s") for name in objects["invented"]}
+    (answer,) = of(events_of(engine, asking("greedy", images=[picture()], prompt="Describe the image.")), "answer")
+    assert answer["objects"] is None
+
+
 def test_steering_changes_the_answer_and_its_projections(engine: Engine) -> None:
     """Oracle: the hidden states that the model returns; at the steered layer, shifted by strength times norm."""
     model, processor = engine.model, engine.processor
@@ -109,6 +159,31 @@ def test_the_sheet_shows_what_was_drawn(engine: Engine, decoder: str) -> None:
     rows = torch.cat(seen)
     assert any(torch.allclose(row, expected[0], atol=1e-5) for row in rows)
     assert (event["reply"] is not None) == (decoder == "ritual_plus")
+
+
+@pytest.mark.parametrize("decoder", ["vcd:noise_step=300,seed=4", "ritual+vcd:noise_step=300,seed=4", "apc"])
+def test_the_noised_picture_is_what_the_view_was_given(engine: Engine, decoder: str) -> None:
+    """Oracle: the pixels that came to the vision tower."""
+    seen: list[torch.Tensor] = []
+    handle = engine.model.base_model.vision_tower.register_forward_pre_hook(
+        lambda _module, args, kwargs: seen.append(args[0] if args else kwargs["pixel_values"]), with_kwargs=True
+    )
+    try:
+        events = events_of(engine, asking({"decoder": decoder, "options": None}, images=[picture()]))
+    finally:
+        handle.remove()
+    found = of(events, "noised")
+    if "vcd" not in decoder:
+        assert found == []
+        return
+    (event,) = found
+    assert event["step"] == 300
+    rows = [((row / 2 + 0.5).clamp(0, 1) * 255).round() for row in torch.cat(seen)]
+    for name in ("seen", "noised"):
+        shown = Image.open(io.BytesIO(base64.b64decode(event[name].partition(",")[2])))
+        pixels = torch.tensor(np.asarray(shown)).permute(2, 0, 1).float()
+        assert any(torch.equal(pixels, row) for row in rows), name
+    assert event["seen"] != event["noised"]
 
 
 def test_an_error_stays_on_its_card(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

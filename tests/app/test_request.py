@@ -44,6 +44,11 @@ def test_a_whole_request() -> None:
     assert icd.spec().options == {"lam": 0.5, "amateur_prompt": "Lie, beta=1, and lie."}
     assert icd.steering == (Steer(-1.0, "1+2"), Steer(0.0, ""))
     assert both.spec().name == "ritual+vcd"
+    assert request.messages == []
+    assert read_request(asking("greedy", messages=[*SAID, *SAID])).messages == [*SAID, *SAID]
+
+
+SAID = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
 
 
 @each(
@@ -73,6 +78,20 @@ def test_a_whole_request() -> None:
         ({"prompt": "x" * 150_000, "system": "y" * 60_000}, "system message and passage have 210000 characters"),
         ({"prompt": "half \ud800"}, "prompt has half a character"),
         ({"cards": [{"decoder": "x" * 10_001}]}, "decoder has 10001 characters; shorten it to 10000."),
+        ({"messages": "hello"}, "messages is not a list of at most 64."),
+        ({"messages": SAID * 33}, "messages is not a list of at most 64."),
+        ({"messages": SAID[:1]}, "messages end with the user's"),
+        ({"messages": SAID[1:]}, "message 1 has the role 'assistant'; expected 'user'."),
+        ({"messages": [*SAID, {"role": "system", "content": "x"}]}, "message 3 has the role 'system'"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "message 1 has the role"),
+        ({"messages": [{"role": "user", "content": " "}]}, "message 1 is empty"),
+        ({"messages": [{"role": "user", "content": [1]}]}, "content is .1.; expected text."),
+        ({"messages": ["Who?"]}, "message 1 is not a JSON object."),
+        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "message 1 has a field 'name'"),
+        (
+            {"prompt": "x" * 150_000, "messages": [{"role": "user", "content": "y" * 60_000}, SAID[1]]},
+            "passage, with what was said before, have 210003 characters",
+        ),
         ({"images": ["*"]}, "image 1 is not base64."),
         ({"images": [3]}, "image 1 is not base64."),
         ({"images": [base64.b64encode(b"<svg/>").decode()]}, "is no image that Pillow"),

@@ -144,6 +144,9 @@ class Paced:
     def about(self) -> dict[str, Any]:
         return {}
 
+    def problems(self, request: RunRequest) -> list[Any]:
+        return []
+
     def run(self, request: RunRequest, emit: Emit, stop: Callable[[], bool]) -> None:
         self.log.append(("begin", request.run))
         try:

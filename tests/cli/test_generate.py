@@ -91,8 +91,9 @@ def test_plain_text_marks_where_answers_part(generate: Any) -> None:
     assert "\ngreedy  [" in out
     assert "\nicd  [" in out
     assert ", parts at token 2]\nThe‖" in out
-    assert "greedy, token by token: 0 of 6 are not the main view's choice" in out
+    assert "greedy, token by token: 0 of 6 tokens are not the main view's choice" in out
     assert "instead of ' story', pushed by amateur" in out
+    assert out.count("nats           what a view adds to the token's lead") == 1
     assert "\x1b" not in out
 
 
@@ -287,7 +288,8 @@ def test_a_trace_for_people() -> None:
         Console(file=stream, width=60), "lol", [Step(1, " b\n", a, views, (b, a), "amateur exits", 0.25, lead=2.5)]
     )
     assert stream.getvalue().splitlines() == [
-        "lol, token by token: 1 of 1 are not the main view's choice",
+        "lol, token by token: 1 of 1 token is not the main view's choice",
+        "       view, and its layers        nats  its likeliest tokens, with their probabilities",
         "   1 * ' b\\n'  instead of '\\x1b[2J', pushed by amateur exits",
         "       main                       -1.00  '\\x1b[2J' 75.0%  ' b\\n' 25.0%",
         "       amateur exits 2..8         +3.50  '\\x1b[2J' 75.0%",

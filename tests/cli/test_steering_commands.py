@@ -161,7 +161,8 @@ def test_plot(vector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     tiny("llama").save_pretrained(tmp_path / "model")
     text = ["--text", "some text", "--layer", "1", "--model", str(tmp_path / "model")]
     assert cli.main(["vector", "plot", str(vector), *text, "--out", str(page)]) == 0
-    assert "layer 1" in page.read_text()
+    for fact in ("layer 1", "<dt>vector</dt><dd>", "1 of 4, counted from 0", "at the blocks", "<dt>model</dt>"):
+        assert fact in page.read_text()
     assert cli.main(["vector", "plot", str(vector), "--trials", "--out", str(tmp_path / "x.png")]) == 2
     assert "no trials" in capsys.readouterr().err
     pytest.importorskip("matplotlib", reason="the extra plots is not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,18 @@ def test_a_file_is_scored_and_goes_on(folder: Path, monkeypatch: pytest.MonkeyPa
         assert line["score"] == pytest.approx(one.score, abs=1e-4)
         assert [line["answer"][start:stop] for start, stop, _ in line["tokens"]] == ["", *line["answer"]]
     assert found[5]["answer"] == tk.detect(model, tokenizer, "And?", max_new_tokens=3)[0].answer
-    assert 'style="--heat:' in (folder / "page.html").read_text()
+    assert_said(folder / "page.html")
+
+
+def assert_said(path: Path) -> None:
+    """The page names method and model, and its legend the scale with its unit."""
+    page = path.read_text()
+    assert 'style="--heat:' in page
+    assert "<dt>method</dt><dd>mean_log_prob</dd>" in page
+    assert "between the 5th and the 95th percentile" in page
+    assert re.search(r"[\d.]+ nats</span></div>", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "<script" not in page
 
 
 def test_what_was_typed_is_checked_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +95,9 @@ def test_a_page_holds_every_character_and_no_markup_of_answers() -> None:
     assert "".join(piece.text for piece in pieces) == line["answer"]
     assert [piece.score for piece in pieces] == [0.0, None, 2.0, None]
     assert [piece.shade for piece in pieces] == [0.0, 0.0, 1.0, 0.0]
+    whole = page([{**line, "tokens": []}], "t")
+    assert "tokens have no scores" in whole
+    assert 'class="bar"' not in whole
     text = page([line, {**line, "tokens": []}], "t")
     assert "<b>" not in text
     assert "&lt;b&gt;" in text

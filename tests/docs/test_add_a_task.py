@@ -78,17 +78,17 @@ def test_it_is_asked_scored_compared_and_reported(plugged: Path, command: Callab
     out = command("eval", "quiz", "--data", data, "--decoder", "dola", "--controls", "--out", tmp_path / "runs")
     names = {path.name for path in (tmp_path / "runs").iterdir()}
     assert names >= {"decoder", "greedy", "sampling", "constraint-alone"}
-    assert "│ accuracy │ 0.5000 │" in out
-    assert "share ↑" in out
+    assert "│ accuracy │ 50.00 │" in out
+    assert "% ↑" in out
     one = read_run(tmp_path / "runs" / "greedy")
     assert one.summary["metrics"]["accuracy"] == sum("paris" in item["output"].casefold() for item in one.items) / 2
 
     case = command("eval", "quiz", "--data", data, "--case", "--limit", "1", "--out", tmp_path / "case")
-    assert "│ accuracy │ 0.0000 │" in case
+    assert "│ accuracy │  0.00 │" in case
     assert "--case" in command("score", "quiz", "--help")
     answers = write(tmp_path / "answers.jsonl", [{"answer": "It is Paris."}, {"answer": "Rome"}])
     scored = command("score", "quiz", answers, "--data", data)
-    assert "accuracy     0.5000   [" in scored
+    assert "accuracy      50.00   [" in scored
     assert "words          2.00   [" in scored
     assert json.loads(command("score", "quiz", answers, "--data", data, "--json"))["config"]["questions"] == 2
 

@@ -157,6 +157,29 @@ def test_cad_leaves_each_rows_own_passage_out(engine: Engine, answer: Answer) ->
     assert [one.text for one in answer(*documents)] == expected
 
 
+def test_strengths_of_a_decoder_are_each_rows_own(engine: Engine, answer: Answer) -> None:
+    """And a row that wants no token is none of them."""
+    asked = [("It is so.", 0.5, 12), ("Nobody knows.", 4.0, 12), ("It was.", 2.0, 0), ("We know.", 0.5, 7)]
+    expected = []
+    for passage, alpha, limit in asked:
+        text = f"<s>user: {passage} Why?</s> <s>assistant: "
+        ids = engine.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        with tk.CAD(engine.model, engine.tokenizer, context=passage, alpha=alpha):
+            made = engine.model.generate(**ids, max_new_tokens=max(limit, 1), do_sample=False)
+        new = made[0, ids.input_ids.shape[1] :][:limit]
+        expected.append(engine.tokenizer.decode(new, skip_special_tokens=True))
+    documents = [
+        {"prompt": f"<s>user: {passage} Why?</s> <s>assistant: ", "context": passage}
+        | {"decoder": f"cad:alpha={alpha}", "max_tokens": limit, "echo": not limit}
+        for passage, alpha, limit in asked
+    ]
+    expected[2] = documents[2]["prompt"]
+    heard = answer(*documents)
+    assert [one.text for one in heard] == expected
+    assert [one.error for one in heard] == [None] * 4
+    assert len(set(expected)) == 4
+
+
 def test_a_passage_that_is_not_there_goes_in_front_of_the_last_question(smollm2: Any, engine: Engine) -> None:
     reader = Reader(replace(engine.offer, vocabulary=10**6), smollm2[1])
     messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]
@@ -184,6 +207,8 @@ def test_what_cannot_share_a_batch_is_of_another_kind(engine: Engine, reader: Re
     assert kind() != engine.kind(reader.chat(long).wishes[0])
     assert kind(decoder="opera") != kind(decoder="opera", max_tokens=3)
     assert len({kind(), kind(decoder="dola"), kind(decoder="dola:layers=low"), kind(decoder="icd")}) == 4
+    assert kind(decoder="icd") == kind(decoder="icd:lam=2") == kind(decoder="icd:beta=0,lam=0.5")
+    assert len({kind(decoder="dola+icd"), kind(decoder="dola:beta=0+icd"), kind(decoder="icd:amateur=twin")}) == 3
 
 
 def test_a_stop_is_never_shown_and_ends_its_row_alone(engine: Engine, answer: Answer) -> None:

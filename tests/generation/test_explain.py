@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -138,6 +139,33 @@ def test_what_else_decided_is_named(smollm2: Any) -> None:
     trace = explained(smollm2, tk.ContrastiveSearch(*smollm2, penalty_alpha=0.9, top_k=8)).trace
     assert trace
     assert {step.pushed_by for step in trace} == {None, "degeneration penalty"}
+
+
+def test_where_drawn_tokens_stood(smollm2: Any) -> None:
+    """Oracle: the combination's own numbers, summed and sorted in float64 over the tokens that the constraint left."""
+    capture = Capture()
+    result = explained(smollm2, Watched(tk.ICD(*smollm2, lam=0.8, beta=0.01), capture), sample=True, temperature=2.0)
+    assert result.trace is not None
+    ranks = []
+    for step, main, combined in zip(result.trace, capture.main, capture.combined, strict=True):
+        left = {i: value for i, value in enumerate(combined.double().tolist()) if value > -1e30}
+        assert (standing := step.standing) is not None
+        whole = math.fsum(map(math.exp, left.values()))
+        probabilities = {i: math.exp(value) / whole for i, value in left.items()}
+        entropy = -math.fsum(p * math.log(p) for p in probabilities.values() if p)
+        assert standing.entropy == pytest.approx(entropy, abs=1e-4)
+        ranks.append(sorted(left, key=left.__getitem__, reverse=True).index(step.token_id) + 1)
+        assert standing.rank == ranks[-1]
+        before = float(main.double().softmax(-1)[step.token_id])
+        assert standing.push == pytest.approx(math.log(probabilities[step.token_id] / before), abs=1e-4)
+        assert step.probability == pytest.approx(probabilities[step.token_id], rel=1e-4)
+    assert max(ranks) > 1
+
+
+def test_the_model_alone_pushes_nothing(smollm2: Any) -> None:
+    trace = explained(smollm2, nullcontext(), sample=True, temperature=3.0).trace
+    assert trace
+    assert all(step.standing and step.standing.push == 0.0 for step in trace)
 
 
 def test_beams_have_no_single_row_to_follow(smollm2: Any) -> None:

@@ -23,7 +23,6 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from truthkit.decoding.spec import parse_spec
-from truthkit.lm_eval import model as model_module
 from truthkit.lm_eval.model import TruthkitLM
 from truthkit.steering.vector import SteeringVector
 
@@ -78,7 +77,7 @@ metric_list: [{{metric: word_perplexity}}]
 @pytest.fixture
 def make(smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TruthkitLM]]:
     """Makes models of the harness from one SmolLM2, and takes them off it."""
-    monkeypatch.setattr(model_module, "load", lambda *_args, **_options: smollm2)
+    monkeypatch.setattr("truthkit.models.loading.load", lambda *_args, **_options: smollm2)
     made: list[TruthkitLM] = []
 
     def build(**options: Any) -> TruthkitLM:

@@ -26,7 +26,6 @@ from lmms_eval.models.registry_v2 import ModelRegistryV2
 from lmms_eval.tasks import TaskManager
 
 from truthkit.decoding.spec import parse_spec
-from truthkit.lmms_eval import model as model_module
 from truthkit.lmms_eval.manifest import MANIFEST
 from truthkit.lmms_eval.model import TruthkitLMM
 from truthkit.scenes.questions import question_text
@@ -88,7 +87,7 @@ def tasks(tmp_path: Path, documents: list[dict[str, Any]]) -> TaskManager:
 
 @pytest.fixture
 def make(eyes: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TruthkitLMM]]:
-    monkeypatch.setattr(model_module, "load", lambda *_args, **_options: eyes)
+    monkeypatch.setattr("truthkit.models.loading.load", lambda *_args, **_options: eyes)
     made: list[TruthkitLMM] = []
 
     def build(**options: Any) -> TruthkitLMM:

@@ -47,11 +47,14 @@ def test_projections_and_the_page(tmp_path: Path) -> None:
     expected = states(model, ids, 2).double() @ (v[2].double() / v[2].double().norm())
     assert values == pytest.approx(expected.tolist(), rel=1e-4)
     assert len(tokens) == len(ids)
-    plots.plot_tokens(tokens, values, tmp_path / "page.html", title="layer 2")
+    plots.plot_tokens(tokens, values, tmp_path / "page.html", title="layer 2", facts={"vector": "<v>"})
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count("<span title=") == len(ids)
     assert "&lt;" in page
     assert "http" not in page
+    assert "<dt>vector</dt><dd>&lt;v&gt;</dd>" in page
+    middle = sorted(values)[(len(values) - 1) // 2]
+    assert f"<span>{middle:.3g}, the median</span>" in page
 
 
 def test_nothing_to_plot(tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import random
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,32 +14,62 @@ import torch
 from PIL import Image
 
 import truthkit
-from truthkit.app.events import Emit, Event, projections_event, token_event, transforms_event
-from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, MAX_TEXT, Card, RunRequest
+from truthkit.app.events import (
+    Emit,
+    Event,
+    cosines_event,
+    noised_event,
+    projections_event,
+    token_event,
+    transforms_event,
+)
+from truthkit.app.examples import examples_for
+from truthkit.app.patches import patch_cosines
+from truthkit.app.problems import DECODER, FieldError, Problem, card_problems, settings_problems
+from truthkit.app.request import (
+    MAX_BODY,
+    MAX_CARDS,
+    MAX_IMAGES,
+    MAX_MESSAGES,
+    MAX_NEW_TOKENS,
+    MAX_TEXT,
+    Card,
+    MapRequest,
+    RunRequest,
+    Steer,
+)
+from truthkit.app.scenes import Named, known_scene, scene_file
 from truthkit.decoding.catalog import catalog
+from truthkit.decoding.methods.vcd import VCD
+from truthkit.decoding.opera.search import OPERA
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
 from truthkit.generation.answers import Answer, answer, parts_at
 from truthkit.generation.explain import Step
 from truthkit.generation.pieces import Pieces
 from truthkit.generation.settings import AnswerSettings
+from truthkit.hf.room import check_room
 from truthkit.hf.sites import decoder_blocks
 from truthkit.hf.wrapping import plain_model
+from truthkit.images.pixels import pictured
 from truthkit.images.reading import read_image
 from truthkit.printable import printable
-from truthkit.scenes.render import render
-from truthkit.scenes.scene import sample_scene
+from truthkit.scenes.questions import mentions
+from truthkit.scenes.scene import Scene
 from truthkit.serving.outbox import Gone
 from truthkit.steering.projections import projections
 from truthkit.steering.spec import SteerSpec, parse_layers
 from truthkit.steering.steer import Steering
 from truthkit.steering.vector import SteeringVector
 from truthkit.steering.vision import VisionSteering, VisionVector
-from truthkit.text.encode import encode_prompt, passage_in_front
+from truthkit.text.encode import encode_prompt, has_template, passage_in_front
 from truthkit.text.tokens import text_tokenizer
 
 _SCENES = "scene-vlm"
 """The test model that has seen nothing but drawn scenes."""
+
+_BLANK = Image.new("RGB", (8, 8))
+"""Stands for an image where a decoder is made to see whether it can be."""
 
 Stop = Callable[[], bool]
 """Asked after every token: whether to end the run there."""
@@ -117,8 +145,10 @@ class Engine:
                 "layers": len(decoder_blocks(plain)),
                 "takes_images": self.takes_images,
                 "draws_scenes": self.name == _SCENES,
+                "chats": has_template(self.processor),
             },
             "decoders": [asdict(decoder) for decoder in catalog() if self.takes_images or not decoder.needs_image],
+            "examples": [asdict(example) for example in examples_for(scenes=self.name == _SCENES)],
             "amateurs": list(self.amateurs),
             "vectors": [
                 {
@@ -134,10 +164,71 @@ class Engine:
                 "body": MAX_BODY,
                 "cards": MAX_CARDS,
                 "images": MAX_IMAGES,
+                "messages": MAX_MESSAGES,
                 "new_tokens": MAX_NEW_TOKENS,
                 "text": MAX_TEXT,
             },
         }
+
+    def problems(self, request: RunRequest, *, whole: bool = True) -> list[Problem]:
+        """What is wrong with a request, as far as that is seen before the model runs.
+
+        Decoders are made for it and thrown away, which reads the model and changes nothing: any thread may ask.
+
+        Args:
+            request: what the page asks for.
+            whole: look at prompt and settings, too; else at the cards alone, as if passage and image were there.
+        """
+        pictures = [_BLANK] * (len(request.images) if whole else 1)
+        context = request.context or ("" if whole else "-")
+        passage = passage_in_front(context) if context else ""
+        found = list(self._prompt_problems(request)) if whole else []
+        for index, card in enumerate(request.cards):
+            found += card_problems(index, card, lambda one: self._decoder(one.spec(), pictures, passage))
+            found += self._steering_problems(index, card)
+        return list(dict.fromkeys(found))
+
+    def _prompt_problems(self, request: RunRequest) -> Iterator[Problem]:
+        yield from settings_problems(request.settings)
+        try:
+            inputs = self._encoded(request, request.prompt, ())
+        except ArgumentError as error:
+            alone = replace(request, system="")
+            field = "system" if request.system and request.prompt.strip() and self._encodes(alone) else "prompt"
+            yield Problem(None, field, str(error))
+            return
+        length, new_tokens = inputs["input_ids"].shape[1], request.settings["max_new_tokens"]
+        what = f"the prompt, {length} tokens, with up to {new_tokens} new ones"
+        try:
+            check_room(self.model, length + new_tokens, what, "shorten the prompt or ask for fewer")
+        except ArgumentError as error:
+            yield Problem(None, "prompt", str(error))
+
+    def _encodes(self, request: RunRequest) -> bool:
+        try:
+            self._encoded(request, request.prompt, ())
+        except ArgumentError:
+            return False
+        return True
+
+    def _encoded(self, request: RunRequest, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        return encode_prompt(
+            self.processor,
+            prompt,
+            system=request.system or None,
+            raw=request.raw,
+            images=images,
+            earlier=request.messages,
+        )
+
+    def _steering_problems(self, index: int, card: Card) -> Iterator[Problem]:
+        if len(card.steering) not in (0, len(self._vectors)):
+            return  # no field of the page; `run` tells of it
+        for number, (loaded, use) in enumerate(zip(self._vectors, card.steering, strict=False)):
+            try:
+                self._steering(loaded, use)
+            except TruthkitError as error:
+                yield Problem(index, f"{'layers' if use.layers else 'strength'} {number}", str(error))
 
     def run(self, request: RunRequest, emit: Emit, stop: Stop = lambda: False) -> None:
         """Answer with one decoder after another; every token goes to `emit` as it comes.
@@ -149,14 +240,17 @@ class Engine:
             Gone: of `emit`; it ends the run.
         """
         started = time.perf_counter()
-        images = [read_image(file) for file in request.images.read()]
+        files = request.images.read()
+        images = [read_image(file) for file in files]
+        scene = known_scene(files[0]) if len(files) == 1 else None
+        del files
         first: Answer | None = None
         for index, card in enumerate(request.cards):
             if stop():
                 break
             emit({"event": "answering", "index": index})
             try:
-                one = self._answer(index, card, request, images, first, emit, stop)
+                one = self._answer(index, card, request, images, scene, first, emit, stop)
             except Gone:
                 raise
             except Exception as error:
@@ -165,11 +259,9 @@ class Engine:
                 first = one if index == 0 else first
         emit({"event": "end", "cancelled": stop(), "seconds": round(time.perf_counter() - started, 3)})
 
-    def scene(self) -> bytes:
-        """A drawn scene as a PNG file, another one every time."""
-        stream = io.BytesIO()
-        render(sample_scene(random.Random(), bias=0.0), size=256).save(stream, "PNG")
-        return stream.getvalue()
+    def scene(self, seed: int | None = None) -> bytes:
+        """A drawn scene as a PNG file; without a seed another one every time."""
+        return scene_file(seed)
 
     def _answer(
         self,
@@ -177,20 +269,15 @@ class Engine:
         card: Card,
         request: RunRequest,
         images: Sequence[Image.Image],
+        scene: Scene | None,
         first: Answer | None,
         emit: Emit,
         stop: Stop,
     ) -> Answer:
         spec = card.spec()
-        passage = passage_in_front(request.context) if request.context and spec.takes("context") else ""
+        passage = _passage(request, spec)
         decoder = self._decoder(spec, images, passage)
-        inputs = encode_prompt(
-            self.processor,
-            passage + request.prompt,
-            system=request.system or None,
-            raw=request.raw,
-            images=images,
-        )
+        inputs = self._encoded(request, passage + request.prompt, images)
         settings = AnswerSettings(**request.settings | {"sample": spec.draws(request.settings["sample"])})
         pieces = Pieces(text_tokenizer(self.processor, "an answer"))
 
@@ -211,26 +298,80 @@ class Engine:
                 on_token=on_token,
                 stop=stop,
             )
-            emit(_answer_event(index, one, first))
+            emit(_answer_event(index, one, first, scene))
             self._project(index, inputs, one, steerings, emit)
         if "chosen" in one.notes:
             sheets = transforms_event(index, one.notes, images, stop)
             if sheets is not None:
                 emit(sheets)
+        for part in spec.every if images else ():
+            if part.name == "vcd":
+                emit(self._noised(index, part, inputs))
         return one
+
+    def _noised(self, index: int, part: DecoderSpec, inputs: Mapping[str, torch.Tensor]) -> Event:
+        """What the noise of a VCD leaves of the first image."""
+        vcd = part.build(self.model, self.processor)
+        assert isinstance(vcd, VCD)
+        pixels = inputs.get("pixel_values")
+        if pixels is None or "image_grid_thw" in inputs:
+            return noised_event(index, vcd.noise_step, None, None)
+        shown = (pictured(one, self.processor.image_processor) for one in (pixels[0], vcd.drowned(pixels[0])))
+        return noised_event(index, vcd.noise_step, *shown)
+
+    def map(self, request: MapRequest, emit: Emit, _stop: Stop = lambda: False) -> None:
+        """Compare the tokens of an answer with the patches of the image, under the steering that made it.
+
+        Raises:
+            Gone: of `emit`.
+        """
+        try:
+            emit(self._map(request))
+        except Gone:
+            raise
+        except Exception as error:
+            emit(_error_event(0, error))
+        emit({"event": "end", "cancelled": False, "seconds": 0.0})
+
+    def _map(self, request: MapRequest) -> Event:
+        asked, (card,) = request.asked, request.asked.cards
+        images = [read_image(file) for file in asked.images.read()]
+        if len(images) != 1:
+            raise ArgumentError(f"the prompt has {len(images)} images; a map is for prompts with one.")
+        if max(request.answer) >= len(text_tokenizer(self.processor, "an answer")):
+            raise ArgumentError("answer holds a token that the model does not have.")
+        inputs = self._encoded(asked, _passage(asked, card.spec()) + asked.prompt, images)
+        length, whole = inputs["input_ids"].shape[1], _whole(inputs, request.answer)
+        check_room(self.model, length + len(request.answer), "prompt and answer", "ask for a shorter answer")
+        with ExitStack() as stack:
+            for steering in self._steerings(card):
+                stack.enter_context(steering)
+                if isinstance(steering, Steering):
+                    steering.prompt_lengths = [length]
+            found = patch_cosines(self.model, whole, length, request.layer)
+        pixels = inputs["pixel_values"][0]
+        shown = None if "image_grid_thw" in inputs else pictured(pixels, self.processor.image_processor)
+        return cosines_event(request.layer, found, shown or images[0])
 
     def _decoder(self, spec: DecoderSpec, images: Sequence[Image.Image], passage: str) -> Any:
         if spec.takes("context") and not passage:
-            raise ArgumentError("cad amplifies what a passage says; write the passage in the field of that name.")
+            raise FieldError(
+                "context", f"{spec.name} amplifies what a passage says; write the passage in the field of that name."
+            )
         if spec.needs_image and not images:
-            raise ArgumentError(f"{spec.name} compares images; add one to the prompt.")
+            raise FieldError("images", f"{spec.name} compares images; add one to the prompt.")
         chosen = [part.options["amateur"] for part in spec.every if "amateur" in part.options]
         for name in chosen:
             if name not in self.amateurs:
                 known = ", ".join(map(repr, self.amateurs)) or "none"
-                raise ArgumentError(f"amateur is {name!r}; those given by --amateur when the app started are {known}.")
+                message = f"amateur is {name!r}; those given by --amateur when the app started are {known}."
+                raise FieldError("amateur" if not spec.parts else DECODER, message)
         amateur = self.amateurs[chosen[0]] if chosen else None
-        return spec.build(self.model, self.processor, context=passage, images=[list(images)], amateur=amateur)
+        decoder = spec.build(self.model, self.processor, context=passage, images=[list(images)], amateur=amateur)
+        if isinstance(decoder, OPERA):
+            reason = "goes back over what it has said, and this page shows every token as it comes"
+            raise FieldError(DECODER, f"{spec.name} {reason}; use it in truthkit generate.")
+        return decoder
 
     def _steerings(self, card: Card) -> list[Steering | VisionSteering]:
         """A steering for each loaded vector that the card uses."""
@@ -239,13 +380,16 @@ class Engine:
                 f"steering has {len(card.steering)} entries; expected one for each vector, of which the app has "
                 f"{len(self._vectors)}."
             )
-        steerings = []
-        for (spec, vector), use in zip(self._vectors, card.steering, strict=False):
-            if use.strength:
-                options = spec.options | ({"layers": parse_layers(use.layers)} if use.layers else {})
-                used = replace(spec, strength=use.strength, options=options)
-                steerings.append(used.on(vector, self.model, self.processor))
-        return steerings
+        made = [self._steering(loaded, use) for loaded, use in zip(self._vectors, card.steering, strict=False)]
+        return [steering for steering in made if steering is not None]
+
+    def _steering(self, loaded: _Loaded, use: Steer) -> Steering | VisionSteering | None:
+        """None where the strength is 0."""
+        if not use.strength:
+            return None
+        spec, vector = loaded
+        options = spec.options | ({"layers": parse_layers(use.layers)} if use.layers else {})
+        return replace(spec, strength=use.strength, options=options).on(vector, self.model, self.processor)
 
     def _project(
         self,
@@ -260,15 +404,25 @@ class Engine:
         shown = [(number, vector) for number, vector in vectors if isinstance(vector, SteeringVector)]
         if not shown or not one.token_ids:
             return
-        length = inputs["input_ids"].shape[1]
-        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        whole = {name: _continued(value, length, one.token_ids, name) for name, value in tensors.items()}
+        length, whole = inputs["input_ids"].shape[1], _whole(inputs, one.token_ids)
         for steering in steerings:
             if isinstance(steering, Steering):
                 steering.prompt_lengths = [length]
         for number, vector in shown:
             along = projections(self.model, vector, whole)
             emit(projections_event(index, number, {layer: values[length:] for layer, values in along.items()}))
+
+
+def _passage(request: RunRequest, spec: DecoderSpec) -> str:
+    """What stands in front of the prompt for a decoder; "" for one that takes no passage."""
+    return passage_in_front(request.context) if request.context and spec.takes("context") else ""
+
+
+def _whole(inputs: Mapping[str, Any], answer: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Model inputs for a prompt with its answer."""
+    length = inputs["input_ids"].shape[1]
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    return {name: _continued(value, length, answer, name) for name, value in tensors.items()}
 
 
 def _continued(value: torch.Tensor, length: int, answer: Sequence[int], name: str) -> torch.Tensor:
@@ -279,7 +433,7 @@ def _continued(value: torch.Tensor, length: int, answer: Sequence[int], name: st
     return torch.cat([value, value.new_tensor([tail])], dim=1)
 
 
-def _answer_event(index: int, one: Answer, first: Answer | None) -> Event:
+def _answer_event(index: int, one: Answer, first: Answer | None, scene: Scene | None) -> Event:
     return {
         "event": "answer",
         "index": index,
@@ -288,6 +442,7 @@ def _answer_event(index: int, one: Answer, first: Answer | None) -> Event:
         "tokens": len(one.token_ids),
         "tokens_per_second": None if one.tokens_per_second is None else round(one.tokens_per_second, 2),
         "parts_at": None if first is None else parts_at(first.token_ids, one.token_ids),
+        "objects": None if scene is None or not mentions(one.text) else asdict(Named.of(one.text, scene)),
     }
 
 

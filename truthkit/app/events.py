@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from truthkit.app.patches import PatchCosines
 from truthkit.decoding.engine.source import Notes
 from truthkit.generation.explain import INTERACTION, Candidate, Step
 from truthkit.images.transforms import TRANSFORMS, transformed
@@ -26,13 +27,19 @@ _THUMBNAIL = 320  # pixels of the longer side
 
 
 def token_event(index: int, piece: str, step: Step) -> Event:
-    """A token of answer `index`: its text, and which view said what."""
+    """A token of answer `index`: its text, where it stood, and which view said what."""
+    standing = step.standing
+    assert standing is not None
     return {
         "event": "token",
         "index": index,
         "piece": printable(piece),
         "token": printable(step.token),
+        "id": step.token_id,
         "probability": _rounded(step.probability),
+        "entropy": _rounded(standing.entropy),
+        "rank": standing.rank,
+        "push": _rounded(standing.push),
         "instead_of": printable(step.main_choice.token) if step.pushed_by else None,
         "pushed_by": step.pushed_by,
         "views": [
@@ -73,6 +80,21 @@ def transforms_event(index: int, notes: Notes, images: Iterable[Image.Image], st
     if "replies" in notes:
         event |= {"reply": printable(notes["replies"][0]), "fell_back": notes["fell_back"][0]}
     return event
+
+
+def noised_event(index: int, step: int, seen: Image.Image | None, noised: Image.Image | None) -> Event:
+    """An image as the model sees it, and as VCD's second view does; without pictures where pixels are packed."""
+    event: Event = {"event": "noised", "index": index, "step": step, "seen": None, "noised": None}
+    if seen is not None and noised is not None:
+        event |= {"seen": _data_url(seen), "noised": _data_url(noised)}
+    return event
+
+
+def cosines_event(layer: int, cosines: PatchCosines, seen: Image.Image) -> Event:
+    """What `patch_cosines` found, over the image that was seen."""
+    values = [[round(value, 4) if math.isfinite(value) else None for value in row] for row in cosines.values.tolist()]
+    grid = {"rows": cosines.rows, "columns": cosines.columns, "values": values}
+    return {"event": "cosines", "layer": layer, "src": _data_url(seen)} | grid
 
 
 def _candidates(candidates: Iterable[Candidate]) -> list[tuple[str, float | None]]:

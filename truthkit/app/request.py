@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,9 @@ from truthkit.serving.uploads import uploaded
 MAX_BODY = 32 * 2**20
 """Bytes of a request; images come as base64 inside."""
 MAX_TEXT = 200_000
-"""Characters of prompt, system message and passage together."""
+"""Characters of prompt, system message, passage and what was said before, together."""
+MAX_MESSAGES = 64
+"""Of the conversation before the prompt."""
 MAX_IMAGES = 4
 MAX_CARDS = 8
 MAX_NEW_TOKENS = 4096
@@ -58,6 +61,7 @@ class RunRequest:
     Attributes:
         run: the page's own name for this run, to cancel it by.
         prompt, system, context, raw: as in `truthkit generate`; "" where there is none.
+        messages: what was said before the prompt, by the user and the model in turn.
         images: image files that can be read, laid aside; decoded they would be far larger.
         settings: fields of `truthkit.generation.settings.AnswerSettings`.
         cards: the decoders.
@@ -68,9 +72,41 @@ class RunRequest:
     system: str
     context: str
     raw: bool
+    messages: list[dict[str, str]]
     images: Aside
     settings: dict[str, Any]
     cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """An answer whose tokens are to be compared with the image's patches.
+
+    Attributes:
+        asked: what it answers, with the one decoder that did.
+        answer: its tokens.
+        layer: a layer number.
+    """
+
+    asked: RunRequest
+    answer: list[int]
+    layer: int
+
+
+def read_map_request(document: Any) -> MapRequest:
+    """The request in a parsed JSON document.
+
+    Raises:
+        ArgumentError: as `read_request`; or there is not one decoder, or the answer's tokens are none.
+    """
+    fields = dict(object_of(document, "the request"))
+    answer, layer = fields.pop("answer", None), integer_of(fields, "layer", 0, 0, 10_000)
+    fields.pop("layer", None)
+    tokens = list_of(answer, "answer", MAX_NEW_TOKENS)
+    asked = read_request(fields)
+    if len(asked.cards) != 1 or not tokens:
+        raise ArgumentError("a map is of one decoder's answer; expected one in cards, and its tokens in answer.")
+    return MapRequest(asked, [integer_of({"token": one}, "token", 0, 0, 2**31) for one in tokens], layer)
 
 
 def read_request(document: Any) -> RunRequest:
@@ -79,13 +115,13 @@ def read_request(document: Any) -> RunRequest:
     Raises:
         ArgumentError: a field is missing or not of its kind, or an image cannot be read or is too large.
     """
-    fields = object_of(document, "the request", "run prompt system context raw images settings cards")
+    fields = object_of(document, "the request", "run prompt system context raw messages images settings cards")
     settings = object_of(fields.get("settings", {}), "settings", "max_new_tokens sample temperature top_p seed")
     texts = {name: text_of(fields, name, MAX_TEXT) for name in ("prompt", "system", "context")}
-    if (length := sum(map(len, texts.values()))) > MAX_TEXT:
-        raise ArgumentError(
-            f"prompt, system message and passage have {length} characters; shorten them to {MAX_TEXT} together."
-        )
+    messages = _messages(fields.get("messages", []))
+    if (length := sum(map(len, (*texts.values(), *(one["content"] for one in messages))))) > MAX_TEXT:
+        what = "prompt, system message and passage" + ", with what was said before," * bool(messages)
+        raise ArgumentError(f"{what} have {length} characters; shorten them to {MAX_TEXT} together.")
     images = list_of(fields.get("images", []), "images", MAX_IMAGES)
     cards = list_of(fields.get("cards"), "cards", MAX_CARDS)
     if not cards:
@@ -96,6 +132,7 @@ def read_request(document: Any) -> RunRequest:
         system=texts["system"].strip(),
         context=texts["context"].strip(),
         raw=flag_of(fields, "raw"),
+        messages=messages,
         settings={
             "max_new_tokens": integer_of(settings, "max_new_tokens", 64, 1, MAX_NEW_TOKENS),
             "sample": flag_of(settings, "sample"),
@@ -106,6 +143,22 @@ def read_request(document: Any) -> RunRequest:
         cards=tuple(map(_card, cards)),
         images=Aside([uploaded(image, number) for number, image in enumerate(images, start=1)]),
     )
+
+
+def _messages(value: Any) -> list[dict[str, str]]:
+    """What was said before: the user begins, and the model has the last word."""
+    read = []
+    for number, entry in enumerate(list_of(value, "messages", MAX_MESSAGES), start=1):
+        name, expected = f"message {number}", "user" if number % 2 else "assistant"
+        fields = object_of(entry, name, "role content")
+        if fields.get("role") != expected:
+            raise ArgumentError(f"{name} has the role {reprlib.repr(fields.get('role'))}; expected {expected!r}.")
+        if not (content := text_of(fields, "content", MAX_TEXT)).strip():
+            raise ArgumentError(f"{name} is empty; expected what was said.")
+        read.append({"role": expected, "content": content})
+    if len(read) % 2:
+        raise ArgumentError("messages end with the user's; the prompt comes behind an answer.")
+    return read
 
 
 def _card(document: Any) -> Card:

@@ -1,4 +1,4 @@
-"""The page over HTTP: its files and four paths under /api, for who knows the token of this start.
+"""The page over HTTP: its files and a few paths under /api, for who knows the token of this start.
 
 `truthkit.serving` says who may ask and how much, and has the line before the model. While a run waits it is told how
 many are before it; its answers follow on the same response, one JSON document per line.
@@ -7,13 +7,15 @@ many are before it; its answers follow on the same response, one JSON document p
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable
+from dataclasses import asdict
 from http import HTTPStatus
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from truthkit.app.request import MAX_BODY, RunRequest, read_request
+from truthkit.app.request import MAX_BODY, RunRequest, read_map_request, read_request
 from truthkit.serving.answers import Endpoint, routed, with_errors, with_headers
 from truthkit.serving.asgi import App, Receive, Refused, Scope, Send, header
 from truthkit.serving.bodies import Documents, limited
@@ -24,16 +26,16 @@ from truthkit.serving.outbox import Outbox
 
 if TYPE_CHECKING:
     from truthkit.app.engine import Engine
-    from truthkit.app.events import Event
+    from truthkit.app.events import Emit, Event
+    from truthkit.app.problems import Problem
+
+_SCRIPTS = ("app", "api", "cards", "colours", "composer", "difference", "dom", "fields", "history", "patches", "tokens")
 
 _STATIC = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.css": ("app.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{
-        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-        for name in ("app", "api", "cards", "composer", "dom", "tokens")
-    },
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
 
 _HEADERS = {
@@ -114,8 +116,18 @@ def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
     async def about(_scope: Scope, _receive: Receive) -> App:
         return JSONResponse(engine.about())
 
-    async def scene(_scope: Scope, _receive: Receive) -> App:
-        return Response(await run_in_threadpool(engine.scene), media_type="image/png")
+    async def scene(scope: Scope, _receive: Receive) -> App:
+        found = re.fullmatch(rb"seed=(\d{1,9})", scope["query_string"])
+        seed = int(found[1]) if found else None
+        return Response(await run_in_threadpool(engine.scene, seed), media_type="image/png")
+
+    async def check(scope: Scope, receive: Receive) -> App:
+        """What is wrong with cards, while they are being filled in."""
+
+        def problems(document: Any) -> list[Problem]:
+            return engine.problems(read_request(document), whole=False)
+
+        return JSONResponse({"problems": [asdict(one) for one in await documents.read(scope, receive, problems)]})
 
     async def cancel(scope: Scope, receive: Receive) -> App:
         document = await documents.read(scope, receive, lambda document: document)
@@ -123,19 +135,36 @@ def _routes(engine: Engine, line: Line) -> dict[str, dict[str, Endpoint]]:
         return JSONResponse({"cancelled": isinstance(run, str) and line.cancel(run)})
 
     async def run(scope: Scope, receive: Receive) -> App:
-        request = await documents.read(scope, receive, read_request)
-        return _streamed(engine, line, request, int(header(scope, "content-length")[0]))
+        def read(document: Any) -> tuple[RunRequest, list[Problem]]:
+            request = read_request(document)
+            return request, engine.problems(request)
+
+        request, problems = await documents.read(scope, receive, read)
+        if problems:
+            content = {"error": problems[0].message, "problems": [asdict(one) for one in problems]}
+            return JSONResponse(content, status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
+        return _streamed(line, request.run, _size(scope), lambda emit, stop: engine.run(request, emit, stop))
+
+    async def map_(scope: Scope, receive: Receive) -> App:
+        request = await documents.read(scope, receive, read_map_request)
+        return _streamed(line, request.asked.run, _size(scope), lambda emit, stop: engine.map(request, emit, stop))
 
     return {
         **{path: {"GET": static(name, kind)} for path, (name, kind) in _STATIC.items()},
         "/api/about": {"GET": about},
         "/api/scene": {"GET": scene},
+        "/api/check": {"POST": check},
         "/api/run": {"POST": run},
+        "/api/map": {"POST": map_},
         "/api/cancel": {"POST": cancel},
     }
 
 
-def _streamed(engine: Engine, line: Line, request: RunRequest, size: int) -> App:
+def _size(scope: Scope) -> int:
+    return int(header(scope, "content-length")[0])
+
+
+def _streamed(line: Line, name: str, size: int, run: Callable[[Emit, Callable[[], bool]], None]) -> App:
     """The response that stands in the line, and then is the run's events; it ends the run when its client leaves.
 
     Raises:
@@ -151,12 +180,12 @@ def _streamed(engine: Engine, line: Line, request: RunRequest, size: int) -> App
         outbox.put(json.dumps(event, allow_nan=False).encode() + b"\n")
 
     def work(stop: Callable[[], bool]) -> None:
-        engine.run(request, emit, stop)
+        run(emit, stop)
 
     def moved(ahead: int) -> None:
         emit({"event": "waiting", "ahead": ahead})
 
-    job = Job(work, moved, outbox.close, name=request.run, weight=size)
+    job = Job(work, moved, outbox.close, name=name, weight=size)
     try:
         line.join(job)
     except Full as full:

@@ -31,6 +31,7 @@ COMMANDS = (
     "vector",
     "train",
     "eval",
+    "study",
     "compare",
     "report",
     "score",
@@ -55,7 +56,7 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
 EXIT_TERMINATED = 143
 
-RESUMABLE = ("detect", "extract", "train", "eval")
+RESUMABLE = ("detect", "extract", "train", "eval", "study")
 """Commands that keep what they have finished."""
 
 _EPILOG = """\

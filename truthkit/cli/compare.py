@@ -10,7 +10,7 @@ from truthkit.errors import ArgumentError
 
 _EPILOG = """\
 Differences are B minus A with paired bootstrap intervals over images or questions; right and wrong answers are tested
-by McNemar's exact test.
+by McNemar's exact test. Shares are in percent, their differences in percentage points.
 
 example:
   truthkit compare runs/ritual/greedy runs/ritual/decoder --show 10

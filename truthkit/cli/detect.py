@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError("--answer goes with --prompt; the answers to a FILE are in it.")
     out = None if args.out is None else writable(args.out, "--out", [".jsonl"])
     page = None if args.page is None else writable(args.page, "--page", [".html"])
-    find_detector(args.method)
+    detector = find_detector(args.method)
     check_model_options(args)
     if args.prompt is not None:
         given = {"prompt": args.prompt} | ({} if args.answer is None else {"answer": args.answer})
@@ -84,10 +84,13 @@ def run(args: argparse.Namespace) -> int:
     if page is not None:
         from truthkit.detection.heat import page as made
 
+        model = args.model or "the bundled model"
+        facts = {"method": args.method, "model": f"{model} + {args.adapter}" if args.adapter else model}
+        text = made(found, f"{detector.name}: how likely answers are false", facts | detector.facts(), detector.unit)
         with writing(page), replacing(page) as part:
-            part.write_text(made(found, f"{args.method} of {args.model or 'the bundled model'}"), encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
     if out is None:
-        _print(found)
+        _print(found, detector.unit)
     return 0
 
 
@@ -182,14 +185,15 @@ def _kept(out: Path | None, config: dict[str, Any]) -> Iterator[tuple[dict[str, 
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _print(found: Sequence[dict[str, Any]]) -> None:
+def _print(found: Sequence[dict[str, Any]], unit: str) -> None:
     if not sys.stdout.isatty():
         for line in found:
             print(json.dumps(strict(line), ensure_ascii=False))
         return
-    from truthkit.detection.heat import Heat, coloured
+    from truthkit.detection.heat import Heat, coloured, legend
     from truthkit.output import Output
 
     heat, console = Heat(found), Output()
+    console.print(legend(heat, unit))
     for line in found:
-        console.print(coloured(line, heat))
+        console.print(coloured(line, heat, unit))

@@ -172,6 +172,8 @@ def run(args: argparse.Namespace) -> int:
         if number == 1:
             console.print(Text(_headline(args, model, specs), style="dim"), soft_wrap=True)
         rendering.show_answers(console, text_tokenizer(processor, "an answer"), prompt, shown)
+        if args.explain and number == 1:
+            rendering.show_trace_legend(console)
         for entry in shown:
             if entry.answer.trace is not None:
                 rendering.show_trace(console, entry.label, entry.answer.trace, entry.answer.share)

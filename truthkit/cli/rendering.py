@@ -62,15 +62,32 @@ def show_answers(console: Console, tokenizer: Any, question: str, answers: Seque
     console.print(table)
 
 
+_HEADS = ("view, and its layers", "nats", "its likeliest tokens, with their probabilities")
+_LEGEND = """\
+*              the token is not the main view's own choice
+nats           what a view adds to the token's lead over that choice, above 0 towards the token; combined is the whole
+               lead, before the plausibility constraint, interaction what of it no single view has
+main exits 16  early exits of the main view, behind layer 16
+%              a token's probability in the view, of several exits in their mean, combined after the constraint
+"""
+
+
+def show_trace_legend(console: Console) -> None:
+    """Print what the lines of `show_trace` say, and in which units."""
+    console.print(Text(_LEGEND, style="dim"), soft_wrap=True)
+
+
 def show_trace(console: Console, label: str, steps: Sequence[Step], share: float | None = None) -> None:
     """Print a trace: for each token the views' top candidates, marked where the choice is not the main view's own.
 
     `share` is that of the steps in which a gate fired, where there is one.
     """
     pushed = sum(step.pushed_by is not None for step in steps)
-    title = f"{label}, token by token: {pushed} of {len(steps)} are not the main view's choice"
+    tokens, are = "token" if len(steps) == 1 else "tokens", "is" if pushed == 1 else "are"
+    title = f"{label}, token by token: {pushed} of {len(steps)} {tokens} {are} not the main view's choice"
     title += "" if share is None else f"; the gate fired in {share:.0%} of the steps"
     console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(Text(f"       {_HEADS[0]:<24} {_HEADS[1]:>7}  {_HEADS[2]}", style="dim underline"), soft_wrap=True)
     for number, step in enumerate(steps, start=1):
         line = Text(f"{number:4} {'*' if step.pushed_by else ' '} {quoted(step.token)}")
         if step.pushed_by:

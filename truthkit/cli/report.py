@@ -10,8 +10,8 @@ from truthkit.errors import ArgumentError
 
 _EPILOG = """\
 DIR is the folder of a run of `truthkit eval`, or one with runs below it. Runs of one task on the same data are put side
-by side: metrics with intervals, paired tests against the baseline, quality against cost, yes ratios, categories, and
-items whose answers flipped, with their images.
+by side: metrics with intervals and chance, paired tests against the baseline, quality against cost, yes ratios,
+categories, items whose answers flipped, with their images, and all items to browse and filter.
 
 The ending of FILE says what is written: .html is one self-contained page without scripts; .md is for a repository or an
 issue; .png, .svg and .pdf are the charts alone (they need truthkit[plots]).
@@ -42,6 +42,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--flips", type=int, default=12, metavar="N", help="at most so many flipped items per task")
     parser.add_argument(
+        "--items",
+        type=int,
+        metavar="N",
+        help="at most so many items to browse, flipped ones first (default: all)",
+    )
+    parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where the images are (default: where the runs found them)"
     )
     parser.set_defaults(run=run)
@@ -56,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.flips < 0:
         raise ArgumentError(f"--flips is {args.flips}; expected 0 or more.")
+    if args.items is not None and args.items < 0:
+        raise ArgumentError(f"--items is {args.items}; expected 0 or more.")
     for path in args.out:
         check_path(path)
     with working("comparing the runs"):
-        report = gather(args.folders, baseline=args.baseline, flips=args.flips, images=args.images)
+        report = gather(args.folders, baseline=args.baseline, flips=args.flips, items=args.items, images=args.images)
     for path in args.out:
         write_report(report, path)
         print(path)

@@ -26,6 +26,9 @@ examples:
 """
 
 
+_SITES = {"block": "the blocks' outputs", "heads": "the attention heads' outputs", "mlp": "the MLPs' outputs"}
+
+
 def add_parser(subparsers: Any) -> None:
     """Add `vector` and its actions to the command line."""
     parser = subparsers.add_parser(
@@ -128,7 +131,15 @@ def _plot(args: argparse.Namespace) -> None:
         layer = vector.number(args.layer) if args.layer is not None else vector.best_layer()
         model, processor = load(args.model)
         tokens, values = plots.token_projections(model, processor, vector, args.text, layer=layer)
-        plots.plot_tokens(tokens, values, out, title=f"layer {layer}")
+        facts = {
+            "vector": f"{Path(args.vector).name}, at {_SITES[vector.site]}",
+            "layer": f"{layer} of {vector.layer_count}, counted from 0",
+            "made by": str(vector.provenance.get("method", "")),
+            "model": args.model or "the bundled model",
+        }
+        known = {name: value for name, value in facts.items() if value}
+        title = f"Tokens along {Path(args.vector).name}, layer {layer}"
+        plots.plot_tokens(tokens, values, out, title=title, facts=known)
     print(out)
 
 

@@ -7,6 +7,7 @@ from inspect import Parameter
 from typing import Any
 
 from truthkit.decoding.discovery import PLAIN, decoders
+from truthkit.decoding.ranges import Range, sensible_range
 from truthkit.decoding.spec import kinds, options_of, parameters
 
 _PLAIN_SUMMARIES = {
@@ -25,6 +26,7 @@ class OptionInfo:
         kinds: what a value may be written as, in words.
         help: of the decoder's docstring.
         choices: words that it takes, where there is a list of them.
+        range: where its values make sense; None where nothing tells.
     """
 
     name: str
@@ -32,6 +34,7 @@ class OptionInfo:
     kinds: tuple[str, ...]
     help: str
     choices: tuple[str, ...] = ()
+    range: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,14 @@ def catalog() -> list[DecoderInfo]:
 def _info(name: str) -> DecoderInfo:
     decoder = decoders()[name]
     options = tuple(
-        OptionInfo(
-            key,
-            _written(parameter.default),
-            tuple(kinds(parameter.annotation)),
-            decoder.help[key],
-            decoder.choices[key],
-        )
-        for key, parameter in options_of(name).items()
+        _option(key, parameter, decoder.help[key], decoder.choices[key]) for key, parameter in options_of(name).items()
     )
     return DecoderInfo(name, decoder.summary, decoder.sees_images, "context" in parameters(name), options)
+
+
+def _option(key: str, parameter: Parameter, words: str, choices: tuple[str, ...]) -> OptionInfo:
+    default, found = _written(parameter.default), tuple(kinds(parameter.annotation))
+    return OptionInfo(key, default, found, words, choices, None if choices else sensible_range(words, default, found))
 
 
 def _written(default: Any) -> str:

@@ -32,6 +32,7 @@ class ViewAgreement(Detector):
     """
 
     name: ClassVar[str] = "agreement"
+    unit = "nats"
 
     def __init__(
         self,

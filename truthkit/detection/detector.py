@@ -40,6 +40,13 @@ class Detector(ABC):
     of_prompt: ClassVar[bool] = False
     """Whether it judges what the model would say to the prompt, whatever the answer is."""
 
+    unit: str = ""
+    """What its scores are of; nothing for bare numbers."""
+
+    def facts(self) -> dict[str, str]:
+        """What a reader of its scores wants to know of where they were read: vector, layer."""
+        return {}
+
     @abstractmethod
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """The scores of answers, in order.

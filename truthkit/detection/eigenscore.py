@@ -37,6 +37,7 @@ class EigenScore(Detector):
     """
 
     name: ClassVar[str] = "eigenscore"
+    unit = "(mean log-eigenvalue)"
     of_prompt: ClassVar[bool] = True
 
     def __init__(
@@ -57,6 +58,10 @@ class EigenScore(Detector):
             raise ArgumentError(f"top_p is {top_p}; expected a number in (0, 1].")
         self.samples, self.temperature, self.top_p = samples, temperature, top_p
         self.layer, self.alpha = layer, alpha
+
+    def facts(self) -> dict[str, str]:
+        """The layer."""
+        return {"layer": "the middle one" if self.layer is None else str(self.layer)}
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores without a scale of their own."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from truthkit.markup import Markup, element, together
+from truthkit import token_page
+from truthkit.markup import element, together
 from truthkit.printable import printable
+from truthkit.token_page import Legend
 
-_STYLE = """
-body { font: 16px/1.7 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1b1d21; }
-article { border-top: 1px solid #e3e3de; padding: 1rem 0; }
-.prompt { color: #666a73; white-space: pre-wrap; margin: 0; }
-.answer { white-space: pre-wrap; margin: .3rem 0; }
-.answer span { background: rgba(224, 123, 31, var(--heat)); border-radius: 3px; }
-.score { font-variant-numeric: tabular-nums; color: #666a73; margin: 0; }
-@media (prefers-color-scheme: dark) { body { background: #17181b; color: #ececea; } }
-"""
+_WHOLE = "This method judges answers as a whole; tokens have no scores."
 
 
 class Piece(NamedTuple):
@@ -38,6 +32,7 @@ class Heat:
 
     def __init__(self, lines: Sequence[dict[str, Any]]):
         scores = [score for line in lines for _, _, score in line["tokens"]]
+        self.known = bool(scores)
         self._low, self._high = (float(np.percentile(scores, at)) if scores else 0.0 for at in (5, 95))
 
     def pieces(self, line: dict[str, Any]) -> Iterator[Piece]:
@@ -52,41 +47,75 @@ class Heat:
         if at < len(answer):
             yield Piece(answer[at:], None, 0.0)
 
+    def scale(self, unit: str = "") -> tuple[str, str, str]:
+        """The scores of no shade, of half and of the full one, the last with its unit."""
+        low, middle, high = (f"{value:.3g}" for value in (self._low, (self._low + self._high) / 2, self._high))
+        return low, middle, f"{high} {unit}".rstrip()
+
+    def note(self, unit: str = "") -> str:
+        """What the shades are, in words."""
+        of = f" in {unit}" if unit else ""
+        return (
+            f"Scores of tokens{of}, between the 5th and the 95th percentile of all. Higher scores, and stronger "
+            "colours, are more likely false, by this method: it does not know the truth."
+        )
+
     def _shade(self, score: float) -> float:
         span = self._high - self._low
         return min(max((score - self._low) / span, 0.0), 1.0) if span > 0 else 0.0
 
 
-def page(lines: Sequence[dict[str, Any]], title: str) -> str:
-    """A page of answers whose tokens are the darker the likelier they are false; a token's score shows on pointing."""
+def page(lines: Sequence[dict[str, Any]], title: str, facts: Mapping[str, str] | None = None, unit: str = "") -> str:
+    """A page of answers whose tokens are the darker the likelier they are false; a token's score shows on pointing.
+
+    Args:
+        lines: results, as of `Heat`.
+        title: of the page.
+        facts: what was done, by name.
+        unit: what scores are of.
+    """
     heat = Heat(lines)
     articles = [
-        element(
-            "article",
-            element("p", line["prompt"], class_="prompt", dir="auto"),
-            element("p", *(_marked(piece) for piece in heat.pieces(line)), class_="answer", dir="auto"),
-            element("p", f"score {line['score']:.4g}", class_="score"),
+        together(
+            element("p", line["prompt"], class_="quiet", dir="auto"),
+            element("p", *(_marked(piece, unit) for piece in heat.pieces(line)), class_="text", dir="auto"),
+            element("p", f"score {line['score']:.4g} {unit}".rstrip(), class_="score"),
         )
         for line in lines
     ]
-    head = element("head", element("meta", charset="utf-8"), element("title", title), element("style", Markup(_STYLE)))
-    about = "Higher scores, and darker tokens, are more likely false, by this method. It does not know the truth."
-    body = element("body", element("h1", title), element("p", about, class_="prompt"), together(*articles))
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    own = " A token's own score shows when one points at it."
+    legend = Legend(heat.scale(unit), (0.0, -1.0), heat.note(unit) + own) if heat.known else Legend(note=_WHOLE)
+    return token_page.page(title, facts or {}, legend, articles)
 
 
-def _marked(piece: Piece) -> str:
+def _marked(piece: Piece, unit: str) -> str:
     if piece.score is None:
         return piece.text
-    return element("span", piece.text, style=f"--heat:{0.75 * piece.shade:.2f}", title=f"{piece.score:.3f}")
+    return token_page.token(piece.text, -piece.shade, f"{piece.score:.3f} {unit}".rstrip())
 
 
-def coloured(line: dict[str, Any], heat: Heat) -> Any:
+def coloured(line: dict[str, Any], heat: Heat, unit: str = "") -> Any:
     """One result as `rich` text."""
     from rich.text import Text
 
     text = Text(f"{printable(line['prompt'])}\n", style="dim")
     for piece in heat.pieces(line):
-        red = f"on rgb({int(40 + 170 * piece.shade)},40,40)" if piece.shade > 0.05 else "not dim"
-        text.append(printable(piece.text), style=f"not dim {red}" if piece.shade > 0.05 else red)
-    return text.append(f"\nscore {line['score']:.4g}\n", style="dim")
+        red = f" white {_background(piece.shade)}" if piece.shade > 0.05 else ""
+        text.append(printable(piece.text), style=f"not dim{red}")
+    return text.append(f"\nscore {line['score']:.4g} {unit}".rstrip() + "\n", style="dim")
+
+
+def legend(heat: Heat, unit: str = "") -> Any:
+    """What the shades of `coloured` are, as `rich` text."""
+    from rich.text import Text
+
+    if not heat.known:
+        return Text(f"{_WHOLE}\n", style="dim")
+    text = Text()
+    for step, label in zip((0.1, 0.5, 1.0), heat.scale(unit), strict=True):
+        text.append(f" {label} ", style=f"white {_background(step)}")
+    return text.append(f"  {heat.note(unit)}\n", style="dim")
+
+
+def _background(shade: float) -> str:
+    return f"on rgb({int(40 + 170 * shade)},40,40)"

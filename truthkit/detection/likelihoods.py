@@ -20,6 +20,7 @@ class MeanLogProb(Detector):
     """
 
     name: ClassVar[str] = "mean_log_prob"
+    unit = "nats"
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores of nats per token, 0 or more."""
@@ -34,6 +35,7 @@ class MinLogProb(Detector):
     """
 
     name: ClassVar[str] = "min_log_prob"
+    unit = "nats"
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores in nats, 0 or more."""
@@ -48,6 +50,7 @@ class MeanEntropy(Detector):
     """
 
     name: ClassVar[str] = "entropy"
+    unit = "nats"
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores of nats per token, 0 or more."""

@@ -36,6 +36,7 @@ class Lookback(Detector):
 
     def __init__(self, *, lens: Path | None = None):
         self.lens = None if lens is None else Lens.load(lens)
+        self.unit = "(share of attention)" if lens is None else "(log-odds)"
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores from 0 to 1, or log-odds with a lens."""

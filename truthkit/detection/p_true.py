@@ -32,6 +32,7 @@ class PTrue(Detector):
     """
 
     name: ClassVar[str] = "p_true"
+    unit = "(probability)"
     probability: ClassVar[bool] = True
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:

@@ -33,6 +33,7 @@ class Probe(Detector):
     """
 
     name: ClassVar[str] = "probe"
+    unit = "(minus the projection)"
 
     def __init__(self, *, vector: Path | SteeringVector | None = None, layer: int | None = None):
         if vector is None:
@@ -41,6 +42,12 @@ class Probe(Detector):
                 "and pass vector=FILE."
             )
         self.given, self.layer = vector, layer
+
+    def facts(self) -> dict[str, str]:
+        """The vector, and its layer that is read."""
+        vector = self._read()
+        name = Path(self.given).name if isinstance(self.given, str | Path) else repr(vector)
+        return {"vector": name, "layer": f"{self._layer(vector)} of {vector.layer_count}, counted from 0"}
 
     def found(self, reader: Reader, asked: Sequence[Asked]) -> list[Found]:
         """Scores in the units of the vector."""
@@ -54,9 +61,7 @@ class Probe(Detector):
         return scores
 
     def _checked(self, reader: Reader) -> tuple[SteeringVector, int, str]:
-        from truthkit.steering.formats import read_vector
-
-        vector = read_vector(str(self.given)) if isinstance(self.given, str | Path) else self.given
+        vector = self._read()
         vector.check_model(reader.plain)
         if vector.site != "block":
             raise ArgumentError(f"the probe was read at {vector.site!r}; expected one of the blocks' outputs.")
@@ -65,6 +70,13 @@ class Probe(Detector):
             raise ArgumentError(
                 f"the probe was read at positions {positions!r}; expected 'answer' or 'last', for a score of answers."
             )
+        return vector, self._layer(vector), positions
+
+    def _read(self) -> SteeringVector:
+        from truthkit.steering.formats import read_vector
+
+        return read_vector(str(self.given)) if isinstance(self.given, str | Path) else self.given
+
+    def _layer(self, vector: SteeringVector) -> int:
         only = vector.layers[0] if len(vector) == 1 else None
-        layer = self.layer if self.layer is not None else vector.best_layer() if only is None else only
-        return vector, vector.number(layer), positions
+        return vector.number(self.layer if self.layer is not None else vector.best_layer() if only is None else only)

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from truthkit.decoding.discovery import PLAIN
+from truthkit.decoding.discovery import PLAIN, decoder_class
+from truthkit.decoding.engine.by_row import ByRow
+from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.endpoint.echo import check_reads_prompts, score_prompts
 from truthkit.endpoint.offer import Offer
@@ -97,11 +99,11 @@ class Engine:
         )
         self.offer.check(decoder)
         if not (decoder.takes("context") or decoder.takes("images") or decoder.name in PLAIN):
-            self._decoder(decoder, [])
+            self._build(decoder, [])
 
     def kind(self, wish: Wish) -> Any:
         """Equal for wishes that `answer` can take together."""
-        return wish.kind(self._shared, same_length=self._same_length)
+        return wish.kind(_unlike(wish.spec), self._shared, same_length=self._same_length)
 
     def answer(self, rows: Sequence[Row]) -> None:
         """Answer rows of one kind, each up to its own end.
@@ -124,24 +126,27 @@ class Engine:
             self.answer([row])
 
     def _together(self, rows: Sequence[Row]) -> None:
-        wishes = [row.wish for row in rows]
-        first = wishes[0]
-        with torch.no_grad(), ExitStack() as stack:
-            for steering in self._steerings(wishes):
-                stack.enter_context(steering)
-            decoder = None if first.spec.name in PLAIN else self._decoder(first.spec, wishes)
-            session = None if decoder is None else stack.enter_context(decoder)
-            if first.scores_prompt:
-                check_reads_prompts(session, first.spec.name in SEARCHES)
-                score_prompts(self.model, rows, session)
-                return
+        first = rows[0].wish
+        if not first.scores_prompt:
             for row in rows:
                 if row.wish.echo:
                     row.read([])
                 if not row.wish.limit:
                     row.end("length")
-            if going := [row for row in rows if not row.over]:
-                self._generate(going)
+            rows = [row for row in rows if not row.over]
+        if not rows:
+            return
+        wishes = [row.wish for row in rows]
+        with torch.no_grad(), ExitStack() as stack:
+            for steering in self._steerings(wishes):
+                stack.enter_context(steering)
+            decoder = None if first.spec.name in PLAIN else self._decoder(wishes)
+            session = None if decoder is None else stack.enter_context(decoder)
+            if first.scores_prompt:
+                check_reads_prompts(session, first.spec.name in SEARCHES)
+                score_prompts(self.model, rows, session)
+            else:
+                self._generate(rows)
 
     def _generate(self, rows: Sequence[Row]) -> None:
         inputs = self._inputs([row.wish for row in rows])
@@ -172,8 +177,14 @@ class Engine:
         device = input_device(self.model)
         return {name: value.to(device) for name, value in made.items() if isinstance(value, torch.Tensor)}
 
-    def _decoder(self, spec: DecoderSpec, wishes: Sequence[Wish]) -> Any:
-        """The decoder for these prompts; the same one every time where it takes nothing of them."""
+    def _decoder(self, wishes: Sequence[Wish]) -> Any:
+        """The decoder for these prompts, each with strengths of its own."""
+        specs = {wish.spec.text: wish.spec for wish in wishes}
+        built = {text: self._build(spec, wishes) for text, spec in specs.items()}
+        return ByRow([built[wish.spec.text] for wish in wishes]) if len(built) > 1 else built.popitem()[1]
+
+    def _build(self, spec: DecoderSpec, wishes: Sequence[Wish]) -> Any:
+        """A decoder for these prompts; the same one every time where it takes nothing of them."""
         chosen = [part.options["amateur"] for part in spec.parts or (spec,) if part.options.get("amateur")]
         supplied: dict[str, Any] = {"amateur": self._amateurs[chosen[0]]} if chosen else {}
         if spec.takes("context") or spec.takes("images"):
@@ -205,6 +216,15 @@ class Engine:
                 steering = replace(spec, strength=strengths[0]).on(vector, self.model, self.processor)
             steerings.append(steering)
         return steerings
+
+
+def _unlike(spec: DecoderSpec) -> Hashable:
+    """What of a decoder the rows of a batch must have in common; strengths of their own they may have."""
+    if spec.name in PLAIN:
+        return "plain"
+    if spec.parts or not issubclass(known := decoder_class(spec.name), Decoder):
+        return spec.text
+    return spec.name, repr(sorted((key, value) for key, value in spec.options.items() if key not in known.strengths))
 
 
 def _shared(spec: SteerSpec, vector: SteeringVector | VisionVector) -> Callable[[float], Hashable]:

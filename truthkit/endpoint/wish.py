@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from truthkit.decoding.discovery import PLAIN
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.serving.aside import Aside
 
@@ -59,15 +58,16 @@ class Wish:
         """Whether the log-probabilities of the prompt's tokens are wanted."""
         return self.echo and self.top is not None
 
-    def kind(self, shared: Sequence[Callable[[float], Hashable]], *, same_length: bool) -> Hashable:
+    def kind(self, decoder: Hashable, shared: Sequence[Callable[[float], Hashable]], *, same_length: bool) -> Hashable:
         """Equal for those that one `generate` can answer, each as it would be answered alone.
 
         Args:
+            decoder: what rows of a batch must have in common of theirs.
             shared: for each vector what rows of a batch must have in common of their strengths.
             same_length: whether rows of a batch must have prompts of one length.
         """
         return (
-            "plain" if self.spec.name in PLAIN else self.spec.text,
+            decoder,
             len(self.images),
             self.scores_prompt,
             tuple(common(strength) for common, strength in zip(shared, self.strengths, strict=True)),

@@ -23,6 +23,9 @@ Lines = Sequence[Mapping[str, Any]]
 Config = Mapping[str, Any]
 """The `config` of a run's summary."""
 
+Chance = float | Callable[[Lines], float]
+"""What guessing scores, as the metric has it: a number, or a function of the lines of what was asked."""
+
 
 class Grid(NamedTuple):
     """A small table of texts: its title, the heads of its columns, and its rows, each with a head in front."""
@@ -63,6 +66,7 @@ class Metric:
         field: of an item's line, whose mean the metric is, where that has another name.
         otherwise: the metric that it equals in runs which don't state it: without a contrast, raw scores are the
             log-probabilities themselves.
+        chance: what guessing scores; see `Benchmark.chance`. None: nothing that one could say.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Metric:
     digits: int = 1
     field: str = ""
     otherwise: str = ""
+    chance: Chance | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", self.title or spaced(self.name))
@@ -91,17 +96,27 @@ class Metric:
 
     @property
     def measured_in(self) -> str:
-        """What its plain value is of: "share" for one from 0 to 1, "words", "%"; nothing for a bare number."""
+        """What its value in files is of: "share" for one from 0 to 1, "words", "%"; nothing for a bare number."""
         return "share" if self.share else self.unit
 
     @property
+    def shown_in(self) -> str:
+        """What its value on a page or in the terminal is of: "%" for a share, "words"; nothing for a bare number."""
+        return "%" if self.share else self.unit
+
+    @property
+    def factor(self) -> float:
+        """From its value in files to the one that is shown."""
+        return 100.0 if self.share else 1.0
+
+    @property
     def reading(self) -> str:
-        """How its plain value is read: "share ↑", "words", "points ↑"."""
-        return " ".join(filter(None, (self.measured_in, self.arrow)))
+        """How its value in the terminal is read: "% ↑", "words", "points ↑"."""
+        return " ".join(filter(None, (self.shown_in, self.arrow)))
 
     def plain(self, value: float, *, sign: str = "") -> str:
-        """A value in the terminal, as files have it: a share from 0 to 1; a digit more than in a report; – for NaN."""
-        return f"{value:{sign}.{self.digits + (3 if self.share else 1)}f}" if math.isfinite(value) else "–"
+        """A value in the terminal: a share in percent; a digit more than in a report; – for NaN."""
+        return f"{self.factor * value:{sign}.{self.digits + 1}f}" if math.isfinite(value) else "–"
 
     def span(self, low: float, high: float, *, sign: str = "") -> str:
         """An interval in the terminal."""
@@ -174,6 +189,19 @@ class Benchmark:
         """What is declared of a metric; of one that isn't, no unit and no direction, three decimals."""
         found = (declared.member(name) for declared in self.metrics)
         return next(filter(None, found), Metric(name, better=0, share=False, digits=3))
+
+    def chance(self, name: str, lines: Lines) -> float | None:
+        """What guessing would score on what these lines were asked.
+
+        None where the metric declares no such level, or lines of another version don't say what it rests on.
+        """
+        level = self.metric(name).chance
+        if not callable(level):
+            return level
+        try:
+            return float(level(lines))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
 
     def units(self, names: Iterable[str]) -> dict[str, str]:
         """What each of these metrics is measured in, for files."""

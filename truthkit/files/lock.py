@@ -59,6 +59,19 @@ def only_writer(folder: Path, rank: int = 0, world: int = 1) -> Iterator[None]:
         own.release()
 
 
+@contextmanager
+def turn(folder: Path, name: str = "turn") -> Iterator[None]:
+    """Inside the block no other process is in such a block of the same folder and name; others wait for their turn."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".{name}.lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def holder(folder: Path, rank: int = 0, world: int = 1) -> str | None:
     """Which process is writer `rank` of `world` in `folder` now, as "process 12 on host, since ..."; None for none."""
     locks = folder / LOCKS

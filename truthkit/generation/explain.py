@@ -53,6 +53,30 @@ class ViewTrace:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where an emitted token stood in the combination that it was chosen from.
+
+    The plausibility constraint is in it; temperature, top-k and top-p of sampling come later and are not.
+
+    Attributes:
+        entropy: of the combination, in nats.
+        rank: 1 for its most probable token; how many were more probable, and one.
+        push: ln of the token's probability in it over that in the main view, in nats: how far the decoder moved it.
+    """
+
+    entropy: float
+    rank: int
+    push: float
+
+    @classmethod
+    def of(cls, token: int, combined: torch.Tensor, main: torch.Tensor) -> Standing:
+        """`combined` and `main` are logits, shape (vocabulary,)."""
+        after, before = combined.log_softmax(dim=-1), main.log_softmax(dim=-1)
+        entropy = torch.special.entr(after.exp()).sum()
+        return cls(float(entropy), 1 + int((after > after[token]).sum()), float(after[token] - before[token]))
+
+
+@dataclass(frozen=True)
 class Step:
     """One emitted token.
 
@@ -68,6 +92,7 @@ class Step:
         lead: of the emitted token over the main view's choice in the combination, in nats, before the constraint; None
             where they are the same.
         interaction: what of the lead is no view's contribution; 0 for methods that are linear in their views.
+        standing: where the emitted token stood in the combination.
     """
 
     token_id: int
@@ -79,6 +104,7 @@ class Step:
     probability: float
     lead: float | None = None
     interaction: float | None = None
+    standing: Standing | None = None
 
 
 class Trace:
@@ -127,8 +153,10 @@ class Trace:
         probability = float(combined.softmax(dim=-1)[token])
         candidates, main_choice = self._candidates(combined), traces[0].candidates[0]
         split = (lead, _rest(lead, traces)) if differs else (None, None)
+        standing = Standing.of(token, combined, views[0].logits[0, 0])
+        text = self._decode([token])
         self.steps.append(
-            Step(token, self._decode([token]), main_choice, traces, candidates, pushed_by, probability, *split)
+            Step(token, text, main_choice, traces, candidates, pushed_by, probability, split[0], split[1], standing)
         )
 
     def _candidates(self, logits: torch.Tensor) -> tuple[Candidate, ...]:

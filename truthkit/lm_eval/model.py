@@ -12,14 +12,11 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from truthkit.activations.hooks import Hooked
-from truthkit.cli.amateurs import amateur as find_amateur
+from truthkit.cli.harness_arguments import read_arguments
 from truthkit.decoding.discovery import PLAIN
 from truthkit.decoding.engine.session import Session
-from truthkit.decoding.spec import parse_spec
 from truthkit.errors import ArgumentError
 from truthkit.likelihood.log_probabilities import log_probabilities_and_greedy
-from truthkit.models.loading import load
-from truthkit.steering.spec import parse_steer
 
 Request = tuple[Any, list[int], list[int]]
 """What the harness calls the request, and the token ids of its context and continuation."""
@@ -75,22 +72,18 @@ class TruthkitLM(HFLM):
         batch_size: int | str = 1,
         **options: Any,
     ):
-        spec = parse_spec(decoder.replace(";", ","))
-        if spec.takes("context") or spec.needs_image:
-            what = "images" if spec.needs_image else "a passage"
-            raise ArgumentError(f"decoder {spec.text!r} compares prompts with and without {what}, which tasks lack.")
-        if amateur is not None and not spec.takes("amateur"):
-            raise ArgumentError(f"amateur is {amateur!r}, but decoder {spec.text!r} contrasts with none.")
-        steers = [
-            parse_steer(text.replace(";", ","), allow_other_model=allow_other_model)
-            for text in (steer or "").split("|")
-            if text
-        ]
-        if device and device.startswith("cuda") and not torch.cuda.is_available():
-            device = None  # the harness asks for one by default
-        place: dict[str, Any] = {"device_map": device} if device else {}
-        dtype = None if dtype == "auto" else dtype
-        model, processor = load(pretrained, revision=revision, dtype=dtype, adapter=adapter, **place)
+        spec, steers, model, processor, opponent = read_arguments(
+            pretrained,
+            decoder,
+            steer,
+            images=False,
+            adapter=adapter,
+            amateur=amateur,
+            allow_other_model=allow_other_model,
+            revision=revision,
+            dtype=None if dtype == "auto" else dtype,
+            device=device,
+        )
         tokenizer = getattr(processor, "tokenizer", processor)
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **options)
         self.described = {"decoder": spec.text, "steer": [one.text for one in steers]}
@@ -98,7 +91,6 @@ class TruthkitLM(HFLM):
         self._stack = ExitStack()
         with ExitStack() as stack:
             entered = [stack.enter_context(one.build(model, processor)) for one in steers]
-            opponent = find_amateur(amateur, model, dtype, place) if amateur else None
             attached = stack.enter_context(spec.build(model, processor, amateur=opponent))
             self._stack = stack.pop_all()
         self._steerings = [one for one in entered if isinstance(one, Hooked)]

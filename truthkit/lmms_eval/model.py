@@ -19,8 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from truthkit.activations.hooks import Hooked
-from truthkit.cli.amateurs import amateur as find_amateur
-from truthkit.decoding.spec import parse_spec
+from truthkit.cli.harness_arguments import read_arguments
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.running.asking import Asking
 from truthkit.evaluation.running.item import Item
@@ -28,8 +27,6 @@ from truthkit.evaluation.running.records import Records
 from truthkit.files.writing import content_key
 from truthkit.images.reading import read_image
 from truthkit.likelihood.continuation import continued
-from truthkit.models.loading import load
-from truthkit.steering.spec import parse_steer
 from truthkit.text.encode import written_prompts
 from truthkit.text.tokens import text_tokenizer
 
@@ -84,23 +81,21 @@ class TruthkitLMM(lmms):
         seed: int = 0,
     ):
         super().__init__()
-        spec = parse_spec(decoder.replace(";", ","))
-        if spec.takes("context"):
-            raise ArgumentError(f"decoder {spec.text!r} compares prompts with and without a passage, which tasks lack.")
-        if amateur is not None and not spec.takes("amateur"):
-            raise ArgumentError(f"amateur is {amateur!r}, but decoder {spec.text!r} contrasts with none.")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ArgumentError(f"batch_size is {batch_size!r}; expected a number above 0.")
-        steers = [
-            parse_steer(text.replace(";", ","), allow_other_model=allow_other_model)
-            for text in (steer or "").split("|")
-            if text
-        ]
-        if device and device.startswith("cuda") and not torch.cuda.is_available():
-            device = None
-        place: dict[str, Any] = {"device_map": device} if device else {}
-        model, processor = load(pretrained, revision=revision, dtype=dtype, adapter=adapter, **place)
-        supplied = {"amateur": find_amateur(amateur, model, dtype, place)} if amateur else {}
+        spec, steers, model, processor, opponent = read_arguments(
+            pretrained,
+            decoder,
+            steer,
+            images=True,
+            adapter=adapter,
+            amateur=amateur,
+            allow_other_model=allow_other_model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+        )
+        supplied = {"amateur": opponent} if amateur else {}
         self._stack = ExitStack()
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(TemporaryDirectory(prefix="truthkit-")))

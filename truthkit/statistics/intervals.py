@@ -106,12 +106,28 @@ def bootstrap(
     """
     _check_level(level)
     table = cluster_totals(counts, clusters)
-    found: dict[str, list[FloatArray]] = {}
-    for weights in _weights(len(table), resamples, seed):
-        for name, values in measure(weights @ table).items():
-            found.setdefault(name, []).append(values)
+    (found,) = resampled([(table, measure)], resamples=resamples, seed=seed)
     one = len(table) == 1
-    return {name: _NONE if one else _percentiles(np.concatenate(values), level) for name, values in found.items()}
+    return {name: _NONE if one else percentiles(values, level) for name, values in found.items()}
+
+
+def resampled(
+    tables: Sequence[tuple[FloatArray, Measure]], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[dict[str, FloatArray]]:
+    """Every table's metrics in the same draws of clusters, one value a draw: their differences are paired.
+
+    Args:
+        tables: totals of each cluster, as `cluster_totals` gives them, and what is measured of their sum; all of the
+            same clusters in the same order.
+        resamples: as in `bootstrap`.
+        seed: as in `bootstrap`.
+    """
+    found: list[dict[str, list[FloatArray]]] = [{} for _ in tables]
+    for weights in _weights(len(tables[0][0]), resamples, seed):
+        for (table, measure), into in zip(tables, found, strict=True):
+            for name, values in measure(weights @ table).items():
+                into.setdefault(name, []).append(values)
+    return [{name: np.concatenate(values) for name, values in one.items()} for one in found]
 
 
 def paired_bootstrap(
@@ -145,22 +161,18 @@ def paired_bootstrap(
     tables = cluster_totals(before, clusters), cluster_totals(after, clusters)
     if len(tables[0]) != len(tables[1]) or (measure_after is None and tables[0].shape != tables[1].shape):
         raise ArgumentError(f"before has shape {np.shape(before)}, after {np.shape(after)}; expected the same items.")
-    found: dict[str, list[FloatArray]] = {}
-    for weights in _weights(len(tables[0]), resamples, seed):
-        olds, news = (of(weights @ table) for of, table in zip(measures, tables, strict=True))
-        for name in (name for name in olds if name in news):
-            found.setdefault(name, []).append(news[name] - olds[name])
+    olds, news = resampled(list(zip(tables, measures, strict=True)), resamples=resamples, seed=seed)
     first, second = (of(table.sum(axis=0)) for of, table in zip(measures, tables, strict=True))
     result = {}
-    for name, chunks in found.items():
-        value, differences = float(second[name] - first[name]), np.concatenate(chunks)
+    for name in (name for name in olds if name in news):
+        value, differences = float(second[name] - first[name]), news[name] - olds[name]
         differences = differences[~np.isnan(differences)]
         if len(tables[0]) == 1 or not len(differences):
             result[name] = Difference(value, *_NONE, 1.0)
             continue
         tail = min((differences <= 0).sum(), (differences >= 0).sum())
         p = min(1.0, 2 * float(tail + 1) / (len(differences) + 1))
-        result[name] = Difference(value, *_percentiles(differences, level), p)
+        result[name] = Difference(value, *percentiles(differences, level), p)
     return result
 
 
@@ -199,6 +211,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted in their order: below 0.05 keeps the expected share of false findings among all at 5 %.
+
+    For independent tests, or such as are positively related.
+    Source: Y. Benjamini and Y. Hochberg, Journal of the Royal Statistical Society B 57 (1995).
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__, reverse=True)
+    adjusted, most = [0.0] * len(p_values), 1.0
+    for rank, place in enumerate(order):
+        most = min(most, p_values[place] * len(p_values) / (len(p_values) - rank))
+        adjusted[place] = most
+    return adjusted
+
+
 def cluster_totals(counts: ArrayLike, clusters: Sequence[Hashable] | None = None) -> FloatArray:
     """Rows of one cluster added up, in the order of first appearance: (items, columns) to (clusters, columns)."""
     rows = np.asarray(counts, float)
@@ -226,7 +252,8 @@ def _weights(clusters: int, resamples: int, seed: int) -> Iterator[FloatArray]:
         yield generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(float)
 
 
-def _percentiles(values: FloatArray, level: float) -> Interval:
+def percentiles(values: FloatArray, level: float) -> Interval:
+    """The share `level` in the middle of the values, but for NaN; NaN at both ends where nothing is left."""
     values = values[~np.isnan(values)]
     if not len(values):
         return _NONE

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from truthkit import token_page
 from truthkit.errors import ArgumentError
 from truthkit.figures import new_figure, save_figure
 from truthkit.files.writing import replacing, writing
-from truthkit.markup import Markup, element
+from truthkit.markup import element
 from truthkit.steering.projections import projections
 from truthkit.steering.vector import SteeringVector
 from truthkit.text.tokens import text_ids, text_tokenizer
-
-_STYLE = (
-    "body { font: 16px/1.8 system-ui, sans-serif; margin: 2em; max-width: 60em; white-space: pre-wrap } "
-    "span { border-radius: 3px; color: #111 }"
-)
+from truthkit.token_page import Legend
 
 
 def plot_scores(vector: SteeringVector, path: str | PathLike[str]) -> None:
@@ -82,38 +79,54 @@ def token_projections(
     return [tokenizer.decode([token]) for token in ids], values
 
 
-def plot_tokens(tokens: Sequence[str], values: Sequence[float], path: str | PathLike[str], *, title: str = "") -> None:
+def plot_tokens(
+    tokens: Sequence[str],
+    values: Sequence[float],
+    path: str | PathLike[str],
+    *,
+    title: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> None:
     """A heat map of a text's tokens, as a picture, or as a self-contained page if `path` ends in `.html`.
 
     The colours are centred on the text's median, so that the first token, whose states are often huge, does not drown
     the rest.
+
+    Args:
+        tokens: the text in pieces.
+        values: a number for each, such as its projection.
+        path: what to write.
+        title: above it.
+        facts: what the page says beside it, by name: model, vector, layer.
     """
-    shades = _shades(values)
+    middle, scale = _scale(values)
+    shades = [min(max((value - middle) / scale, -1.0), 1.0) for value in values]
     if Path(path).suffix == ".html":
-        page = _page(tokens, values, shades, title)
+        page = _page(tokens, values, shades, title, facts or {})
         with writing(Path(path)), replacing(Path(path)) as part:
             part.write_text(page, encoding="utf-8")
         return
     columns = 12
     rows = -(-len(tokens) // columns)
-    figure = new_figure(columns * 0.9, 0.6 + 0.5 * rows)
+    figure = new_figure(columns * 0.9, 0.9 + 0.5 * rows)
     axes = figure.subplots()
     for i, (token, shade) in enumerate(zip(tokens, shades, strict=True)):
         x, y = i % columns, rows - 1 - i // columns
         axes.add_patch(_rectangle(x, y, shade))
         axes.text(x + 0.5, y + 0.5, _printable(token), ha="center", va="center", fontsize=8, parse_math=False)
     axes.set(xlim=(0, columns), ylim=(0, rows), title=title)
+    ends = f"orange: {middle - scale:.3g} or less, blue: {middle + scale:.3g} or more"
+    figure.supxlabel(f"projection on the unit direction; white: the median, {middle:.3g}, {ends}", fontsize=8)
     axes.set_axis_off()
     save_figure(figure, path)
 
 
-def _shades(values: Sequence[float]) -> list[float]:
-    """Values as colours in [-1, 1]: 0 at the median, ±1 at the largest deviation but one."""
-    centred = torch.tensor(values, dtype=torch.float64)
-    centred = centred - centred.median()
-    largest = centred.abs().sort().values
-    scale = float(largest[-2] if len(largest) > 1 else largest[-1]) or 1.0
-    return (centred / scale).clamp(-1, 1).tolist()
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """The median, which has no colour, and the deviation from it that has the full one: the largest but one."""
+    numbers = torch.tensor(values, dtype=torch.float64)
+    middle = float(numbers.median())
+    largest = (numbers - middle).abs().sort().values
+    return middle, float(largest[-2] if len(largest) > 1 else largest[-1]) or 1.0
 
 
 def _colour(shade: float) -> tuple[int, int, int]:
@@ -133,18 +146,22 @@ def _printable(token: str) -> str:
     return token.replace("\n", "⏎").replace("\t", "⇥").strip(" ") or "␣"
 
 
-def _page(tokens: Sequence[str], values: Sequence[float], shades: Sequence[float], title: str) -> str:
+def _page(
+    tokens: Sequence[str], values: Sequence[float], shades: Sequence[float], title: str, facts: Mapping[str, str]
+) -> str:
     spans = []
     for token, value, shade in zip(tokens, values, shades, strict=True):
-        red, green, blue = _colour(shade)
         first, *lines = token.split("\n")
         text = [first, *(part for line in lines for part in ("⏎", element("br"), line))]
-        spans.append(element("span", *text, title=f"{value:.4g}", style=f"background: rgb({red}, {green}, {blue})"))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("title", title or "tokens along a vector"),
-        element("style", Markup(_STYLE)),
+        spans.append(token_page.token(text, shade, f"{value:.4g}"))
+    middle, scale = _scale(values)
+    ticks = [f"{number:.3g}" for number in (middle - scale, middle, middle + scale)]
+    legend = Legend(
+        (f"≤ {ticks[0]}", f"{ticks[1]}, the median", f"≥ {ticks[2]}"),
+        (-1.0, 1.0),
+        "How far the state at a token lies along the vector's unit direction, in the units of the model's states: blue "
+        "towards its positive side, orange away from it. A token's own number shows when one points at it.",
     )
-    body = element("body", element("h1", title), *spans)
-    return f'<!doctype html>\n<html lang="en">{head}\n{body}</html>\n'
+    return token_page.page(
+        title or "Tokens along a vector", facts, legend, [element("p", *spans, class_="text", dir="auto")]
+    )

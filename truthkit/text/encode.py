@@ -20,10 +20,31 @@ def passage_in_front(context: str) -> str:
 
 
 def encode_prompt(
-    processor: Any, text: str, *, system: str | None = None, raw: bool = False, images: Sequence[Any] = ()
+    processor: Any,
+    text: str,
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    images: Sequence[Any] = (),
+    earlier: Messages | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Model inputs for one prompt; see `encode_prompts`."""
-    return encode_prompts(processor, [text], [images], system=system, raw=raw)
+    """Model inputs for one prompt; see `encode_prompts`.
+
+    `earlier` is the conversation so far, messages of user and assistant whose contents are texts; the images then stand
+    in its first message.
+
+    Raises:
+        ArgumentError: as there; or a conversation, and no chat template for it.
+    """
+    if not earlier:
+        return encode_prompts(processor, [text], [images], system=system, raw=raw)
+    _check_text(text)
+    owner = _owner(processor, seeing=bool(images))
+    if raw or not getattr(owner, "chat_template", None):
+        reason = "raw is set" if raw else "the tokenizer has none"
+        raise ArgumentError(f"a conversation needs a chat template, and {reason}; ask without what was said before.")
+    messages = _messages(text, len(images), system=system, parts=bool(images), earlier=earlier)
+    return encode_rendered(processor, [rendered(owner, messages)], [images], templated=True)
 
 
 def encode_prompts(
@@ -147,13 +168,17 @@ def _check_text(text: str) -> None:
         raise ArgumentError(f"the prompt {text[:60]!r} is not valid UTF-8.") from None
 
 
-def _messages(text: str, images: int, *, system: str | None, parts: bool) -> Messages:
-    """A chat with one user message; templates of image-text models take a message as a list of parts."""
+def _messages(text: str, images: int, *, system: str | None, parts: bool, earlier: Messages | None = None) -> Messages:
+    """A chat that ends with the user's `text`; templates of image-text models take a message as a list of parts."""
 
     def content(words: str, pictures: int = 0) -> Any:
         return [{"type": "image"}] * pictures + [{"type": "text", "text": words}] if parts else words
 
-    messages: Messages = [{"role": "user", "content": content(text, images)}]
+    said = [*(earlier or []), {"role": "user", "content": text}]
+    messages: Messages = [
+        {"role": one["role"], "content": content(one["content"], 0 if number else images)}
+        for number, one in enumerate(said)
+    ]
     if system is not None:
         messages.insert(0, {"role": "system", "content": content(system)})
     return messages

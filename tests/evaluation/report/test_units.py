@@ -113,16 +113,16 @@ def test_the_terminal_says_units_too(
     capsys.readouterr()
     assert cli.main(["compare", str(runs / "greedy"), str(runs / "dola"), "--show", "0"]) == 0
     lines = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
-    assert "share ↑" in lines["accuracy"]
-    assert "share ↓" in lines["ece"]
-    assert lines["verdict_share_true"].split("│")[-2].strip() == "share"
+    assert "% ↑" in lines["accuracy"]
+    assert "% ↓" in lines["ece"]
+    assert lines["verdict_share_true"].split("│")[-2].strip() == "%"
     assert cli.main(["compare", str(runs / "greedy"), str(runs / "dola"), "--show", "-1"]) == 2
 
 
 def test_families_and_undeclared_metrics() -> None:
     one = Benchmark("a", "A", lambda data: None, metrics=(Metric("f1_all", "F1"), Metric("f1_*", "F1 of *", digits=2)))  # type: ignore[arg-type, return-value]
     assert [one.metric(name).title for name in ("f1_all", "f1_half_true", "f2")] == ["F1", "F1 of half true", "f2"]
-    assert (one.metric("f1_x").digits, one.metric("f1_x").plain(0.5)) == (2, "0.50000")
+    assert (one.metric("f1_x").digits, one.metric("f1_x").plain(0.5)) == (2, "50.000")
     assert (one.metric("f2").better, one.metric("f2").share, one.metric("f2").plain(0.5)) == (0, False, "0.5000")
     with pytest.raises(ValueError, match="declares the metric 'x' twice"):
         Benchmark("a", "A", lambda data: None, metrics=(Metric("x"), Metric("x")))  # type: ignore[arg-type, return-value]

@@ -1,6 +1,17 @@
-// The three requests of the page. The token of this start stands behind the # of its address.
+// The requests of the page. The token of this start stands behind the # of its address, or is that of the last visit.
 
-const token = () => new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
+import { recall, remember } from "./dom.js";
+
+const given = new URLSearchParams(location.hash.slice(1)).get("token");
+const token = () => given ?? recall("truthkit-token") ?? "";
+
+/** What was refused before it stood in the line, with a list of fields. */
+export class Refused extends Error {
+  constructor(message, problems) {
+    super(message);
+    this.problems = problems;
+  }
+}
 
 async function request(path, options = {}) {
   let response;
@@ -15,13 +26,24 @@ async function request(path, options = {}) {
   }
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
+  if (answer.problems) throw new Refused(answer.error, answer.problems);
   throw new Error(answer.error ?? `the server answered ${response.status} ${response.statusText}`);
 }
 
-export const about = async () => (await request("/api/about")).json();
+export async function about() {
+  const facts = await (await request("/api/about")).json();
+  if (given) remember("truthkit-token", given);
+  return facts;
+}
 
-/** A drawn scene, for the test model that knows nothing else. */
-export const scene = async () => (await request("/api/scene")).blob();
+/** A drawn scene, for the test model that knows nothing else; the same one for the same seed. */
+export const scene = async (seed) => (await request(seed === undefined ? "/api/scene" : `/api/scene?seed=${seed}`)).blob();
+
+/** What is wrong with cards, a list of { card, field, message }. */
+export async function check(cards) {
+  const response = await request("/api/check", { method: "POST", body: JSON.stringify({ cards }) });
+  return (await response.json()).problems;
+}
 
 export async function cancel(run) {
   const response = await request("/api/cancel", { method: "POST", body: JSON.stringify({ run }) });
@@ -29,8 +51,13 @@ export async function cancel(run) {
 }
 
 /** Send a run and hand every event to `onEvent` as it comes; ends with the run, or throws what went wrong. */
-export async function run(document, onEvent, signal) {
-  const response = await request("/api/run", { method: "POST", body: JSON.stringify(document), signal });
+export const run = (document, onEvent, signal) => streamed("/api/run", document, onEvent, signal);
+
+/** How alike an answer's tokens and the image's patches are; `onEvent` is told the place in the line meanwhile. */
+export const map = (document, onEvent) => streamed("/api/map", document, onEvent);
+
+async function streamed(path, document, onEvent, signal) {
+  const response = await request(path, { method: "POST", body: JSON.stringify(document), signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let ended = false;

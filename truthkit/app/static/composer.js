@@ -1,26 +1,110 @@
 // The prompt: text, images, and what holds for every decoder.
 
 import { byId, el, showAlert } from "./dom.js";
+import { withSlider } from "./fields.js";
 
+const SETTINGS = ["max_new_tokens", "seed", "temperature", "top_p"];
+const RANGES = { temperature: [0.05, 2, 0.05], top_p: [0.05, 1, 0.05] };
 const images = [];
+let messages = [];
+let limits = null;
 
 /** Prepare the fields for a model; `limits` are the server's, `drawScene` fetches a picture where it has some. */
-export function prepare(model, limits, drawScene) {
+export function prepare(model, given, drawScene) {
+  limits = given;
   byId("images").hidden = !model.takes_images;
+  for (const [id, range] of Object.entries(RANGES)) {
+    const input = byId(id);
+    const label = input.parentElement;
+    label.append(withSlider(input, range, 1, id.replace("_", "-")));
+  }
   byId("max_new_tokens").max = limits.new_tokens;
-  byId("sample").addEventListener("change", () => {
-    for (const id of ["temperature", "top_p"]) byId(id).disabled = !byId("sample").checked;
+  byId("sample").addEventListener("change", unlockSampling);
+  unlockSampling();
+  byId("start-over").addEventListener("click", () => {
+    setMessages([]);
+    byId("prompt").focus();
+  });
+  byId("take-back").addEventListener("click", () => {
+    byId("prompt").value = messages.at(-2).content;
+    setMessages(messages.slice(0, -2));
+    byId("prompt").focus();
   });
   if (!model.takes_images) return;
-  acceptImages(limits);
+  acceptImages();
   byId("scene").hidden = !model.draws_scenes;
   byId("scene").addEventListener("click", async () => {
-    byId("thumbs").replaceChildren();
-    images.length = 0;
-    await addImage(new File([await drawScene()], "scene.png", { type: "image/png" }), limits);
+    await showScene(await drawScene());
     byId("prompt").value ||= "Describe the picture.";
   });
 }
+
+/** In the place of all images, a drawn scene. */
+export async function showScene(blob) {
+  removeImages();
+  await addImage(new File([blob], "scene.png", { type: "image/png" }));
+}
+
+/** Fill in what `promptState` gave; what is missing becomes as it was when the page opened. */
+export async function fill({ prompt = "", system = "", context = "", raw = false, messages: said = [], images: files = null, settings = {} }) {
+  for (const [id, value] of Object.entries({ prompt, system, context })) byId(id).value = String(value);
+  byId("raw").checked = raw === true;
+  byId("sample").checked = settings.sample === true;
+  for (const id of SETTINGS) {
+    byId(id).value = settings[id] ?? byId(id).defaultValue;
+    byId(id).follow?.();
+  }
+  unlockSampling();
+  byId("more").open = Boolean(system || context || raw);
+  setMessages(said.map(({ role, content }) => ({ role: String(role), content: String(content) })));
+  if (files === null) return;
+  removeImages();
+  for (const { name, content } of files.filter((file) => file.content)) {
+    const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+    await addImage(new File([bytes], name, { type: /\.png$/i.test(name) ? "image/png" : "" }));
+  }
+  const missing = files.filter((file) => !file.content).map((file) => file.name);
+  if (missing.length) showAlert(`Too large to be kept, and to be added again: ${missing.join(", ")}.`);
+}
+
+/** The next prompt goes on from here. */
+export function goOn(said) {
+  if (said.length > limits.messages) return showAlert(`A conversation has at most ${limits.messages} messages before the prompt.`);
+  setMessages(said);
+  byId("prompt").value = "";
+  byId("prompt").focus();
+}
+
+function setMessages(said) {
+  messages = said;
+  byId("conversation").hidden = !said.length;
+  byId("raw").disabled = said.length > 0;
+  byId("messages").replaceChildren(...said.map(({ role, content }) =>
+    el("li", { class: role }, el("span", { class: "label" }, role === "user" ? "You" : "Answer"), el("p", { dir: "auto" }, content))));
+  byId("messages").scrollTop = byId("messages").scrollHeight;
+}
+
+function unlockSampling() {
+  const on = byId("sample").checked;
+  for (const id of Object.keys(RANGES)) {
+    byId(id).disabled = !on;
+    byId(id).closest(".field").hidden = !on;
+  }
+}
+
+function removeImages() {
+  for (const image of images.splice(0)) URL.revokeObjectURL(image.url);
+  byId("thumbs").replaceChildren();
+}
+
+/** The field that a problem of the request is told at. */
+export const promptField = (name) => byId(name === "images" ? "files" : name) ?? byId("prompt");
+
+/** What is typed, to be kept: as in a run, but images have their names. */
+export const promptState = () => ({
+  ...promptRequest(),
+  images: images.map(({ name, content }) => ({ name, content })),
+});
 
 /** The prompt's part of a run. */
 export function promptRequest() {
@@ -29,7 +113,8 @@ export function promptRequest() {
     prompt: byId("prompt").value,
     system: byId("system").value,
     context: byId("context").value,
-    raw: byId("raw").checked,
+    raw: byId("raw").checked && !messages.length,
+    messages,
     images: images.map((image) => image.content),
     settings: {
       max_new_tokens: number("max_new_tokens"),
@@ -41,10 +126,10 @@ export function promptRequest() {
   };
 }
 
-function acceptImages(limits) {
+function acceptImages() {
   const drop = byId("drop");
   const take = async (files) => {
-    for (const file of files) await addImage(file, limits);
+    for (const file of files) await addImage(file);
     byId("files").value = "";
   };
   byId("files").addEventListener("change", () => take(byId("files").files));
@@ -65,7 +150,7 @@ function acceptImages(limits) {
   });
 }
 
-async function addImage(file, limits) {
+async function addImage(file) {
   const room = limits.body * 0.7 - images.reduce((sum, image) => sum + image.content.length, 0);
   if (images.length >= limits.images) return showAlert(`A prompt takes at most ${limits.images} images here.`);
   if (file.size * 1.34 > room) return showAlert(`${file.name} is too large: ${Math.round(file.size / 2 ** 20)} MB.`);

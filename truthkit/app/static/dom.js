@@ -32,3 +32,20 @@ export function showAlert(message) {
 export function hideAlert() {
   byId("alert").hidden = true;
 }
+
+/** What this browser keeps for the page, where it keeps anything. */
+export function recall(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+export function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // it goes without
+  }
+}

@@ -1,21 +1,16 @@
 // The tokens of an answer: coloured, walked through by keyboard, and explained one by one.
 
+import { isNumeric, numbers, shareOf, slotOf } from "./colours.js";
 import { byId, el, percent, quoted, signed } from "./dom.js";
 
-const SLOTS = 6;
-const slots = new Map();
-
-/** A colour and underline for whoever pushes tokens, the same on every card; numbered as they first appear. */
-export function slotOf(name) {
-  if (!slots.has(name)) slots.set(name, slots.size % SLOTS);
-  return slots.get(name);
-}
-
 export class Tokens {
-  constructor(label) {
+  /** `onToken(at, event)` is called with each token that the keyboard or a click goes to. */
+  constructor(label, onToken = () => {}) {
+    this.onToken = onToken;
     this.events = [];
     this.spans = [];
     this.partsAt = null;
+    this.invented = [];
     this.projections = [];
     this.root = el("div", {
       class: "tokens",
@@ -23,7 +18,11 @@ export class Tokens {
       role: "group",
       "aria-label": `Answer of ${label}. Arrow keys go through its tokens, up and down from one coloured token to the next.`,
       onkeydown: (event) => this.#walk(event),
-      onfocusin: (event) => this.#explain(event.target),
+      onfocusin: (event) => {
+        this.#explain(event.target);
+        const at = this.spans.indexOf(event.target);
+        if (at >= 0) this.onToken(at, this.events[at]);
+      },
       onfocusout: hideDetail,
       onpointerover: (event) => event.pointerType === "mouse" && this.#explain(event.target),
       onpointerout: hideDetailSoon,
@@ -51,6 +50,20 @@ export class Tokens {
     if (answer.text.startsWith(shown) && answer.text.length > shown.length) {
       this.spans.at(-1)?.append(answer.text.slice(shown.length));
     }
+    this.#mark(answer.objects?.places ?? []);
+  }
+
+  /** Mark the tokens that name what is not in the picture; `places` are of characters, by code points. */
+  #mark(places) {
+    let at = 0;
+    this.events.forEach((event, i) => {
+      const end = at + [...event.piece].length;
+      if (places.some(([start, stop]) => start < end && at < stop)) {
+        this.spans[i].dataset.invented = "";
+        this.invented[i] = true;
+      }
+      at = end;
+    });
   }
 
   get pushed() {
@@ -70,28 +83,35 @@ export class Tokens {
   }
 
   /** Colour the token that came last, which has no projection yet. */
-  paintLast(colouring) {
+  paintLast(colouring, scale) {
     this.colouring = colouring;
-    this.#paintOne(this.spans.at(-1), this.spans.length - 1, colouring, null, null);
+    this.#paintOne(this.spans.at(-1), this.spans.length - 1, colouring, scale, null);
   }
 
   #paintOne(span, i, { mode }, scale, value) {
     const { pushed_by: by } = this.events[i];
     for (const name of ["slot", "side", "parted"]) delete span.dataset[name];
     span.style.removeProperty("--share");
+    const give = (share, low, high) => {
+      span.dataset.side = share < 0 ? low : high;
+      span.style.setProperty("--share", Math.min(1, Math.abs(share)).toFixed(3));
+    };
+    const share = isNumeric(mode) ? shareOf(this.events[i], mode, scale) : null;
+    if (share !== null) give(share, "below", mode === "far" ? "above" : "heat");
     if (mode === "push" && by !== null) span.dataset.slot = slotOf(by);
     if (mode === "parting" && this.partsAt !== null && i >= this.partsAt) span.dataset.parted = i === this.partsAt ? "first" : "";
     if (mode === "projection" && value !== null) {
-      const share = scale.spread ? (value - scale.centre) / scale.spread : 0;
-      span.dataset.side = share < 0 ? "below" : "above";
-      span.style.setProperty("--share", `${Math.round(Math.min(1, Math.abs(share)) * 100)}%`);
+      give(scale.spread ? (value - scale.centre) / scale.spread : 0, "below", "above");
     }
   }
 
   #walk(event) {
     const at = this.spans.indexOf(event.target);
     if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-    const coloured = (i) => ["slot", "parted"].some((name) => name in this.spans[i].dataset);
+    const coloured = (i) => {
+      const { dataset, style } = this.spans[i];
+      return ["slot", "parted", "invented"].some((name) => name in dataset) || Number(style.getPropertyValue("--share")) >= 0.5;
+    };
     const forward = this.spans.findIndex((_, i) => i > at && coloured(i));
     const backward = this.spans.findLastIndex((_, i) => i < at && coloured(i));
     const last = this.spans.length - 1;
@@ -106,17 +126,8 @@ export class Tokens {
 
   #explain(span) {
     const at = this.spans.indexOf(span);
-    if (at >= 0) showDetail(span, this.events[at], at, this.spans.length, this.along(this.colouring ?? {})[at], this.colouring);
+    if (at >= 0) showDetail(span, this.events[at], at, this, this.along(this.colouring ?? {})[at]);
   }
-}
-
-/** The centre and spread that all answers are coloured by: the median, and the largest distance from it but one. */
-export function scaleOf(values) {
-  const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
-  if (!known.length) return { centre: 0, spread: 0, least: null, most: null };
-  const centre = known[Math.floor((known.length - 1) / 2)];
-  const distances = known.map((value) => Math.abs(value - centre)).sort((a, b) => a - b);
-  return { centre, spread: distances.at(-2) || distances.at(-1), least: known[0], most: known.at(-1) };
 }
 
 // -- the detail of a token ---------------------------------------------------------------------------------------------
@@ -124,7 +135,7 @@ export function scaleOf(values) {
 let explained = null;
 let hiding = 0;
 
-function showDetail(span, event, at, count, value, colouring) {
+function showDetail(span, event, at, answer, value) {
   clearTimeout(hiding);
   const { pushed_by: by, instead_of: instead } = event;
   const largest = Math.max(...event.views.map((view) => Math.abs(view.push ?? 0)), 1e-9);
@@ -140,17 +151,18 @@ function showDetail(span, event, at, count, value, colouring) {
   detail.replaceChildren(
     el("p", { class: "detail-head" },
       el("bdi", { class: "detail-token" }, quoted(event.token)),
-      el("span", { class: "quiet" }, `token ${at + 1} of ${count}`)),
-    el("p", {}, `Probability ${percent(event.probability)}. `,
-      by === null ? "The model’s own first choice." : ["Instead of ", el("bdi", {}, quoted(instead)), ", pushed by ", el("strong", {}, by), "."]),
-    ...(value === undefined || value === null ? [] : [el("p", {}, `Along the vector at layer ${colouring.layer}: ${signed(value, 3)}`)]),
-    el("table", {},
+      el("span", { class: "quiet" }, `token ${at + 1} of ${answer.spans.length}`)),
+    el("p", {}, numbers(event)),
+    el("p", {}, by === null ? "The model’s own first choice." : ["Instead of ", el("bdi", {}, quoted(instead)), ", pushed by ", el("strong", {}, by), "."]),
+    ...(answer.invented[at] ? [el("p", {}, "It names what is not in the picture.")] : []),
+    ...(value === undefined || value === null ? [] : [el("p", {}, `Along the vector at layer ${answer.colouring.layer}: ${signed(value, 3)}`)]),
+    event.views.length === 0 ? "" : el("table", {},
       el("thead", {}, el("tr", {}, ["View", "Push", "", "Most probable"].map((text) => el("th", { scope: "col", class: text ? undefined : "bar-cell" }, text)))),
       el("tbody", {},
         event.views.map((view) => row(name(view), view.push, view.top, slot(view))),
         event.views.length > 1 ? row("combined", undefined, event.combined) : null)),
     event.views.length > 1
-      ? el("p", { class: "help" }, "Push: nats in favour of this token against the model’s own choice; the views’ pushes add up to its lead.")
+      ? el("p", { class: "help" }, "Push: nats in favour of this token against the model’s own choice; the views’ pushes add up to its lead. Rank, entropy and how far it was moved are of the decoder’s distribution, before temperature and top-p.")
       : "");
   detail.hidden = false;
   if (explained !== span) explained?.removeAttribute("aria-describedby");

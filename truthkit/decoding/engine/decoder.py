@@ -98,6 +98,9 @@ class Decoder(DecodingMethod, ABC):
         layers = [max(round((layer % depth_here + 1) * depth / depth_here) - 1, 0) for layer in self.layers]
         return ViewGroup(language_half(other), [view], layers, norm=self.norm, vision=other)
 
+    strengths: ClassVar[frozenset[str]] = frozenset({"beta"})
+    """Options by which `combine` and the plausibility constraint go and nothing else does: see `ByRow`."""
+
     gated: ClassVar[bool] = False
     """Whether it acts in some rows and steps only, which `fires` names."""
 

@@ -50,6 +50,7 @@ class ActivationDecoding(Decoder):
     """
 
     name: ClassVar[str] = "activation_decoding"
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,

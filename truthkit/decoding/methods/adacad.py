@@ -36,6 +36,7 @@ class AdaCAD(Decoder):
     """
 
     name: ClassVar[str] = "adacad"
+    strengths: ClassVar[frozenset[str]] = frozenset({"theta", "beta"})
 
     def __init__(self, model: Any, processor: Any, *, context: Context, theta: float = 0.0, beta: Beta = 0.0):
         self.theta = check_at_least_zero("theta", theta)

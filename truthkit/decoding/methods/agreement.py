@@ -50,6 +50,7 @@ class Agreement(Decoder):
     """
 
     name: ClassVar[str] = "agreement"
+    strengths: ClassVar[frozenset[str]] = frozenset({"threshold", "agree", "differ", "beta"})
 
     def __init__(
         self,

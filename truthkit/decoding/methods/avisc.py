@@ -55,6 +55,7 @@ class AvisC(Decoder):
 
     name: ClassVar[str] = "avisc"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class CAD(Decoder):
     """
 
     name: ClassVar[str] = "cad"
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(self, model: Any, processor: Any, *, context: Context, alpha: float = 0.5, beta: Beta = 0.0):
         self.alpha = check_finite("alpha", alpha)

@@ -51,6 +51,7 @@ class COIECD(Decoder):
     """
 
     name: ClassVar[str] = "coiecd"
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,

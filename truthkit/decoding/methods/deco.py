@@ -45,6 +45,7 @@ class DeCo(Decoder):
     """
 
     name: ClassVar[str] = "deco"
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "top_p", "top_k"})
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class EntropyGate(Decoder):
     """
 
     name: ClassVar[str] = "entropy_gate"
+    strengths: ClassVar[frozenset[str]] = frozenset({"threshold"})
 
     def __init__(self, model: Any, processor: Any = None, *, threshold: float = 1.0):
         self.threshold = check_at_least_zero("threshold", threshold)

@@ -35,6 +35,7 @@ class ICD(Decoder):
     """
 
     name: ClassVar[str] = "icd"
+    strengths: ClassVar[frozenset[str]] = frozenset({"lam", "beta"})
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class LOL(Decoder):
     """
 
     name: ClassVar[str] = "lol"
+    strengths: ClassVar[frozenset[str]] = frozenset({"lam", "beta"})
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class M3ID(Decoder):
 
     name: ClassVar[str] = "m3id"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"decay", "beta"})
 
     def __init__(self, model: Any, processor: Any = None, *, decay: float = 0.02, beta: Beta = 0.1):
         self.decay = check_finite("decay", decay)

@@ -49,6 +49,7 @@ class PAI(Decoder):
 
     name: ClassVar[str] = "pai"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"gamma", "beta"})
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class RITUAL(Decoder):
 
     name: ClassVar[str] = "ritual"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,

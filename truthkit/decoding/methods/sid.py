@@ -47,6 +47,7 @@ class SID(Decoder):
 
     name: ClassVar[str] = "sid"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,

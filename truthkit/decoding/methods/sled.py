@@ -49,6 +49,9 @@ class SLED(Decoder):
     """
 
     name: ClassVar[str] = "sled"
+    strengths: ClassVar[frozenset[str]] = frozenset(
+        {"evolution_rate", "evolution_scale", "steps", "evolution_lower_bound"}
+    )
 
     def __init__(
         self,

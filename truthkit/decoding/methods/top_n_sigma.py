@@ -33,6 +33,7 @@ class TopNSigma(Decoder):
     """
 
     name: ClassVar[str] = "top_n_sigma"
+    strengths: ClassVar[frozenset[str]] = frozenset({"n"})
 
     def __init__(self, model: Any, processor: Any = None, *, n: float = 1.0):
         self.n = check_at_least_zero("n", n)

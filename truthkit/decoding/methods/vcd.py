@@ -42,6 +42,7 @@ class VCD(Decoder):
 
     name: ClassVar[str] = "vcd"
     sees_images: ClassVar[bool] = True
+    strengths: ClassVar[frozenset[str]] = frozenset({"alpha", "beta"})
 
     def __init__(
         self,
@@ -69,12 +70,15 @@ class VCD(Decoder):
         name = next(name for name in ("pixel_values", "pixel_values_images") if name in source.inputs)
         pixels, grids = source.inputs[name], source.inputs.get("image_grid_thw")
         if grids is not None:
-            images = [self._drowned(image) for image in pixels.split(grids.prod(dim=1).tolist())]
+            images = [self.drowned(image) for image in pixels.split(grids.prod(dim=1).tolist())]
             return source.inputs | {name: torch.cat(images)}
-        return source.inputs | {name: torch.stack([self._drowned(image) for image in pixels])}
+        return source.inputs | {name: torch.stack([self.drowned(image) for image in pixels])}
 
-    def _drowned(self, image: torch.Tensor) -> torch.Tensor:
-        """One image under noise; tiles that are all zero fill up a batch, and noise would make images of them."""
+    def drowned(self, image: torch.Tensor) -> torch.Tensor:
+        """Processed pixels of one image under its noise, as the view has them.
+
+        Tiles that are all zero fill up a batch, and noise would make images of them.
+        """
         real = image.flatten(1).any(dim=1) if image.dim() == 4 else slice(None)
         noisy = torch.zeros_like(image)
         noisy[real] = diffusion_noise(image[real][None], step=self.noise_step, seeds=[self._seed(image[real])])[0]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from truthkit.errors import ArgumentError
 from truthkit.evaluation.report.contents import Section
-from truthkit.evaluation.report.flips import Answer, Flip
+from truthkit.evaluation.report.flips import Answer, Asked
+from truthkit.evaluation.report.marking import marked
+from truthkit.evaluation.report.words import counted
 from truthkit.images.reading import read_image
 from truthkit.markup import Markup, element
 
@@ -24,15 +26,18 @@ def cards(section: Section) -> Markup | None:
         return None
     shown, baseline = len(section.flips), section.baseline.label
     some = "" if shown == section.flipped else f", {shown} of them here, drawn by their keys"
+    are = "is" if section.flipped == 1 else "are"
     note = (
-        f"{section.flipped:,} items are right in a run and wrong in its baseline, or the other way round{some}. "
-        f"The first answer is that of {baseline}."
+        f"{counted(section.flipped, 'item')} {are} right in a run and wrong in its baseline, or the other way "
+        f"round{some}. The first answer is that of {baseline}."
     )
+    if any(answer.invented for flip in section.flips for answer in flip.answers):
+        note += " Marked words name what is not in the image."
     caption = element("header", element("h3", "Answers that flipped"), element("p", note))
     return element("div", caption, element("div", *map(_card, section.flips), class_="cards"), class_="flips")
 
 
-def _card(flip: Flip) -> Markup:
+def _card(flip: Asked) -> Markup:
     pictures = [_picture(path) for path in flip.images]
     truth = element("p", "Right: ", element("b", flip.truth), class_="truth") if flip.truth else None
     return element(
@@ -57,7 +62,7 @@ def _answer(answer: Answer) -> Markup:
         element("span", sign, class_="sign", role="img", aria_label=word),
         element(
             "div",
-            element("p", answer.text or "(nothing)", class_="said", dir="auto"),
+            element("p", marked(answer.text or "(nothing)", answer.invented), class_="said", dir="auto"),
             element("p", answer.note, class_="note") if answer.note else None,
             element("p", *_labels(answer.labels), class_="who"),
         ),

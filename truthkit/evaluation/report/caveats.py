@@ -46,9 +46,10 @@ def caveats(runs: Mapping[str, Run], benchmark: Benchmark) -> list[str]:
         found += [f"{label}: {text}" for text in _thin(run, benchmark)]
     units = {len({item["cluster"] for item in run.items}) for run in runs.values() if run.items}
     if units and min(units) < _FEW:
+        few = min(units)
+        there = "is only one image or question" if few == 1 else f"are only {few} different images or questions"
         found.append(
-            f"There are only {min(units)} different images or questions; bootstrap intervals of fewer than {_FEW} are "
-            "too narrow, and their p-values too small."
+            f"There {there}; bootstrap intervals of fewer than {_FEW} are too narrow, and their p-values too small."
         )
     return found
 

@@ -38,8 +38,10 @@ def nice(value: float) -> float:
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * 0.999)
 
 
-def bar(estimate: Estimate, end: float, colour_class: str, *, mark: float | None = None) -> Markup:
-    """A bar from 0, its interval as a whisker, and a mark at a value of comparison."""
+def bar(
+    estimate: Estimate, end: float, colour_class: str, *, mark: float | None = None, chance: float | None = None
+) -> Markup:
+    """A bar from 0, its interval as a whisker, a mark at a value of comparison, and one at what guessing scores."""
     interval = estimate.interval
     return element(
         "span",
@@ -51,18 +53,22 @@ def bar(estimate: Estimate, end: float, colour_class: str, *, mark: float | None
         )
         if interval
         else None,
-        element("span", class_="mark", style=f"left:{_percent(mark, end)}") if mark is not None else None,
+        *[
+            element("span", class_=name, style=f"left:{_percent(value, end)}")
+            for name, value in (("mark", mark), ("chance", chance))
+            if value is not None and value <= end
+        ],
         class_=f"bar {colour_class}",
         aria_hidden="true",
     )
 
 
-def bars(section: Section, rows: Sequence[Row], scale: Scale, end: float) -> Markup:
-    """A row for every entry: its label, its bar, its value."""
+def bars(section: Section, rows: Sequence[Row], scale: Scale, end: float, *, chance: float | None = None) -> Markup:
+    """A row for every entry: its label, its bar, its value; `chance` is marked in all of them."""
     lines = [
         together(
             element("span", section.entries[number].label, class_="name"),
-            bar(estimate, end, colour(section, number), mark=mark),
+            bar(estimate, end, colour(section, number), mark=mark, chance=chance),
             element("span", scale.value(estimate.value), class_="figure"),
         )
         for number, estimate, mark in rows

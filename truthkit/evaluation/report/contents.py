@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from truthkit.evaluation.benchmark import Benchmark
 from truthkit.evaluation.report.compare import Comparison, Run
-from truthkit.evaluation.report.flips import Flip
+from truthkit.evaluation.report.flips import Asked
 from truthkit.evaluation.report.words import Scale
 from truthkit.statistics.intervals import Difference, Interval
 
@@ -72,6 +72,7 @@ class Section:
         caveats: sentences that the reader has to see.
         flips: items whose answers changed.
         flipped: how many did.
+        items: all that were asked, or those that were wanted, in the order of the data.
     """
 
     title: str
@@ -80,12 +81,23 @@ class Section:
     entries: list[Entry]
     yes_labels: Estimate | None
     caveats: list[str]
-    flips: list[Flip]
+    flips: list[Asked]
     flipped: int
+    items: list[Asked] = field(default_factory=list)
 
     def scale(self, metric: str | None = None) -> Scale:
         """How a metric is written; the headline's by default, which is that of its categories, too."""
         return Scale(self.benchmark.metric(metric or self.headline))
+
+    def chance(self, metric: str | None = None) -> float | None:
+        """What guessing scores on the baseline's items; by default in the headline metric. None: nothing to say."""
+        return self.benchmark.chance(metric or self.headline, self.baseline.run.items)
+
+    def chance_in(self, category: str) -> float | None:
+        """The same for the headline metric of a category, or for the metric that it has of its own."""
+        items = [item for item in self.baseline.run.items if str(item.get("category")) == category]
+        own = any(category in entry.metrics for entry in self.entries)
+        return self.benchmark.chance(category if own else self.headline, items)
 
     @property
     def metrics(self) -> list[str]:

@@ -7,11 +7,12 @@ from contextlib import suppress
 from truthkit.evaluation.benchmark import Curve
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Section
+from truthkit.evaluation.report.letters import fitted
 from truthkit.markup import Markup, element, together
 
 _WIDTH, _HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 250, 14, 46
-_LONGEST = 32  # characters of a label
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 250, 30, 46
+_SIZE = 12.5  # of its font, as in the style sheet
 
 
 def curves(section: Section) -> list[tuple[int, Curve]]:
@@ -43,11 +44,12 @@ def svg(section: Section, found: list[tuple[int, Curve]]) -> Markup:
     first = found[0][1]
     middle = (_LEFT + right) / 2
     grid.append(element("text", f"{first.x}, %", x=middle, y=_HEIGHT - 8, text_anchor="middle", class_="axis-title"))
+    grid.append(element("text", f"{first.y}, %", x=0, y=12, class_="axis-title"))
     lines = []
     for row, (number, curve) in enumerate(found):
         label, at = section.entries[number].label, _TOP + 12 + 18 * row
         points = " ".join(f"{x},{y}" for x, y in (place(*point) for point in curve.points))
-        short = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+        short = fitted(label, _RIGHT - 40, _SIZE)
         lines.append(
             element(
                 "g",

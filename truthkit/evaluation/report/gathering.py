@@ -18,15 +18,21 @@ from truthkit.evaluation.report.compare import Comparison, Run, compare
 from truthkit.evaluation.report.contents import Entry, Estimate, Report, Section, Test
 from truthkit.evaluation.report.cost import seconds_per_item
 from truthkit.evaluation.report.finding import find_runs
-from truthkit.evaluation.report.flips import choose_flips
+from truthkit.evaluation.report.flips import all_asked, choose_flips
 from truthkit.evaluation.report.labels import label_runs
 from truthkit.evaluation.report.rescore import rescore
+from truthkit.evaluation.report.words import counted
 from truthkit.evaluation.tasks import benchmark_of
 from truthkit.statistics.intervals import FloatArray, Interval, bootstrap, holm, ratio
 
 
 def gather(
-    folders: Sequence[Path], *, baseline: str | None = None, flips: int = 12, images: Path | None = None
+    folders: Sequence[Path],
+    *,
+    baseline: str | None = None,
+    flips: int = 12,
+    items: int | None = None,
+    images: Path | None = None,
 ) -> Report:
     """Read runs and compare them.
 
@@ -37,6 +43,7 @@ def gather(
         baseline: what the others are tested against: a run's name, or its folder. By default the greedy run of the
             same model, else the section's first.
         flips: at most so many flipped items for each section.
+        items: at most so many to browse for each section, flipped ones first; all by default.
         images: where the images are, if no longer where the runs found them.
 
     Raises:
@@ -45,6 +52,8 @@ def gather(
     """
     if flips < 0:
         raise ArgumentError(f"flips is {flips}; expected 0 or more.")
+    if items is not None and items < 0:
+        raise ArgumentError(f"items is {items}; expected 0 or more.")
     if images is not None and not images.is_dir():
         raise NotAvailableError(f"images is {str(images)!r}; there is no such folder.")
     runs, notes = find_runs(folders)
@@ -57,7 +66,7 @@ def gather(
     sections = []
     for ((task, names), members), against in zip(groups.items(), chosen, strict=True):
         suffix = f": {', '.join(names)}" if tasks.count(task) > 1 else ""
-        sections.append(_section(benchmark_of(task), suffix, members, against, flips, images))
+        sections.append(_section(benchmark_of(task), suffix, members, against, flips, items, images))
     return Report(sections, notes)
 
 
@@ -67,6 +76,7 @@ def _section(
     runs: Sequence[Run],
     against: Sequence[int | None],
     limit: int,
+    listed: int | None,
     images: Path | None,
 ) -> Section:
     """These runs; `against` has for each the number of the one that it is tested against."""
@@ -95,8 +105,8 @@ def _section(
         sizes = [len(runs[number].items) for number in (i, other)]
         if comparison.shared < max(sizes):
             found.append(
-                f"{names[0]} and {names[1]} have {comparison.shared:,} items in common, of {sizes[0]:,} and "
-                f"{sizes[1]:,}; they are tested on those."
+                f"{names[0]} and {names[1]} have {counted(comparison.shared, 'item')} in common, of {sizes[0]:,} and "
+                f"{sizes[1]:,}; they are tested on {'that' if comparison.shared == 1 else 'those'}."
             )
     adjusted = holm([comparison.changes[headline].p for _, comparison in tested.values()])
     tests = {
@@ -105,6 +115,7 @@ def _section(
     }
     entries = [_entry(runs[i], labels[i], headline, tests.get(i)) for i in order]
     _fill(entries, benchmark)
+    runs_items = {labels[i]: runs[i].items for i in order}
     changed = {labels[i]: (comparison.gained, comparison.lost) for i, (_, comparison) in tested.items()}
     return Section(
         benchmark.title + suffix,
@@ -113,8 +124,9 @@ def _section(
         entries,
         _yes(runs[order[0]], "label"),
         found,
-        choose_flips(changed, {labels[i]: runs[i].items for i in order}, limit, images),
+        choose_flips(changed, runs_items, limit, images),
         len({pair[0]["key"] for both in changed.values() for pairs in both for pair in pairs}),
+        all_asked(runs_items, listed, images),
     )
 
 

@@ -9,11 +9,9 @@ from truthkit.evaluation.report.charts import top
 from truthkit.evaluation.report.contents import Estimate, Report, Section
 from truthkit.evaluation.report.plane import plane
 from truthkit.evaluation.report.words import capital
-from truthkit.figures import new_figure, save_figure
-from truthkit.printable import printable
+from truthkit.figures import INK, bare, new_figure, one_line, save_figure
 
 _COLOURS = ("#8a8f99", "#2f6fd0", "#e07b1f", "#1d9a77", "#b5479e", "#8467d7", "#b98a00", "#3aa0c9", "#c9504b")
-_QUIET, _RULE, _INK = "#666a73", "#e3e3de", "#1b1d21"
 _LONGEST = 36  # characters of a label
 _FEWEST = 5  # bars that a row has room for
 
@@ -45,7 +43,7 @@ def _bars(axes: Any, section: Section) -> None:
     spans = [_reach(estimate, factor) for *_, estimate in shown]
     colours = [_COLOURS[_colour(i)] for i, *_ in shown]
     axes.barh(places, values, color=colours, height=0.62)
-    axes.errorbar(values, places, xerr=list(zip(*spans, strict=True)), fmt="none", ecolor=_INK, elinewidth=1, capsize=3)
+    axes.errorbar(values, places, xerr=list(zip(*spans, strict=True)), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
     axes.set_yticks(places, [_plain(entry.label) for _, entry, _ in shown], parse_math=False)
     axes.set_ylim(max(len(shown), _FEWEST) - 0.4, -0.6)
     for place, (_, _, estimate) in zip(places, shown, strict=True):
@@ -58,11 +56,16 @@ def _bars(axes: Any, section: Section) -> None:
             va="center",
             annotation_clip=False,
         )
-    axes.set_xlim(0, factor * top([estimate for *_, estimate in shown], section.scale()))
+    end, chance = top([estimate for *_, estimate in shown], section.scale()), section.chance()
+    guess = ""
+    if chance is not None and chance <= end:
+        axes.axvline(factor * chance, color=INK, linestyle=":", linewidth=1)
+        guess = f", dotted: chance, {section.scale().quantity(chance)}"
+    axes.set_xlim(0, factor * end)
     arrow = {1: ", higher is better", -1: ", lower is better", 0: ""}[section.scale().metric.better]
     axes.set_title(_plain(section.title), loc="left", fontsize=13, fontweight="bold", parse_math=False)
-    axes.set_xlabel(_quality(section) + arrow, parse_math=False)
-    _bare(axes, "x")
+    axes.set_xlabel(_quality(section) + arrow + guess, parse_math=False)
+    bare(axes, "x")
     axes.tick_params(axis="y", length=0)
 
 
@@ -83,17 +86,7 @@ def _plane(axes: Any, section: Section) -> None:
     axes.set(xlim=(0, found.x_ticks[-1]), ylim=(factor * found.y_ticks[0], factor * found.y_ticks[-1]))
     axes.set_xlabel("seconds per item, colours as on the left")
     axes.set_ylabel(_quality(section), parse_math=False)
-    _bare(axes, "both")
-
-
-def _bare(axes: Any, grid: str) -> None:
-    """Without a frame, on a quiet grid."""
-    axes.spines[:].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=_RULE, linewidth=0.8)
-    axes.tick_params(colors=_QUIET, labelcolor=_INK, length=0)
-    axes.xaxis.label.set_color(_QUIET)
-    axes.yaxis.label.set_color(_QUIET)
+    bare(axes, "both")
 
 
 def _reach(estimate: Estimate, factor: float) -> tuple[float, float]:
@@ -113,5 +106,4 @@ def _colour(number: int) -> int:
 
 
 def _plain(text: str) -> str:
-    text = " ".join(printable(text).split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return one_line(text, _LONGEST)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from truthkit.evaluation.report.charts import colour, nice
 from truthkit.evaluation.report.contents import Estimate, Section
+from truthkit.evaluation.report.letters import fitted, text_width
+from truthkit.evaluation.report.words import Scale, capital
 from truthkit.markup import Markup, element, together
 
 WIDTH, HEIGHT = 760, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 36, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 52, 36, 30, 46
 _LINE = 15  # height of a label
-_LETTER = 6.6  # mean width
-_LONGEST = 32  # characters of a label
+_SIZE = 12.5  # of its font, as in the style sheet
+_LONGEST = 230  # width of a label
 
 
 _Box = tuple[float, float, float, float]
@@ -22,7 +24,7 @@ _Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a label stands: its base line's start, middle or end, and whether a line leads there."""
 
     x: float
@@ -33,6 +35,26 @@ class _Place:
     def box(self, width: float) -> _Box:
         left = self.x - {"start": 0.0, "middle": width / 2, "end": width}[self.anchor]
         return left, self.y - _LINE + 4, left + width, self.y + 4
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the plot.
+
+    Attributes:
+        name: what it is, whole.
+        label: what stands beside it; nothing where it is empty.
+        x, y: what it is of.
+        class_: its colour's, in the style sheet.
+        mark: its shape, around (0, 0).
+    """
+
+    name: str
+    label: str
+    x: Estimate
+    y: Estimate
+    class_: str
+    mark: Markup
 
 
 @dataclass(frozen=True)
@@ -58,8 +80,8 @@ def plane(section: Section) -> Plane | None:
     ]
     if len(points) < 2:
         return None
-    high = max(_ends(cost)[1] for _, cost, _ in points)
-    lows, highs = zip(*(_ends(quality) for _, _, quality in points), strict=True)
+    high = max(ends(cost)[1] for _, cost, _ in points)
+    lows, highs = zip(*(ends(quality) for _, _, quality in points), strict=True)
     return Plane(points, ticks(0.0, high), ticks(min(lows), max(highs)))
 
 
@@ -72,64 +94,93 @@ def ticks(low: float, high: float) -> list[float]:
 
 def svg(section: Section, axes: Plane) -> Markup:
     """The plot."""
+    points = [
+        Point(entry.label, shortened(entry.label), cost, quality, colour(section, number), element("circle", r=5.5))
+        for number, cost, quality in axes.points
+        for entry in [section.entries[number]]
+    ]
+    return scatter(points, axes.x_ticks, axes.y_ticks, section.scale(), "seconds per item", chance=section.chance())
+
+
+def scatter(
+    points: Sequence[Point],
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    scale: Scale,
+    x_title: str,
+    *,
+    chance: float | None = None,
+) -> Markup:
+    """Points with their intervals and labels.
+
+    Args:
+        points: of the plot.
+        x_ticks: where the x-axis has numbers; it goes from 0 to the last.
+        y_ticks: where the lines of the grid are; the first and the last are the ends.
+        scale: how y is written.
+        x_title: what x is.
+        chance: what guessing scores, to be marked.
+    """
 
     def x(value: float) -> float:
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * value / axes.x_ticks[-1]
+        return LEFT + (WIDTH - LEFT - RIGHT) * value / x_ticks[-1]
 
     def y(value: float) -> float:
-        low, high = axes.y_ticks[0], axes.y_ticks[-1]
-        return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
+        low, high = y_ticks[0], y_ticks[-1]
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low)
 
-    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     grid = [
         together(
-            element("line", x1=_LEFT, x2=right, y1=_round(y(tick)), y2=_round(y(tick)), class_="grid"),
-            _text(_LEFT - 8, y(tick) + 4, section.scale().tick(tick), "tick", anchor="end"),
+            element("line", x1=LEFT, x2=right, y1=_round(y(tick)), y2=_round(y(tick)), class_="grid"),
+            _text(LEFT - 8, y(tick) + 4, scale.tick(tick), "tick", anchor="end"),
         )
-        for tick in axes.y_ticks
+        for tick in y_ticks
     ]
-    grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in axes.x_ticks]
-    title = section.scale().title
-    grid.append(_text((_LEFT + right) / 2, HEIGHT - 8, "seconds per item", "axis-title", anchor="middle"))
-    labels = [_shortened(section.entries[number].label) for number, _, _ in axes.points]
-    places = _place([(x(cost.value), y(quality.value)) for _, cost, quality in axes.points], labels)
+    grid += [_text(x(tick), bottom + 18, f"{tick:.3g}", "tick", anchor="middle") for tick in x_ticks]
+    grid.append(_text((LEFT + right) / 2, HEIGHT - 8, x_title, "axis-title", anchor="middle"))
+    if chance is not None and y_ticks[0] < chance < y_ticks[-1]:
+        grid.append(_line(LEFT, y(chance), right, y(chance), "guess"))
+        grid.append(_text(right, y(chance) - 5, "chance", "tick", anchor="end"))
+    grid.append(_text(0, 12, capital(scale.title), "axis-title", anchor="start"))
+    places = place([(x(point.x.value), y(point.y.value)) for point in points], [point.label for point in points])
     marks = []
-    for (number, cost, quality), label, place in zip(axes.points, labels, places, strict=True):
-        at = x(cost.value), y(quality.value)
-        (left, far), (low, high) = _ends(cost), _ends(quality)
-        lead = _line(*at, place.x, place.y - 4, "lead") if place.lead else None
+    for point, label in zip(points, places, strict=True):
+        at = x(point.x.value), y(point.y.value)
+        (left, far), (low, high) = ends(point.x), ends(point.y)
         marks.append(
             element(
                 "g",
-                element("title", section.entries[number].label),
+                element("title", point.name),
                 _line(x(left), at[1], x(far), at[1], "span"),
                 _line(at[0], y(low), at[0], y(high), "span"),
-                lead,
-                element("circle", cx=_round(at[0]), cy=_round(at[1]), r=5.5),
-                _text(place.x, place.y, label, "label", anchor=place.anchor),
-                class_=colour(section, number),
+                _line(*at, label.x, label.y - 4, "lead") if label.lead and point.label else None,
+                element("g", point.mark, transform=f"translate({_round(at[0])} {_round(at[1])})"),
+                _text(label.x, label.y, point.label, "label", anchor=label.anchor) if point.label else None,
+                class_=point.class_,
             )
         )
-    name = f"{title} against seconds per item; the numbers are in the tables"
+    name = f"{scale.title} against {x_title}; the numbers are in the tables"
     return element("svg", *grid, *marks, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=name, class_="plot")
 
 
-def _ends(estimate: Estimate) -> tuple[float, float]:
+def ends(estimate: Estimate) -> tuple[float, float]:
+    """Where its interval ends; the value itself where it has none."""
     interval = estimate.interval
     return (interval.low, interval.high) if interval else (estimate.value, estimate.value)
 
 
-def _place(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[_Place]:
+def place(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[Place]:
     """For every point's label the nearest place where it covers no point and no other label."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     found = []
     for (x, y), label in zip(points, labels, strict=True):
-        width = _LETTER * len(label)
-        places = [_Place(x + 8, y - 7, "start"), _Place(x + 8, y + 17, "start")]
-        places += [_Place(x - 8, y - 7, "end"), _Place(x - 8, y + 17, "end")]
+        width = text_width(label, _SIZE)
+        places = [Place(x + 8, y - 7, "start"), Place(x + 8, y + 17, "start")]
+        places += [Place(x - 8, y - 7, "end"), Place(x - 8, y + 17, "end")]
         for far in range(24, HEIGHT, 6):
             sides = ((x + 16, "start"), (x - 16, "end"))
-            places += [_Place(at, y + 4 + up, anchor, True) for up in (-far, far) for at, anchor in sides]
+            places += [Place(at, y + 4 + up, anchor, True) for up in (-far, far) for at, anchor in sides]
         place = next((place for place in places if _free(place.box(width), taken)), places[0])
         taken.append(place.box(width))
         found.append(place)
@@ -137,13 +188,14 @@ def _place(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list
 
 
 def _free(box: _Box, taken: Sequence[_Box]) -> bool:
-    if box[0] < _LEFT or box[2] > WIDTH or box[1] < 0 or box[3] > HEIGHT - _BOTTOM:
+    if box[0] < LEFT or box[2] > WIDTH or box[1] < 0 or box[3] > HEIGHT - BOTTOM:
         return False
     return all(box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1] for other in taken)
 
 
-def _shortened(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+def shortened(label: str) -> str:
+    """A label that has room in a plot."""
+    return fitted(label, _LONGEST, _SIZE)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:

@@ -6,6 +6,7 @@ from typing import Any
 
 from truthkit.evaluation.report.caveats import outcomes
 from truthkit.evaluation.report.contents import Entry, Report, Section
+from truthkit.evaluation.report.document import listing
 from truthkit.evaluation.report.words import seconds
 from truthkit.markup import Markup, element, together
 
@@ -38,8 +39,8 @@ def provenance(report: Report) -> Markup:
     blocks: list[str | None] = []
     for section in report.sections:
         common, own = facts(section)
-        blocks += [element("h3", section.title), _list(common)]
-        blocks += [element("details", element("summary", label), _list(rest)) for label, rest in own.items() if rest]
+        blocks += [element("h3", section.title), listing(common)]
+        blocks += [element("details", element("summary", label), listing(rest)) for label, rest in own.items() if rest]
     return together(element("h2", "Where it comes from"), *blocks)
 
 
@@ -63,8 +64,3 @@ def _facts(entry: Entry, results: set[str]) -> dict[str, str]:
     found |= {f"time of {name}": seconds(about[key]) for name, key in _TIMES if isinstance(about.get(key), int | float)}
     found |= {name.replace("_", " "): about[name] for name in _LONG if name in about}
     return {name: "none" if value is None else str(value) for name, value in found.items() if value != ""}
-
-
-def _list(facts: dict[str, str]) -> Markup | None:
-    rows = [together(element("dt", name), element("dd", value)) for name, value in facts.items()]
-    return element("dl", *rows) if rows else None

@@ -41,9 +41,10 @@ def findings(section: Section) -> list[str]:
     first = f"{counted(len(tested), 'run')} {are} tested against {against}. "
     if not sure:
         return [f"{first}No difference in {name} is more than chance would give ({at})."]
-    unit = f" {section.scale().unit}".replace("%", "points").rstrip()
-    changes = [f"{entry.label} ({section.scale().difference(test.difference.value)}{unit})" for entry, test in sure]
-    return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}, {at}."]
+    scale = section.scale()
+    changes = [f"{entry.label} ({scale.difference(test.difference.value)})" for entry, test in sure]
+    unit = f", in {scale.difference_unit if scale.metric.share else scale.unit}" if scale.unit else ""
+    return [f"{first}{capital(name)} differs by more than chance for {listed(changes)}{unit}, {at}."]
 
 
 def _models(report: Report) -> list[str]:

@@ -27,7 +27,7 @@ def metrics(section: Section) -> tuple[Markup, str]:
         element("th", (scale.metric.title if alike else scale.title) + f" {scale.metric.arrow}".rstrip(), scope="col")
         for scale in scales.values()
     ]
-    heads += [element("th", "seconds per item", scope="col")] if costs else []
+    heads += [element("th", "time per item", scope="col")] if costs else []
     rows = []
     for number, entry in enumerate(section.entries):
         cells = [
@@ -37,6 +37,8 @@ def metrics(section: Section) -> tuple[Markup, str]:
         if costs:
             cells.append(_cost(entry.cost))
         rows.append(element("tr", _row_head(section, number), *cells))
+    levels = {name: section.chance(name) for name in names}
+    rows += _chance_row([(scales[name], levels[name]) for name in names], more=costs)
     said = [_in_unit(section.scale(names[0]))] if alike else []
     note = "; ".join(filter(None, [*said, _arrows(list(scales.values()))]))
     return _table(heads, rows), f"{capital(note)}." if note else ""
@@ -102,6 +104,7 @@ def categories(section: Section) -> tuple[Markup, str]:
             side = "better" if change > 0 else "worse" if change < 0 else None
             cells.append(_estimate(scale, entry.categories.get(name), class_=side, style=style if side else None))
         rows.append(element("tr", _row_head(section, number), *cells))
+    rows += _chance_row([(scale, section.chance_in(name)) for name in names])
     shaded = "shaded blue where better than the run's baseline, orange where worse" if scale.metric.better else ""
     note = "; ".join(filter(None, [_in_unit(scale), shaded]))
     return _table(heads, rows), f"{capital(note)}." if note else ""
@@ -124,6 +127,15 @@ def _table(heads: list[Markup], rows: list[Markup]) -> Markup:
 def _row_head(section: Section, number: int) -> Markup:
     key = element("span", class_=f"key {colour(section, number)}", aria_hidden="true")
     return element("th", key, section.entries[number].label, scope="row")
+
+
+def _chance_row(levels: Sequence[tuple[Scale, float | None]], *, more: bool = False) -> list[Markup]:
+    """What guessing scores, where that is known of a column; `more` for an empty one behind."""
+    if all(level is None for _, level in levels):
+        return []
+    cells = [_number(NOTHING if level is None else scale.value(level)) for scale, level in levels]
+    cells += [_number(NOTHING)] if more else []
+    return [element("tr", element("th", "chance", scope="row"), *cells, class_="guess")]
 
 
 def _estimate(

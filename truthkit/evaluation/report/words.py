@@ -29,12 +29,16 @@ def listed(names: list[str]) -> str:
 
 
 def p_value(p: float) -> str:
-    """Two significant digits; below one in a thousand only that."""
+    """Two significant digits; below one in a thousand only that; – for NaN."""
+    if math.isnan(p):
+        return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def seconds(value: float) -> str:
-    """A duration with two significant digits, in a unit that suits it."""
+    """A duration with two significant digits, in a unit that suits it; – for NaN."""
+    if math.isnan(value):
+        return NOTHING
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if value >= size or unit == "ms":
             scaled = value / size
@@ -59,7 +63,7 @@ class Scale:
     @property
     def unit(self) -> str:
         """What a value is of, as shown; nothing where there is no unit."""
-        return "%" if self.metric.share else self.metric.unit
+        return self.metric.shown_in
 
     @property
     def difference_unit(self) -> str:
@@ -74,11 +78,15 @@ class Scale:
     @property
     def factor(self) -> float:
         """From the metric to what is shown."""
-        return 100.0 if self.metric.share else 1.0
+        return self.metric.factor
 
     def value(self, value: float) -> str:
         """A metric."""
         return f"{self.factor * value:.{self.metric.digits}f}" if math.isfinite(value) else NOTHING
+
+    def quantity(self, value: float) -> str:
+        """A metric with its unit, for a sentence."""
+        return f"{self.value(value)} {self.unit}".rstrip()
 
     def tick(self, value: float) -> str:
         """A round number on an axis."""

@@ -90,7 +90,9 @@ def _run(
 
     def said() -> str:
         with suppress(ArgumentError, KeyError):  # some scorers want whole images, or have no such items yet
-            return f"{task.headline} {_so_far(task, items, records).metrics[task.headline]:.3f}"
+            value = _so_far(task, items, records).metrics[task.headline]
+            share = units is not None and units([task.headline]).get(task.headline) == "share"
+            return f"{task.headline} {100 * value:.1f} %" if share else f"{task.headline} {value:.3f}"
         return ""
 
     with Progress(task.name, shares, records, rank, said, shown=leads) as progress:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Task:
         ask: how a batch is asked; None is `Asking.choose` for items with choices, else `Asking.write`.
         unit: how many items next to each other belong together; some items are whole units.
         greedy: answers are never drawn.
+        families: what each item belongs to, where items of different questions and pictures belong together; none: no
+            such thing.
         finish: adds to the config of the whole run's score, over the items with these numbers, what is no function of
             totals.
     """
@@ -45,6 +47,19 @@ class Task:
     unit: int = 1
     greedy: bool = False
     finish: Callable[[Score, Sequence[int]], Score] | None = None
+    families: tuple[Hashable, ...] = ()
+
+    def part(self, numbers: Sequence[int], **about: Any) -> Task:
+        """The task of these of its items only; `about` goes to its config."""
+        own, score, finish = list(numbers), self.score, self.finish
+        return replace(
+            self,
+            items=[self.items[number] for number in own],
+            score=lambda which, outputs: score([own[place] for place in which], outputs),
+            finish=None if finish is None else lambda found, which: finish(found, [own[place] for place in which]),
+            families=tuple(self.families[number] for number in own) if self.families else (),
+            config=self.config | about,
+        )
 
     def some(self, limit: int | None, *, seed: int = 0, first: bool = False) -> list[Item]:
         """So many items or a few more, whole units, in the order of the data; all for None.

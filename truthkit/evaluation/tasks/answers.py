@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from truthkit.errors import ArgumentError
 from truthkit.files.json_text import shown
-from truthkit.files.reading import Record
+from truthkit.files.reading import Record, read_records
 
 FIELDS = ("answer", "text", "output", "prediction", "response")
 
@@ -19,6 +20,35 @@ def answer_of(record: Record, field: str = "", *others: str) -> str:
         ArgumentError: there is none, or several that differ, one of which may be the reference; or it is not text.
     """
     return record.text(field) if field else record.text(*others, *FIELDS, option="--answer-field")
+
+
+def answers_in_order(
+    path: Path, names: Sequence[str], name_of: Callable[[Record], str], text_of: Callable[[Record], str]
+) -> list[str]:
+    """One text for each of `names`, by what the records of a file name; in order, where none has a question_id.
+
+    Raises:
+        ArgumentError: an answer to no question, two to one, or none to some.
+    """
+    records = read_records(path)
+    texts = list(map(text_of, records))
+    if not any("question_id" in record.fields for record in records):
+        if len(records) != len(names):
+            raise ArgumentError(
+                f"{path.name} has {len(records)} answers for {len(names)} questions, and no 'question_id' to tell "
+                "which is which."
+            )
+        return texts
+    known, found = set(names), dict[str, str]()
+    for record, text in zip(records, texts, strict=True):
+        if (name := name_of(record)) not in known:
+            raise ArgumentError(f"{record.place}: {name} is none of the {len(names)} questions.")
+        if name in found:
+            raise ArgumentError(f"{record.place}: {name} was answered before.")
+        found[name] = text
+    if missing := [name for name in names if name not in found]:
+        raise ArgumentError(f"{len(missing)} of {len(names)} questions have no answer; the first is {missing[0]}.")
+    return [found[name] for name in names]
 
 
 def log_probs_of(record: Record, choices: Sequence[str]) -> list[float]:

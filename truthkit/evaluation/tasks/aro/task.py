@@ -12,6 +12,7 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Config, Lines, Metric
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.chance import one_in
 from truthkit.evaluation.tasks.images import find_image, image_folder
 from truthkit.evaluation.tasks.raw_scores import explained, raw_of
 
@@ -145,15 +146,21 @@ ARO = Benchmark(
     "ARO",
     task,
     metrics=(
-        Metric("accuracy", field="correct"),
-        Metric("raw_accuracy", "accuracy, raw scores", field="raw_correct", otherwise="accuracy"),
-        Metric("accuracy_vg_relation", "VG-Relation, over cases"),
-        Metric("macro_vg_relation", "VG-Relation, over relations"),
-        Metric("accuracy_vg_attribution", "VG-Attribution, over cases"),
-        Metric("macro_vg_attribution", "VG-Attribution, over pairs of attributes"),
-        Metric("accuracy_coco_order", "COCO order"),
-        Metric("accuracy_flickr_order", "Flickr30k order"),
-        Metric("above_*", "above shuffled *"),
+        Metric("accuracy", field="correct", chance=one_in("captions")),
+        Metric(
+            "raw_accuracy",
+            "accuracy, raw scores",
+            field="raw_correct",
+            otherwise="accuracy",
+            chance=one_in("captions"),
+        ),
+        Metric("accuracy_vg_relation", "VG-Relation, over cases", chance=0.5),
+        Metric("macro_vg_relation", "VG-Relation, over relations", chance=0.5),
+        Metric("accuracy_vg_attribution", "VG-Attribution, over cases", chance=0.5),
+        Metric("macro_vg_attribution", "VG-Attribution, over pairs of attributes", chance=0.5),
+        Metric("accuracy_coco_order", "COCO order", chance=one_in("captions", category="coco_order")),
+        Metric("accuracy_flickr_order", "Flickr30k order", chance=one_in("captions", category="flickr_order")),
+        Metric("above_*", "above shuffled *", chance=0.5),
     ),
     examples=(
         "truthkit eval aro --data visual_genome_relation.json --images vg --model M --decoder vcd:beta=0 --out runs/r",

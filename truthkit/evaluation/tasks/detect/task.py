@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from truthkit.detection.asked import Asked
@@ -253,20 +254,25 @@ def _curve(config: Config) -> Curve | None:
     return Curve("Risk against coverage", note, "coverage", "risk", points)
 
 
+def _false_ones(lines: Lines) -> float:
+    """The share of false units, which is what an order by lot finds anywhere in it."""
+    return fmean(bool(false) for line in lines for _, false, _ in line["units"])
+
+
 DETECT = Benchmark(
     "detect",
     "detection of false answers",
     task,
     metrics=(
-        Metric("auroc", "AUROC"),
-        Metric("auprc", "AUPRC"),
+        Metric("auroc", "AUROC", chance=0.5),
+        Metric("auprc", "AUPRC", chance=_false_ones),
         Metric("base_rate", "share of false answers", better=0),
-        Metric("auroc_length", "AUROC of length alone", better=0),
-        Metric("auprc_length", "AUPRC of length alone", better=0),
+        Metric("auroc_length", "AUROC of length alone", better=0, chance=0.5),
+        Metric("auprc_length", "AUPRC of length alone", better=0, chance=_false_ones),
         Metric("auroc_gain", "AUROC above length alone"),
-        Metric("risk_50", "risk at half coverage", better=-1),
-        Metric("risk_80", "risk at 80 % coverage", better=-1),
-        Metric("aurc", "area under risk and coverage", better=-1),
+        Metric("risk_50", "risk at half coverage", better=-1, chance=_false_ones),
+        Metric("risk_80", "risk at 80 % coverage", better=-1, chance=_false_ones),
+        Metric("aurc", "area under risk and coverage", better=-1, chance=_false_ones),
         Metric("ece", "calibration error", better=-1),
     ),
     examples=(

@@ -11,6 +11,7 @@ from truthkit.errors import ArgumentError
 from truthkit.evaluation.benchmark import Benchmark, Config, Grid, Lines, Metric
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.chance import one_in
 
 if TYPE_CHECKING:
     from truthkit.evaluation.running.asking import Asking
@@ -114,7 +115,7 @@ FACTCHECK = Benchmark(
     "fact-checking",
     task,
     metrics=(
-        Metric("accuracy"),
+        Metric("accuracy", chance=one_in("probabilities")),
         Metric("macro_f1", "macro-F1"),
         Metric("ece", "calibration error", better=-1),
         Metric("unparsed", "claims without verdict", better=-1),

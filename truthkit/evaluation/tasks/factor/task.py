@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from truthkit.evaluation.benchmark import Benchmark, Metric
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.chance import one_in
 from truthkit.evaluation.tasks.raw_scores import explained, raw_of
 
 if TYPE_CHECKING:
@@ -60,8 +61,14 @@ FACTOR = Benchmark(
     "FACTOR",
     task,
     metrics=(
-        Metric("accuracy", field="correct"),
-        Metric("raw_accuracy", "accuracy, raw scores", field="raw_correct", otherwise="accuracy"),
+        Metric("accuracy", field="correct", chance=one_in("log_probs")),
+        Metric(
+            "raw_accuracy",
+            "accuracy, raw scores",
+            field="raw_correct",
+            otherwise="accuracy",
+            chance=one_in("log_probs"),
+        ),
     ),
     examples=("truthkit eval factor --data news_factor.csv --form dola --decoder dola:beta=0 --out runs/factor",),
     outcomes=("questions", "unscored", "raw_scores"),

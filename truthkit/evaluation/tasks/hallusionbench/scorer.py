@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.tasks.answers import answer_of
+from truthkit.evaluation.tasks.answers import answer_of, answers_in_order
 from truthkit.evaluation.tasks.pope import scorer as pope
 from truthkit.files.reading import Record, read_records
 from truthkit.statistics.intervals import FloatArray, ratio
@@ -126,28 +126,8 @@ def read_answers(
     if questions is None:
         read = _read(path)
         return [question for question, _ in read], [_answer(record, answer_field) for _, record in read]
-    records = read_records(path)
-    texts = [_answer(record, answer_field) for record in records]
-    if not any("question_id" in record.fields for record in records):
-        if len(records) != len(questions):
-            raise ArgumentError(
-                f"{path.name} has {len(records)} answers for {len(questions)} questions, and no 'question_id' to tell "
-                "which is which."
-            )
-        return list(questions), texts
-    known = {question.id: number for number, question in enumerate(questions)}
-    found: dict[int, str] = {}
-    for record, text in zip(records, texts, strict=True):
-        key = _id(record)
-        if key not in known:
-            raise ArgumentError(f"{record.place}: {key} is none of the {len(known)} questions.")
-        if known[key] in found:
-            raise ArgumentError(f"{record.place}: {key} was answered before.")
-        found[known[key]] = text
-    if missing := [question for number, question in enumerate(questions) if number not in found]:
-        some = f"{len(missing)} of {len(questions)} questions"
-        raise ArgumentError(f"{some} have no answer; the first is {missing[0].id}.")
-    return list(questions), [found[number] for number in range(len(questions))]
+    names = [question.id for question in questions]
+    return list(questions), answers_in_order(path, names, _id, lambda record: _answer(record, answer_field))
 
 
 def score(questions: Sequence[Question], answers: Sequence[str], *, parser: str = "either") -> Score:

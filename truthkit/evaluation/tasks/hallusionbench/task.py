@@ -68,7 +68,8 @@ def task(
         return scorer.score([questions[i] for i in which], outputs, parser=parser)
 
     config = {"parser": parser, "suffix": suffix, "figures_only": figures_only}
-    return Task("hallusionbench", items, score, "accuracy", 64, config, (data,), _ask)
+    families = tuple((one.category, one.subcategory, one.set) for one in questions)
+    return Task("hallusionbench", items, score, "accuracy", 64, config, (data,), _ask, families=families)
 
 
 def _ask(asking: Asking, batch: Sequence[Item], fixed: Any = None) -> list[str]:
@@ -159,7 +160,7 @@ HALLUSIONBENCH = Benchmark(
     "HallusionBench",
     task,
     metrics=(
-        Metric("accuracy", "accuracy per question", field="correct"),
+        Metric("accuracy", "accuracy per question", field="correct", chance=0.5),
         Metric("pair_accuracy", "accuracy per question pair"),
         Metric("figure_accuracy", "accuracy per figure"),
         Metric("easy_accuracy", "accuracy per pair, easy"),

@@ -136,8 +136,8 @@ HALUEVAL = Benchmark(
     "HaluEval, questions",
     task,
     metrics=(
-        Metric("accuracy", field="correct"),
-        Metric("pair_accuracy", "accuracy, both answers"),
+        Metric("accuracy", field="correct", chance=0.5),
+        Metric("pair_accuracy", "accuracy, both answers", chance=0.25),
         Metric("yes_ratio", "share of Yes", better=0),
     ),
     hub=_HUB,

@@ -93,10 +93,10 @@ MEMOTRAP = Benchmark(
     "MemoTrap",
     task,
     metrics=(
-        Metric("accuracy", field="correct"),
-        Metric("macro_accuracy", "accuracy, mean over sets"),
-        Metric("raw_accuracy", "accuracy, raw scores", field="raw_correct", otherwise="accuracy"),
-        Metric("*"),
+        Metric("accuracy", field="correct", chance=0.5),
+        Metric("macro_accuracy", "accuracy, mean over sets", chance=0.5),
+        Metric("raw_accuracy", "accuracy, raw scores", field="raw_correct", otherwise="accuracy", chance=0.5),
+        Metric("*", chance=0.5),
     ),
     hub=_HUB,
     examples=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,11 +100,30 @@ def _score_run(lines: Lines, data: Path | None) -> Score:
     return _rescore(lines, {})
 
 
+_OF_SUBTASK = 75.0
+"""By lot: half of the answers right, 50 points, and both of an image in a quarter of the cases, 25."""
+
+
+def _guessed(total: str) -> Callable[[Lines], float]:
+    """What the subtasks of a total that were asked come to by lot."""
+
+    def level(lines: Lines) -> float:
+        from truthkit.evaluation.tasks.mme import scorer
+
+        subtasks = scorer.PERCEPTION if total == "perception" else scorer.COGNITION
+        return _OF_SUBTASK * len({line["category"] for line in lines} & {*subtasks})
+
+    return level
+
+
 MME = Benchmark(
     "mme",
     "MME",
     task,
-    metrics=tuple(Metric(name, share=False, unit="points") for name in ("perception", "cognition", "*")),
+    metrics=(
+        *(Metric(name, share=False, unit="points", chance=_guessed(name)) for name in ("perception", "cognition")),
+        Metric("*", share=False, unit="points", chance=_OF_SUBTASK),
+    ),
     hub=_HUB,
     examples=(
         "truthkit eval mme --data MME_Benchmark --model M --decoder vcd --sample --limit 200 --out runs/mme",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from truthkit.errors import ArgumentError
-from truthkit.evaluation.tasks.answers import answer_of
+from truthkit.evaluation.tasks.answers import answer_of, answers_in_order
 from truthkit.files.reading import Record, read_records
 from truthkit.statistics.intervals import FloatArray, ratio
 from truthkit.statistics.score import Score
@@ -113,27 +113,8 @@ def read_answers(path: Path, questions: Sequence[Question], *, answer_field: str
     Raises:
         ArgumentError: an answer to no question, two to one, or none to some.
     """
-    records = read_records(path)
-    texts = [_answer(record, answer_field) for record in records]
-    if not any("question_id" in record.fields for record in records):
-        if len(records) != len(questions):
-            raise ArgumentError(
-                f"{path.name} has {len(records)} answers for {len(questions)} questions, and no 'question_id' to tell "
-                "which is which."
-            )
-        return texts
-    found: dict[int, str] = {}
-    for record, text in zip(records, texts, strict=True):
-        name = record.name("question_id")
-        if name is None or not name.isdecimal() or not 1 <= int(name) <= len(questions):
-            raise ArgumentError(f"{record.place}: question_id {name} is none of the {len(questions)} questions.")
-        if int(name) in found:
-            raise ArgumentError(f"{record.place}: question_id {name} was answered before.")
-        found[int(name)] = text
-    if missing := [question.index for question in questions if question.index not in found]:
-        some = f"{len(missing)} of {len(questions)} questions"
-        raise ArgumentError(f"{some} have no answer; the first is question_id {missing[0]}.")
-    return [found[question.index] for question in questions]
+    names = [f"question_id {question.index}" for question in questions]
+    return answers_in_order(path, names, _name, lambda record: _answer(record, answer_field))
 
 
 def score(questions: Sequence[Question], answers: Sequence[str], *, parser: str = "letter") -> Score:
@@ -208,6 +189,11 @@ def _folded(text: str) -> str:
     """In small letters, words apart by single blanks, with one at either end."""
     words = re.findall(r"[\w'-]+", text.lower())
     return f" {' '.join(words)} " if words else ""
+
+
+def _name(record: Record) -> str:
+    name = record.name("question_id")
+    return f"question_id {int(name) if name is not None and name.isdecimal() else name}"
 
 
 def _answer(record: Record, answer_field: str) -> str:

@@ -88,8 +88,8 @@ MMVP = Benchmark(
     "MMVP",
     task,
     metrics=(
-        Metric("pair_accuracy", "both of a pair right"),
-        Metric("accuracy", field="correct"),
+        Metric("pair_accuracy", "both of a pair right", chance=0.25),
+        Metric("accuracy", field="correct", chance=0.5),
         Metric("a_ratio", "answers (a)", better=0),
     ),
     examples=(

@@ -110,7 +110,7 @@ POPE = Benchmark(
     "POPE",
     task,
     metrics=(
-        Metric("accuracy"),
+        Metric("accuracy", chance=0.5),
         Metric("precision"),
         Metric("recall"),
         Metric("f1", "F1"),

@@ -184,7 +184,7 @@ def score(
     names = [name for name in METRICS if protocol != "lm-eval" or name != "mc3"]
     items = [
         {"question": question.text, "log_probs": list(values), **_chosen(question, values), **result}
-        | {"correct": result["mc1"] == 1, "unscored": _unscored(numbers(values))}
+        | {"correct": result["mc1"] == 1, "unscored": _unscored(numbers(values)), "chance": _chance(question)}
         for question, values, result in zip(questions, log_probs, results, strict=True)
     ]
     config = {"task": "truthfulqa", "protocol": protocol, "questions": len(items)}
@@ -217,6 +217,16 @@ def _chosen(question: Question, log_probs: Sequence[float | None]) -> dict[str, 
     return {
         "prediction": question.choices[best[0]] if len(best) == 1 else None,
         "label": question.choices[question.best],
+    }
+
+
+def _chance(question: Question) -> dict[str, float]:
+    """What scores by lot are expected to reach; for MC2 what equal probabilities do."""
+    false = len(question.false)
+    return {
+        "mc1": 1 / (1 + len(question.rivals)),
+        "mc2": len(question.true) / (len(question.true) + false or 1),
+        "mc3": 1 / (1 + false),
     }
 
 

@@ -11,6 +11,7 @@ from truthkit.evaluation.benchmark import Benchmark, Lines, Metric
 from truthkit.evaluation.running.hub import HubData, HubFile
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.task import Task
+from truthkit.evaluation.tasks.chance import expected
 from truthkit.evaluation.tasks.raw_scores import RAW, explained, raw_of
 
 if TYPE_CHECKING:
@@ -130,8 +131,11 @@ def _score_run(lines: Lines, data: Path | None, *, protocol: Protocol) -> Score:
 
 
 _CHOICES = (
-    *(Metric(name, name.upper()) for name in ("mc1", "mc2", "mc3")),
-    *(Metric(f"{RAW}{name}", f"{name.upper()}, raw scores", otherwise=name) for name in ("mc1", "mc2", "mc3")),
+    *(Metric(name, name.upper(), chance=expected(name)) for name in ("mc1", "mc2", "mc3")),
+    *(
+        Metric(f"{RAW}{name}", f"{name.upper()}, raw scores", otherwise=name, chance=expected(name))
+        for name in ("mc1", "mc2", "mc3")
+    ),
 )
 WRITTEN = (
     Metric("truth", "true answers, by the judge"),
