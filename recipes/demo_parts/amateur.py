@@ -91,7 +91,7 @@ def show(console: Output, model: Any, tokenizer: Any, *, quick: bool = False) ->
             f"Guessing gets {len(questions) / 3:.0f} of {len(questions)}. Scores are summed as the authors of ICD do, "
             f"without making probabilities of them again; with that: {sums}.",
             "Where the model alone is mostly right there is little to gain. On 717 questions of TruthfulQA, with a "
-            "trained amateur, ICD went from 25 to 39 % in scores summed so, and nowhere in probabilities (README, training).",
+            "trained amateur, ICD went from 25 to 39 % in scores summed so, and nowhere in probabilities (see README).",
             f"The amateur is {_amateur(tk.ICD(model, tokenizer))}.",
         ],
     )
