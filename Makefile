@@ -16,7 +16,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "truthkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	@echo "Setting up $(VENV), once: 3 GB on disk with a CPU build of torch; one to five minutes, by network and load."
+	@echo "Setting up $(VENV), once: 3 GB on disk with a CPU build of torch; one to seven minutes, by network and load."
 	@echo "[1/4] a virtual environment: a few seconds"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "[2/4] pip: a few seconds"
