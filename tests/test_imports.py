@@ -12,7 +12,19 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "interrupt", "printable", "markup", "token_page", "output", "parallel", "plugins", "written", "lazy"),
+    (
+        "errors",
+        "interrupt",
+        "printable",
+        "markup",
+        "token_page",
+        "output",
+        "parallel",
+        "plugins",
+        "progress",
+        "written",
+        "lazy",
+    ),
     ("files", "figures", "text", "hf", "statistics", "images", "serving"),
     ("models", "scenes", "activations", "decoding"),
     ("steering", "likelihood", "generation"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import truthkit as tk
+from truthkit import cli
 from truthkit.models.bundled import BUNDLED, DEFAULT, BundledModel
 
 SMOLLM2 = BUNDLED["smollm2"]
@@ -142,3 +144,21 @@ def test_converting_again_gives_the_same_files(smollm2: Any, tmp_path: Path, mon
     assert fresh.is_relative_to(tmp_path)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert file_sha256(fresh / name) == file_sha256(in_use / name)
+
+
+@pytest.mark.parametrize("argv", [["generate", "hello"], ["check", "hello", "--no-explanation"]])
+def test_bundled_names_never_ask_the_hub(
+    argv: list[str], smollm2: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the hub allowed, and every name server asked an error; of the command line, `tk.load` and an amateur."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", _asked)
+    more = ["--max-new-tokens", "2", *(["--amateur", "smollm2"] if argv[0] == "generate" else [])]
+    assert cli.main([*argv, "--model", "smollm2", *more]) == 0
+    assert capsys.readouterr().err == ""
+    model, _ = tk.load("scene-vlm")
+    assert model.config.model_type == "llava"
+
+
+def _asked(*_args: Any, **_options: Any) -> None:
+    raise AssertionError("the hub was asked")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from truthkit.activations.capture import visit_texts, wide
 from truthkit.activations.passages import PASSAGES
@@ -21,6 +20,7 @@ from truthkit.figures import new_figure, save_figure
 from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, resolve_layers
 from truthkit.hf.wrapping import plain_model
+from truthkit.progress import progress_bar
 from truthkit.statistics.intervals import FloatArray
 from truthkit.statistics.score import Score, mean_score
 from truthkit.text.tokens import TokenLists, batches, begins_itself, text_tokenizer
@@ -53,7 +53,7 @@ def isotropy(
         layers: layer numbers, for the outputs of decoder blocks; None is all.
         max_tokens: of a text, and no more than the model's context; the rest is cut off.
         token_budget: tokens of a forward, padding included.
-        progress: show a progress bar.
+        progress: show how far it is.
 
     Returns:
         The metrics `layer_0`, `layer_1` ..., and `final`, after the final norm, where the last block is among the
@@ -74,7 +74,7 @@ def isotropy(
     names = [f"layer_{layer}" for layer in wanted] + ([FINAL] if count - 1 in wanted else [])
     encoded, skipped = _encoded(text_tokenizer(processor, "a text"), PASSAGES if texts is None else texts, max_tokens)
     values = np.empty((len(encoded), len(names)))
-    with tqdm(total=len(encoded), unit="text", desc="isotropy", disable=not progress) as bar:
+    with progress_bar(len(encoded), "isotropy", "texts", shown=progress) as bar:
         for batch in batches([encoded.length(text) for text in range(len(encoded))], token_budget):
             values[batch] = _isotropy(plain, [encoded[text] for text in batch], wanted, names)
             bar.update(len(batch))

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from truthkit.activations.capture import read_texts
 from truthkit.errors import ArgumentError
@@ -24,6 +23,7 @@ from truthkit.hf.room import context_length
 from truthkit.hf.sites import decoder_blocks, image_token, input_device, resolve_layers
 from truthkit.hf.wrapping import plain_model
 from truthkit.images.reading import ImageSource, read_image
+from truthkit.progress import Progress, progress_bar
 from truthkit.statistics.intervals import FloatArray, Interval
 from truthkit.text.encode import encode_prompt
 from truthkit.text.tokens import batches, text_ids, text_tokenizer
@@ -81,7 +81,7 @@ def modality_gap(
         max_tokens: of a caption, and no more than the model's context; the rest is cut off.
         token_budget: tokens of a forward over captions, padding included. Images are read one by one.
         seed: of the resampled pairs and of the coins.
-        progress: show a progress bar.
+        progress: show how far it is.
 
     Raises:
         ArgumentError: the model takes no images, there are fewer than three pairs, a caption has no tokens, or a layer
@@ -96,7 +96,7 @@ def modality_gap(
     wanted = sorted(set(resolve_layers(range(count) if layers is None else layers, count)))
     max_tokens = min(max_tokens, context_length(plain) or max_tokens)
     texts = [_caption(processor, text, max_tokens) for _, text in pairs]
-    with tqdm(total=2 * len(pairs), unit="state", desc="gap", disable=not progress) as bar:
+    with progress_bar(2 * len(pairs), "gap", "states", shown=progress) as bar:
         x = _images(plain, processor, [image for image, _ in pairs], wanted, bar)
         y = _texts(plain, texts, wanted, token_budget, bar)
     found = [_measured(*states, seed) for states in zip(x, y, strict=True)]
@@ -164,7 +164,9 @@ def _caption(processor: Any, text: str, max_tokens: int) -> tuple[list[int], int
     return ids, special
 
 
-def _images(model: Any, processor: Any, images: Sequence[ImageSource], layers: list[int], bar: Any) -> torch.Tensor:
+def _images(
+    model: Any, processor: Any, images: Sequence[ImageSource], layers: list[int], bar: Progress
+) -> torch.Tensor:
     """The states of images, (layers, images, features), float64, on the CPU."""
     device, found = input_device(model), []
     for image in images:
@@ -179,7 +181,9 @@ def _images(model: Any, processor: Any, images: Sequence[ImageSource], layers: l
     return torch.cat(found, dim=1)
 
 
-def _texts(model: Any, texts: list[tuple[list[int], int]], layers: list[int], budget: int, bar: Any) -> torch.Tensor:
+def _texts(
+    model: Any, texts: list[tuple[list[int], int]], layers: list[int], budget: int, bar: Progress
+) -> torch.Tensor:
     """The states of captions, (layers, texts, features), float64, on the CPU."""
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "use_bidirectional_attention", None):

@@ -41,6 +41,7 @@ COMMANDS = (
     "transforms",
     "app",
     "serve",
+    "completion",
 )
 
 _HOME = Path(truthkit.__file__).parent

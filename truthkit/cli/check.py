@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and print; 0 if there is a verdict on every claim."""
-    claims = read_prompts(args.claims, args.file)
+    claims = read_prompts(args.claims, args.file, noun="claim", meant="a sentence to check")
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else None
     if args.evidence is not None and not args.evidence.strip():
         raise ArgumentError("--evidence is empty; pass what is known, or leave it out.")

@@ -115,6 +115,7 @@ def _found(args: argparse.Namespace, lines: list[dict[str, Any]], folder: Path, 
     from truthkit.cli.rendering import working
     from truthkit.models import load
     from truthkit.models.identities import identity
+    from truthkit.progress import progress_bar
 
     with working("loading the model"):
         model, processor = load(
@@ -126,10 +127,12 @@ def _found(args: argparse.Namespace, lines: list[dict[str, Any]], folder: Path, 
     files = {name: file_sha256(value) for name, value in vars(detector).items() if isinstance(value, Path)}
     with _kept(out, {**settings, **identity(model, processor), "files": files}) as (done, keep):
         todo = [i for i, key in enumerate(keys) if key not in done]
-        for start in range(0, len(todo), _AT_A_TIME):
-            some = todo[start : start + _AT_A_TIME]
-            scored = _score(args, model, processor, [lines[i] for i in some], folder)
-            keep([{"key": keys[i], "output": one} for i, one in zip(some, scored, strict=True)])
+        with progress_bar(len(lines), "detection", "answers", initial=len(lines) - len(todo)) as bar:
+            for start in range(0, len(todo), _AT_A_TIME):
+                some = todo[start : start + _AT_A_TIME]
+                scored = _score(args, model, processor, [lines[i] for i in some], folder)
+                keep([{"key": keys[i], "output": one} for i, one in zip(some, scored, strict=True)])
+                bar.update(len(some))
         found = [{**line, **done[key]["output"]} for line, key in zip(lines, keys, strict=True)]
         if out is not None:
             write_atomically(out, found, lines=True)

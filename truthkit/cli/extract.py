@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             against=against,
             checkpoint=work / "states",
-            progress=sys.stderr.isatty(),
+            progress=True,
             **options,
         )
         if place.index > 0:

@@ -162,7 +162,8 @@ def run(args: argparse.Namespace) -> int:
         with ExitStack() as steering:
             for steer in steers:
                 steering.enter_context(steer.build(model, processor))
-            shown = answer_all(model, processor, contestants, title=title, explain=args.explain)
+            stream = None if args.json else console
+            shown = answer_all(model, processor, contestants, title=title, explain=args.explain, console=stream)
             shown = [one._replace(label=_label(one)) for one in shown]
         if args.json:
             answers = [_answer_record(spec, entry) for spec, entry in zip(specs, shown, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         "layers": None if layers == "all" else layers,
         "max_tokens": args.max_tokens,
         "token_budget": args.token_budget,
-        "progress": sys.stderr.isatty(),
+        "progress": True,
     }
     found_gap = None if pairs is None else modality_gap(model, processor, pairs, **options)
     score = isotropy(model, processor, texts, **options)

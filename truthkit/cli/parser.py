@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from truthkit.errors import ArgumentError, did_you_mean
+
+_TEXTS = ("TEXT", "PROMPT", "CLAIM")
+"""What may be empty as far as the parser knows; commands say what is missing."""
 
 _KINDS: dict[Any, str] = {int: "an integer", float: "a number"}
 
@@ -51,6 +55,14 @@ class Parser(argparse.ArgumentParser):
                 raise ArgumentError(f"{self.prog} has no option {name}{meant}; `{self.prog} --help` lists them.")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if (
+            not arg_string.strip()
+            and action.type in (None, Path)
+            and not action.choices
+            and action.metavar not in _TEXTS
+        ):
+            leave_it = ", or leave it out" if action.option_strings else ""
+            raise ArgumentError(f"{_name(action)} is empty; give it a value{leave_it}.")
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:

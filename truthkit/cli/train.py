@@ -244,7 +244,7 @@ def _train(
             "note": note,
         },
         save_every=args.save_every,
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     if int(os.environ.get("RANK", "0")) == 0:
         _print(report, out, as_json=args.json)

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_file(path: str) -> None:
-    if (ending := Path(path).suffix) not in FORMATS:
+    if (ending := Path(path).suffix) not in FORMATS and not Path(path).is_dir():
         raise ArgumentError(f"{path!r} ends in {ending!r}; expected one of {', '.join(FORMATS)}.")
     readable(path, "the vector")
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truthkit.activations.positions import Positions
 from truthkit.errors import ArgumentError
@@ -22,6 +21,7 @@ from truthkit.factcheck.guide import Guide
 from truthkit.hf.room import check_room
 from truthkit.hf.wrapping import plain_model
 from truthkit.likelihood.log_probabilities import log_probabilities_under
+from truthkit.progress import progress_bar
 from truthkit.steering.vector import SteeringVector
 from truthkit.text.encode import encode_dialogue
 from truthkit.text.tokens import ChatOrText, text_tokenizer
@@ -100,11 +100,11 @@ class VerdictScorer:
     ) -> torch.Tensor:
         """`scores` under each of several sets of guides, () for none; (sets, prompts, labels).
 
-        The prompts are read once for all sets that steer the answer only. `progress` shows a progress bar.
+        The prompts are read once for all sets that steer the answer only. `progress` shows how far it is.
         """
         rows, starts, lengths = self._encode(prompts)
         sets = [[guide.steering(self.model, self.processor) for guide in guides] for guides in guidings]
-        with tqdm(total=len(sets) * len(rows), unit="row", disable=not progress) as bar:
+        with progress_bar(len(sets) * len(rows), "verdicts", "rows", shown=progress) as bar:
             found = log_probabilities_under(
                 self._plain,
                 rows,
@@ -140,7 +140,7 @@ class VerdictScorer:
             positions: as in `Guide`.
             mode: as in `Guide`.
             guides: steering that stays on; it acts first.
-            progress: show a progress bar.
+            progress: show how far it is.
         """
         trials = [Guide(vector.at(layer), strength, positions, mode) for layer in layers for strength in strengths]
         scores = self.scores_under(prompts, [[*guides, trial] for trial in trials], progress=progress)

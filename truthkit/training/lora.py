@@ -31,6 +31,7 @@ from truthkit.hf.wrapping import plain_model
 from truthkit.models.adapter import with_adapter
 from truthkit.models.quiet import no_peft_rename
 from truthkit.parallel import Shards
+from truthkit.progress import progress_bar
 from truthkit.text.tokens import batches, text_tokenizer
 from truthkit.training import card, simctg
 from truthkit.training.batches import collate, plan
@@ -75,7 +76,7 @@ def train(
         start: a PEFT folder whose adapter is trained on, instead of a new one; rank and targets are then its own.
         about: what else to write to `training.json`, and what else identifies the training (files and their hashes).
         save_every: seconds between records; after each one nothing before it can be lost.
-        progress: show a progress bar.
+        progress: show how far it is.
 
     Returns:
         What `training.json` holds.
@@ -215,19 +216,22 @@ class _Trainer:
 
     def run(self, checkpoint: Checkpoint, *, progress: bool) -> list[Loss]:
         """Train from where the checkpoint stands to the end; the loss of every step."""
-        from tqdm import tqdm
-
         losses = checkpoint.resume(self._weights, self._optimizer)
         mine = self._place.index == 0
+
+        def recent() -> str:
+            return f"loss {sum(map(sum, losses[-20:])) / len(losses[-20:]):.3f}"
+
         with (
             stop_requests() as stop,
             torch.random.fork_rng(),
-            tqdm(total=len(self._steps), initial=len(losses), desc="training", disable=not (progress and mine)) as bar,
+            progress_bar(
+                len(self._steps), "training", "steps", initial=len(losses), said=recent, shown=progress and mine
+            ) as bar,
         ):
             while len(losses) < len(self._steps):
                 losses.append(self._step(len(losses)))
                 bar.update()
-                bar.set_postfix(loss=f"{sum(map(sum, losses[-20:])) / len(losses[-20:]):.3f}", refresh=False)
                 last = len(losses) == len(self._steps)
                 request = stop()
                 stopping = self._place.any(request is not None)

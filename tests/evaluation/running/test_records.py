@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -144,6 +145,24 @@ def test_keys_and_checksums(tmp_path: Path) -> None:
     before = file_sha256(tmp_path)
     (tmp_path / "b.json").write_text("{}")
     assert file_sha256(tmp_path) != before
+
+
+def test_results_are_said_once_there_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, where they are asked for after every batch, the empty one before the first included."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    records, items = Records(tmp_path, CONFIG), [Item("0", "a")]
+    with progress.Progress("pope", [items], records, 0, lambda: f"f1 {1 / len(records.done):.3f}", shown=True) as bar:
+        bar.done(0)
+        records.append([{"key": items[0].key, "output": ""}])
+        bar.done(1)
+    said = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert "0/1" in said
+    assert "f1 1.000" in said
 
 
 def test_who_is_waited_for_is_named(

@@ -1,4 +1,4 @@
-"""How far a run is: a bar over the items of all its processes, and a word about those that are waited for."""
+"""How far a run is: progress over the items of all its processes, and a word about those that are waited for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from tqdm import tqdm
-
 from truthkit.evaluation.running.item import Item
 from truthkit.evaluation.running.records import Records
 from truthkit.files.lock import holder
+from truthkit.progress import progress_bar
 
 _EVERY = 2.0
 """Seconds between looks at what the others have written."""
@@ -21,15 +20,15 @@ _FIRST_WORD, _WORDS = 10.0, 60.0
 
 
 class Progress:
-    """The bar of process 0, which counts what all have done; of another process, silent.
+    """That of process 0, which counts what all have done; of another process, silent.
 
     Args:
         name: of the task.
         shares: the items of each process.
         records: of this process.
         rank: of this process.
-        said: what to say of the results so far; "" for nothing.
-        shown: whether this process has the bar.
+        said: what to say of the results so far, once there are any; "" for nothing.
+        shown: whether this process says it.
     """
 
     def __init__(
@@ -42,10 +41,12 @@ class Progress:
         *,
         shown: bool,
     ):
-        self._shares, self._records, self._rank, self._said = shares, records, rank, said
+        self._shares, self._records, self._rank = shares, records, rank
         self._total = sum(map(len, shares))
-        silent = None if shown else True
-        self._bar = tqdm(total=self._total, initial=self._done(), desc=name, unit="item", disable=silent)
+        self._shown = shown
+        self._bar = progress_bar(
+            self._total, name, "items", initial=self._done(), said=lambda: said() if self._done() else "", shown=shown
+        )
         self._looked = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -56,12 +57,11 @@ class Progress:
 
     def done(self, _count: int) -> None:
         """Some items of this process were just done."""
-        if not self._bar.disable:
+        if self._shown:
             if len(self._shares) > 1 and time.monotonic() - self._looked > _EVERY:
                 self._records.reread()
                 self._looked = time.monotonic()
             self._show()
-            self._bar.set_postfix_str(self._said())
 
     def wait(self) -> None:
         """Until every other process has written its share; every minute it says on standard error for which."""

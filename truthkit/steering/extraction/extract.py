@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from truthkit.activations.moments import Moments
 from truthkit.activations.positions import Positions, check_positions, describe_positions
@@ -31,6 +30,7 @@ from truthkit.hf.sites import decoder_blocks, resolve_layers, site_width
 from truthkit.hf.spread import shards as shards_of
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.identities import identity
+from truthkit.progress import progress_bar
 from truthkit.steering.extraction.copies import near_copies
 from truthkit.steering.extraction.encoding import encode_pairs
 from truthkit.steering.extraction.held_out import held_out_scores, split_groups
@@ -87,7 +87,7 @@ def extract(
             models differ in. None reads both from `model`.
         checkpoint: a folder for intermediate results; an extraction that was killed goes on from there, to the same
             vector.
-        progress: show a progress bar.
+        progress: show how far it is.
         **options: of the method.
 
     Raises:
@@ -264,9 +264,8 @@ def _run(
     stack.callback(states.spool.close)
     total = sum(length(text) for batch in mine for text in batch)
     before = sum(length(text) for batch in mine[:done] for text in batch)
-    with tqdm(
-        total=total, initial=before, unit="tok", disable=not progress or shards.index > 0 or not shards.speaks
-    ) as bar:
+    shown = progress and shards.index == 0 and shards.speaks
+    with progress_bar(total, "extraction", "tokens", initial=before, shown=shown) as bar:
         for number, batch in enumerate(mine[done:], start=done + 1):
             values = reading.read(batch)
             if shards.speaks:

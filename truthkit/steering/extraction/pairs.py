@@ -151,6 +151,8 @@ def read_pairs(path: str | PathLike[str]) -> PairFile:
     """
     path = Path(path)
     if not path.is_file():
+        if path.is_dir():
+            raise ArgumentError(f"pairs={str(path)!r} is a folder; expected a file.")
         raise NotAvailableError(f"pairs={str(path)!r}: there is no such file.")
     pairs: list[Pair] = []
     bad: list[BadLine] = []
