@@ -165,8 +165,8 @@ def contestants(model: Any, tokenizer: Any, question: Question, settings: Answer
         ("greedy", nullcontext(), alone),
         ("contrastive search", tk.ContrastiveSearch(model, tokenizer, penalty_alpha=0.6, top_k=4), alone),
         ("DoLa", tk.DoLa(model, tokenizer), alone),
-        ("ICD", tk.ICD(model, tokenizer), alone),
-        ("LOL with refocus", tk.LOL(model, tokenizer, refocus=True), alone),
+        ("ICD", tk.ICD(model, tokenizer, amateur="prompt"), alone),
+        ("LOL with refocus", tk.LOL(model, tokenizer, amateur="prompt", refocus=True), alone),
         ("greedy + passage", nullcontext(), with_passage),
         ("CAD (passage)", tk.CAD(model, tokenizer, context=passage), with_passage),
     ]

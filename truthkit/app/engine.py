@@ -19,6 +19,7 @@ import truthkit
 from truthkit.app.events import Emit, Event, projections_event, token_event, transforms_event
 from truthkit.app.request import MAX_BODY, MAX_CARDS, MAX_IMAGES, MAX_NEW_TOKENS, MAX_TEXT, Card, RunRequest
 from truthkit.decoding.catalog import catalog
+from truthkit.decoding.engine.registry import PROMPT_ONLY
 from truthkit.decoding.spec import DecoderSpec
 from truthkit.errors import ArgumentError, TruthkitError
 from truthkit.generation.answers import Answer, answer, parts_at
@@ -226,10 +227,10 @@ class Engine:
             raise ArgumentError(f"{spec.name} compares images; add one to the prompt.")
         chosen = [part.options["amateur"] for part in spec.every if "amateur" in part.options]
         for name in chosen:
-            if name not in self.amateurs:
+            if name not in (*self.amateurs, PROMPT_ONLY):
                 known = ", ".join(map(repr, self.amateurs)) or "none"
                 raise ArgumentError(f"amateur is {name!r}; those given by --amateur when the app started are {known}.")
-        amateur = self.amateurs[chosen[0]] if chosen else None
+        amateur = self.amateurs.get(chosen[0], chosen[0]) if chosen else None
         return spec.build(self.model, self.processor, context=passage, images=[list(images)], amateur=amateur)
 
     def _steerings(self, card: Card) -> list[Steering | VisionSteering]:
