@@ -61,7 +61,7 @@ NOTE = (
 NATS = "nats per token"
 WEIGHTS = "adapter_model.safetensors"
 
-SHIPPED = TrainingSettings(rank=3, lr=1e-3, steps=90, token_budget=512)
+SHIPPED = TrainingSettings(rank=3, lr=1e-3, steps=60, token_budget=512)
 """On all linear layers a rank of 3 makes 1.8 MB in half precision."""
 
 ASKED = ("Who wrote Romeo and Juliet?", "What is the capital of Australia?", "Where did fortune cookies originate?")
