@@ -53,15 +53,16 @@ OMEGA = 0.5
 class Views(Decoder):
     """The model, and everything it is contrasted with, in one forward, which returns the model's own logits."""
 
-    def __init__(self, model: Any, tokenizer: Any, amateurs: Sequence[str], control: str | None):
-        adapters = [*amateurs, *([control] if control else [])]
-        views = [amateur_view(model, tokenizer, one, None, exits=one == amateurs[0]) for one in adapters]
-        super().__init__(
-            model,
-            [*views, amateur_view(model, tokenizer, "prompt", None)],
-            layers=named_layers(model, "high"),
-        )
-        self.names = [f"ICD, seed {seed}" for seed in range(len(amateurs))] + [CONTROL] * bool(control) + [PROMPT]
+    def __init__(self, model: Any, tokenizer: Any, amateurs: Sequence[str], control: str | None, *, fewer: bool):
+        self.lol = not fewer
+        adapters = [*amateurs, *([control] if control else []), *([] if fewer else ["prompt"])]
+        exits = [self.lol and one == amateurs[0] for one in adapters]
+        views = [
+            amateur_view(model, tokenizer, one, None, exits=some) for one, some in zip(adapters, exits, strict=True)
+        ]
+        super().__init__(model, views, layers=named_layers(model, "high") if self.lol else ())
+        self.names = [f"ICD, seed {seed}" for seed in range(len(amateurs))] + [CONTROL] * bool(control)
+        self.names += [PROMPT] * self.lol
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         return main.logits
@@ -70,6 +71,8 @@ class Views(Decoder):
         """Every method's scores before they are renormalised, each (rows, positions, vocabulary)."""
         log_p = main.logits.log_softmax(-1)
         scores = {name: log_p - view.logits.log_softmax(-1) for name, view in zip(self.names, views, strict=True)}
+        if not self.lol:
+            return {BASE: log_p, **scores}
         lower = (main.exits.log_softmax(-1) - views[0].exits.log_softmax(-1)).mean(dim=0)
         return {BASE: log_p, **scores, "LOL, seed 0": scores["ICD, seed 0"] + OMEGA * lower}
 
@@ -148,6 +151,7 @@ def main() -> None:
     parser.add_argument("--halueval", type=Path, nargs="+", default=HALUEVAL, help="what the amateurs learnt from")
     parser.add_argument("--model", help="hub id or folder (default: the bundled model)")
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--fewer", action="store_true", help="without LOL and the prompt-only amateur")
     parser.add_argument("--seed", type=int, default=0, help="of questions and bootstraps")
     args = parser.parse_args()
     questions = truthfulqa.read_questions(args.data, protocol=PROTOCOL)
@@ -158,9 +162,11 @@ def main() -> None:
     tokens = Tokens(tokenizer, {one.text: truthfulqa.prompt(one.text, protocol=PROTOCOL) for one in asked})
     amateurs, control = [str(folder) for folder in args.amateurs], args.control and str(args.control)
     weights = {one: file_sha256(Path(one) / "adapter_model.safetensors") for one in [*amateurs, control] if one}
-    store = Records(args.out, {"weights": weights, "data": file_sha256(args.data), "seed": args.seed})
+    store = Records(
+        args.out, {"weights": weights, "data": file_sha256(args.data), "seed": args.seed, "fewer": args.fewer}
+    )
     keys = {question.text: content_key(question.text, weights) for question in asked}
-    views = Views(model, tokenizer, amateurs, control)
+    views = Views(model, tokenizer, amateurs, control, fewer=args.fewer)
     with views as session:
         scorer = Scorer(model, views, session, tokens)
         for question in tqdm(asked, mininterval=5):
@@ -172,6 +178,7 @@ def main() -> None:
         "LOL, seed 0": lambda: tk.LOL(model, tokenizer, amateur=amateurs[0], beta=0.0),
         PROMPT: lambda: tk.ICD(model, tokenizer, amateur="prompt", beta=0.0),
     }
+    decoders = {name: decoder for name, decoder in decoders.items() if name in records[0][0]}
     worst = disagreement(decoders, model, tokens, asked[0], records[0])
     results: dict[str, Any] = {"questions": len(asked), "seed": args.seed, "disagreement": worst, "forms": {}}
     console = Output()
