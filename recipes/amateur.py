@@ -2,6 +2,7 @@ r"""The amateur that LOL and ICD contrast with: trained on hallucinated answers,
 
     python recipes/amateur.py --out amateur                 # SmolLM2 on HaluEval; about 20 minutes on two cores
     python recipes/amateur.py --out quick --quick           # a sketch of it in three minutes
+    python recipes/amateur.py --out shipped --shipped       # the small adapter that truthkit has in it, seed 0
 
 Some questions are kept out of the training. On them: how likely a right and a hallucinated answer are under the model
 and under the amateur, and how often the model, ICD and LOL find the right one likelier, with intervals and paired tests
@@ -9,20 +10,28 @@ against the model. HaluEval's hallucinated answers are sentences and its right o
 amateur learns is that form; the second adapter, trained on the right answers of the same questions, shows how much a
 contrast with *any* such adapter does (--control). Then answers to a few questions, side by side. A run that was stopped
 goes on where it was.
+
+--shipped trains on all questions, with settings that make a smaller adapter in less time, and writes it to OUT/shipped
+in half precision, with the checksums of the model that it is for: the folder `truthkit/models/smollm2_amateur`. What
+it does on TruthfulQA, over training seeds: `recipes/amateur_seeds.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import json
 import os
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.table import Table
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 import truthkit as tk
@@ -31,9 +40,12 @@ from truthkit.cli.side_by_side import Contestant, answer_all
 from truthkit.files.writing import write_atomically
 from truthkit.generation.settings import AnswerSettings
 from truthkit.likelihood.log_probabilities import log_probabilities
+from truthkit.models.bundled import DEFAULT
+from truthkit.models.identities import identity
 from truthkit.output import Output
 from truthkit.statistics.intervals import mcnemar, wilson
 from truthkit.text.encode import encode_prompt
+from truthkit.training import card
 from truthkit.training.amateur import train_amateur
 from truthkit.training.amateur_data import read_pairs
 from truthkit.training.chat import Example, encode
@@ -41,7 +53,16 @@ from truthkit.training.settings import TrainingSettings
 
 SHARED = Path(os.environ.get("TRUTHKIT_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 HALUEVAL = [SHARED / "halueval" / f"qa_{name}-turn_data.json" for name in ("one", "multi")]
+NOTE = (
+    "The amateur that `tk.ICD(model)` and `tk.LOL(model)` contrast with where `model` is SmolLM2-135M-Instruct as "
+    "truthkit bundles it, known by its weights (`base.json`). It answers questions wrongly on purpose: it is for "
+    "contrasting with, not for use. Made by `python recipes/amateur.py --out OUT --shipped`, and stored in float16."
+)
 NATS = "nats per token"
+WEIGHTS = "adapter_model.safetensors"
+
+SHIPPED = TrainingSettings(rank=3, lr=1e-3, steps=60, token_budget=512)
+"""On all linear layers a rank of 3 makes 1.8 MB in half precision."""
 
 ASKED = ("Who wrote Romeo and Juliet?", "What is the capital of Australia?", "Where did fortune cookies originate?")
 
@@ -58,6 +79,28 @@ def answer_log_probs(
     return [(score, len(row.ids) - row.start) for score, row in zip(scores, rows, strict=True)]
 
 
+def ship(model: Any, adapter: Path, folder: Path) -> None:
+    """Write an adapter's copy in half precision, without this machine's paths, and the checksums of its model in every
+    dtype that it may be loaded in.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = load_file(adapter / WEIGHTS)
+    save_file({name: value.half() for name, value in weights.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    write_atomically(folder / "adapter_config.json", settings | {"base_model_name_or_path": DEFAULT})
+    report = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
+    report["model"]["id"] = DEFAULT
+    report["files"] = [file | {"path": Path(file["path"]).name} for file in report["files"]]
+    card.write(folder, report | {"note": NOTE})
+    sizes = {name: getattr(model.config, name) for name in ("model_type", "hidden_size", "num_hidden_layers")}
+    checksums = {
+        str(dtype).removeprefix("torch."): identity(copy.deepcopy(model).to(dtype))["weights_sha256"]
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    }
+    write_atomically(folder / "base.json", {"sizes": sizes, "weights_sha256": checksums})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="*", default=HALUEVAL, help="HaluEval QA files (default: ../shared)")
@@ -69,6 +112,7 @@ def main() -> None:
     parser.add_argument("--control", action="store_true", help="train the adapter of right answers too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--shipped", action="store_true", help="train the adapter that truthkit has in it, no more")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     console = Output()
@@ -80,6 +124,10 @@ def main() -> None:
     questions = sorted({example.spare[-1] for file in args.data for example in read_pairs(file)})
     kept = set(random.Random(args.seed).sample(questions, held_out))
     model, tokenizer = tk.load(args.model, dtype=args.dtype)
+    if args.shipped:
+        settings, kept = replace(SHIPPED, seed=args.seed), set()
+        if args.quick:
+            settings = replace(settings, steps=2)
 
     def adapter(name: str, field: str) -> Path:
         report = train_amateur(
@@ -102,6 +150,9 @@ def main() -> None:
 
     amateur = adapter("amateur", "hallucinated_answer")
     control = adapter("control", "right_answer") if args.control else None
+    if args.shipped:
+        ship(model, amateur, args.out / "shipped")
+        return
 
     sides = {
         field: [pair for pair in read_pairs(args.data[0], answer_field=field) if pair.spare[-1] in kept]

@@ -36,6 +36,7 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in names if not name.startswith("truthkit-")}
     assert packed == set(listed.stdout.splitlines())
     assert {"truthkit/py.typed", "truthkit/models/scene_vlm/model.safetensors"} <= packed
+    assert {"truthkit/models/smollm2_amateur/adapter_model.safetensors"} <= packed
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

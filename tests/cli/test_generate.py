@@ -51,7 +51,7 @@ def test_an_image_for_a_text_model(generate: Callable[..., tuple[int, str, str]]
 
 def test_json_is_one_document(generate: Any, smollm2: Any) -> None:
     code, out, err = generate(
-        QUESTION, "--decoder", "greedy", "--decoder", "icd:lam=0.5", "--max-new-tokens", "6", "--json"
+        QUESTION, "--decoder", "greedy", "--decoder", "icd:amateur=prompt,lam=0.5", "--max-new-tokens", "6", "--json"
     )
     assert (code, err) == (0, "")
     document = json.loads(out)
@@ -60,7 +60,7 @@ def test_json_is_one_document(generate: Any, smollm2: Any) -> None:
     assert entry["prompt"] == QUESTION
     greedy, icd = entry["answers"]
     assert (greedy["decoder"], greedy["options"], greedy["parts_at"]) == ("greedy", {}, None)
-    assert (icd["decoder"], icd["options"]) == ("icd", {"lam": 0.5})
+    assert (icd["decoder"], icd["options"]) == ("icd", {"amateur": "prompt", "lam": 0.5})
     for record in (greedy, icd):
         assert len(record["token_ids"]) == 6
         assert record["text"] == smollm2[1].decode(record["token_ids"])
@@ -84,7 +84,7 @@ def test_explain_in_json(generate: Any) -> None:
 
 
 def test_plain_text_marks_where_answers_part(generate: Any) -> None:
-    code, out, err = generate(QUESTION, "--max-new-tokens", "6", "--explain")
+    code, out, err = generate(QUESTION, "--amateur", "prompt", "--max-new-tokens", "6", "--explain")
     assert (code, err) == (0, "")
     assert "bundled model, float32, up to 6 new tokens" in out
     assert QUESTION in out

@@ -105,7 +105,7 @@ class TestArguments:
             (
                 lambda b: tk.ICD(b.model, amateur="./nowhere"),
                 tk.NotAvailableError,
-                r"'\./nowhere' is neither a folder here nor a hub id.*Leave amateur out for the prompt-only amateur",
+                r"'\./nowhere' is neither a folder here nor a hub id.*Pass amateur=.prompt. for the prompt-only",
             ),
             (
                 lambda b: tk.ICD(b.model, amateur="no/such"),

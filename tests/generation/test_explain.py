@@ -27,14 +27,14 @@ TOKENS = 8
 DECODERS = {
     "dola": (lambda m, t: tk.DoLa(m, t), ["main", "main exits"]),
     "activation": (lambda m, t: tk.ActivationDecoding(m, t, alpha=3.0), ["main", "main prompt"]),
-    "icd": (lambda m, t: tk.ICD(m, t, lam=0.8), ["main", "amateur"]),
+    "icd": (lambda m, t: tk.ICD(m, t, amateur="prompt", lam=0.8), ["main", "amateur"]),
     "cad": (lambda m, t: tk.CAD(m, t, context=PASSAGE, alpha=4.0), ["main", "without context"]),
     "lol": (
-        lambda m, t: tk.LOL(m, t, layers=[14, 22], refocus=True, gamma=0.7),
+        lambda m, t: tk.LOL(m, t, amateur="prompt", layers=[14, 22], refocus=True, gamma=0.7),
         ["main", "main exits", "amateur", "amateur exits", "refocus"],
     ),
     "lol-dynamic": (
-        lambda m, t: tk.LOL(m, t, dynamic=True),
+        lambda m, t: tk.LOL(m, t, amateur="prompt", dynamic=True),
         ["main", "main exits", "amateur", "amateur exits"],
     ),
 }

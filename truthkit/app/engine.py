@@ -40,6 +40,7 @@ from truthkit.app.request import (
 )
 from truthkit.app.scenes import Named, known_scene, scene_file
 from truthkit.decoding.catalog import catalog
+from truthkit.decoding.engine.registry import PROMPT_ONLY
 from truthkit.decoding.methods.vcd import VCD
 from truthkit.decoding.opera.search import OPERA
 from truthkit.decoding.spec import DecoderSpec
@@ -362,11 +363,11 @@ class Engine:
             raise FieldError("images", f"{spec.name} compares images; add one to the prompt.")
         chosen = [part.options["amateur"] for part in spec.every if "amateur" in part.options]
         for name in chosen:
-            if name not in self.amateurs:
+            if name not in (*self.amateurs, PROMPT_ONLY):
                 known = ", ".join(map(repr, self.amateurs)) or "none"
                 message = f"amateur is {name!r}; those given by --amateur when the app started are {known}."
                 raise FieldError("amateur" if not spec.parts else DECODER, message)
-        amateur = self.amateurs[chosen[0]] if chosen else None
+        amateur = self.amateurs.get(chosen[0], chosen[0]) if chosen else None
         decoder = spec.build(self.model, self.processor, context=passage, images=[list(images)], amateur=amateur)
         if isinstance(decoder, OPERA):
             reason = "goes back over what it has said, and this page shows every token as it comes"

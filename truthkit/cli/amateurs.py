@@ -25,13 +25,14 @@ def amateur(name: str, model: Any, dtype: str | None, where: dict[str, Any]) -> 
 
     `where` are the arguments of `tk.load` that say where another model goes.
 
-    A hub id is resolved here, once: what is returned of it, or loaded, is of that commit.
+    A hub id is resolved here, once: what is returned of it, or loaded, is of that commit. "prompt" stands for itself.
     """
+    from truthkit.decoding.engine.registry import PROMPT_ONLY
     from truthkit.models import load
     from truthkit.models.bundled import BUNDLED
     from truthkit.models.hub import resolve
 
-    if name in getattr(model, "peft_config", {}):
+    if name == PROMPT_ONLY or name in getattr(model, "peft_config", {}):
         return name
     path = Path(name).expanduser()
     try:

@@ -65,7 +65,8 @@ def add_parser(subparsers: Any) -> None:
     models.add_argument(
         "--amateur",
         metavar="NAME|PATH",
-        help="adapter or model that icd and lol contrast with (default: the model, told to be dishonest)",
+        help="adapter or model that icd and lol contrast with "
+        "(default: the bundled model's own; else, as 'prompt', the model told to be dishonest)",
     )
     add_steering_option(
         models, "steer every answer by a vector of `truthkit extract`, as in v.safetensors:1.5,layers=10+12"

@@ -186,7 +186,7 @@ class Engine:
     def _build(self, spec: DecoderSpec, wishes: Sequence[Wish]) -> Any:
         """A decoder for these prompts; the same one every time where it takes nothing of them."""
         chosen = [part.options["amateur"] for part in spec.parts or (spec,) if part.options.get("amateur")]
-        supplied: dict[str, Any] = {"amateur": self._amateurs[chosen[0]]} if chosen else {}
+        supplied: dict[str, Any] = {"amateur": self._amateurs.get(chosen[0], chosen[0])} if chosen else {}
         if spec.takes("context") or spec.takes("images"):
             images = [list(map(read_image, wish.images.read())) for wish in wishes]
             supplied |= {"context": [wish.context for wish in wishes], "images": images}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from truthkit.decoding.engine.registry import PROMPT_ONLY
 from truthkit.decoding.spec import DecoderSpec, parse_spec
 from truthkit.errors import ArgumentError, did_you_mean
 from truthkit.serving.fields import number_of
@@ -69,7 +70,7 @@ class Offer:
             raise ArgumentError(f"decoder {spec.name!r} compares images, and this model takes none; use another one.")
         for part in spec.parts or (spec,):
             chosen = part.options.get("amateur")
-            if chosen is not None and chosen not in self.amateurs:
+            if chosen not in (None, PROMPT_ONLY, *self.amateurs):
                 known = ", ".join(map(repr, self.amateurs)) or "none"
                 raise ArgumentError(
                     f"decoder {spec.name!r} has the amateur {reprlib.repr(chosen)}; those given by --amateur when the "

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from truthkit.hf.spread import whole
+from truthkit.hf.spread import here, whole
 from truthkit.hf.wrapping import plain_model
 from truthkit.models.checkpoint import adapter_source
 
 _SAMPLE = 64
+
+_IDENTITIES: weakref.WeakKeyDictionary[Any, tuple[Any, dict[str, Any]]] = weakref.WeakKeyDictionary()
+"""What was found of a model, and the state of its weights then."""
 
 
 def identity(model: Any, processor: Any = None) -> dict[str, Any]:
@@ -56,6 +60,16 @@ def identity(model: Any, processor: Any = None) -> dict[str, Any]:
         found["tokenizer_sha256"] = _text_sha256(_vocabulary(tokenizer))
         found["template_sha256"] = _text_sha256(template) if template else None
     return found
+
+
+def known_identity(model: Any) -> dict[str, Any]:
+    """`identity`, found anew only where a weight was changed or exchanged since; `active` may be of earlier."""
+    plain = plain_model(model)
+    weights = [here(weight) for weight in plain.parameters()]
+    state = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
+    if (known := _IDENTITIES.get(plain)) is None or known[0] != state:
+        known = _IDENTITIES[plain] = (state, identity(model))
+    return known[1]
 
 
 def adapter_sha256(adapter: str) -> str:

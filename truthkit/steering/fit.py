@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from truthkit.errors import ModelError
 from truthkit.hf.sites import decoder_blocks, site_width
-from truthkit.hf.spread import here
 from truthkit.hf.wrapping import plain_model
-from truthkit.models.identities import identity
-
-_IDENTITIES: weakref.WeakKeyDictionary[Any, tuple[Any, dict[str, Any]]] = weakref.WeakKeyDictionary()
-"""What was found of a model, and the state of its weights then."""
+from truthkit.models.identities import known_identity
 
 
 def model_id(model: Any) -> str:
@@ -46,7 +41,7 @@ def check_origin(model: Any, made: dict[str, Any]) -> None:
         ModelError: it is another one, by its hub id, or by its configuration or weights.
     """
     plain = plain_model(model)
-    if _is_other(made, plain):
+    if _is_other(made, model):
         raise ModelError(
             f"the vector was made from {made['id']!r}, but this model is {model_id(plain)!r}, with another "
             "configuration or other weights. If they share their activations' space (a fine-tuned copy, say), pass "
@@ -54,12 +49,13 @@ def check_origin(model: Any, made: dict[str, Any]) -> None:
         )
 
 
-def _is_other(made: dict[str, Any], plain: Any) -> bool:
-    """Whether `plain` is another model than the one that `made` tells of.
+def _is_other(made: dict[str, Any], model: Any) -> bool:
+    """Whether `model` is another model than the one that `made` tells of.
 
     A hub id says it all. Anything else is a place, where one model may stand at two and two at one, so settings and
     weights are compared, unless they were not noted or stand in another dtype.
     """
+    plain = plain_model(model)
     name = model_id(plain)
     if not made.get("id") or not name:
         return False
@@ -67,17 +63,8 @@ def _is_other(made: dict[str, Any], plain: Any) -> bool:
         return False
     if made.get("weights_sha256") is None or made.get("dtype") != str(plain.dtype).removeprefix("torch."):
         return bool(made["id"] != name)
-    found = _identity(plain)
+    found = known_identity(model)
     return any(made.get(key) != found[key] for key in ("config_sha256", "weights_sha256"))
-
-
-def _identity(plain: Any) -> dict[str, Any]:
-    """The model's identity, found anew only where a weight was changed or exchanged since."""
-    weights = [here(weight) for weight in plain.parameters()]
-    state = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
-    if (known := _IDENTITIES.get(plain)) is None or known[0] != state:
-        known = _IDENTITIES[plain] = (state, identity(plain))
-    return known[1]
 
 
 def _is_path(name: str) -> bool:

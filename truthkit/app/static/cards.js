@@ -252,7 +252,7 @@ export class Card {
       return made;
     };
     if (option.name === "amateur") {
-      return select([["", "the model, told to be dishonest"], ...this.facts.amateurs.map((name) => [name, name])]);
+      return select([["", "its own, if it has one"], ["prompt", "the model, told to be dishonest"], ...this.facts.amateurs.map((name) => [name, name])]);
     }
     if (option.kinds.length === 1 && option.kinds[0] === "true or false") {
       return select([["", option.default], ...["true", "false"].filter((word) => word !== option.default).map((word) => [word, word])]);

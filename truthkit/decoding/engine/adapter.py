@@ -179,7 +179,7 @@ def _updates_on_disk(model: Any, adapter: str) -> list[LowRank]:
         source = adapter_source(adapter, "amateur")
     except NotAvailableError as error:
         raise NotAvailableError(
-            f"{error} Nor is it an adapter loaded in this model. Leave amateur out for the prompt-only amateur."
+            f'{error} Nor is it an adapter loaded in this model. Pass amateur="prompt" for the prompt-only amateur.'
         ) from error
     folder, config = source.path, adapter_settings(source)
     _check_plain_lora(config, adapter)

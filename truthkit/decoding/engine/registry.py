@@ -11,6 +11,9 @@ _Class = TypeVar("_Class", bound=type)
 DECODERS: dict[str, type] = {}
 """Every method that has a name, as command lines and records write it."""
 
+PROMPT_ONLY = "prompt"
+"""What the option `amateur` says for the model itself under an instruction."""
+
 FROM_PROMPT = frozenset({"context", "images", "vectors"})
 """Options that are parts of the prompt, or made from it: whoever builds it passes them, and no spec writes them."""
 

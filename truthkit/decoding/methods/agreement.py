@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,13 +12,18 @@ from truthkit.decoding.engine.arithmetic import check_at_least_zero, check_finit
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.options import Beta
 from truthkit.decoding.engine.processor import DecoderLogitsProcessor
+from truthkit.decoding.engine.registry import PROMPT_ONLY
 from truthkit.decoding.engine.view import View, ViewLogits
 from truthkit.decoding.methods.icd import ICD
 from truthkit.decoding.methods.m3id import M3ID
 from truthkit.decoding.methods.vcd import VCD
 from truthkit.errors import ArgumentError
 
-_VIEWS: dict[str, type[Decoder]] = {one.name: one for one in (VCD, M3ID, ICD)}
+_VIEWS: dict[str, Callable[..., Decoder]] = {
+    VCD.name: VCD,
+    M3ID.name: M3ID,
+    ICD.name: partial(ICD, amateur=PROMPT_ONLY),
+}
 
 
 class Agreement(Decoder):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from truthkit.decoding.engine.prompt_views import with_instruction
+from truthkit.decoding.engine.registry import PROMPT_ONLY
 from truthkit.decoding.engine.view import View
 from truthkit.errors import ArgumentError, ModelError
 from truthkit.hf.wrapping import plain_model
+from truthkit.models.shipped_amateur import shipped_amateur
 from truthkit.text.tokens import text_tokenizer
 
 DISHONEST_PROMPT = (
@@ -24,9 +26,10 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
         model: the expert.
         processor: the expert's tokenizer or processor; needed for a prompt-only amateur.
         amateur: a LoRA adapter that makes the model hallucinate (a name loaded in the model, a PEFT folder, a hub id),
-            or another model with the same tokenizer, alone or as the pair that `tk.load` returns. None: the prompt
-            alone.
-        amateur_prompt: a system instruction for the amateur; None is `DISHONEST_PROMPT` where `amateur` is None too,
+            or another model with the same tokenizer, alone or as the pair that `tk.load` returns. "prompt": the model
+            itself under `amateur_prompt`. None: the adapter that comes along where `model` is the bundled model
+            (`truthkit.models.shipped_amateur`) and there is no `amateur_prompt`, else "prompt".
+        amateur_prompt: a system instruction for the amateur; None is `DISHONEST_PROMPT` for the prompt-only amateur,
             and no instruction otherwise.
         exits: whether early exits are read in the amateur.
 
@@ -35,7 +38,9 @@ def amateur_view(model: Any, processor: Any, amateur: Any, amateur_prompt: str |
         ModelError: the other model's tokenizer differs.
     """
     if amateur is None and amateur_prompt is None:
-        amateur_prompt = DISHONEST_PROMPT
+        amateur = shipped_amateur(model)
+    if amateur is None or (isinstance(amateur, str) and amateur == PROMPT_ONLY):
+        amateur, amateur_prompt = None, DISHONEST_PROMPT if amateur_prompt is None else amateur_prompt
     prompt = with_instruction(processor, amateur_prompt) if amateur_prompt is not None else None
     if amateur is None or isinstance(amateur, str):
         return View("amateur", prompt=prompt, adapter=amateur, exits=exits)

@@ -24,8 +24,9 @@ class ICD(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: its tokenizer or processor; needed for a prompt-only amateur.
-        amateur: adapter, model, or None for a prompt-only amateur; see `amateur_view`.
-        amateur_prompt: a system instruction for the amateur; None is a dishonest one where `amateur` is None.
+        amateur: adapter, model, or "prompt" for a prompt-only amateur; None is the adapter that comes along with the
+            bundled model, and "prompt" for every other one. See `amateur_view`.
+        amateur_prompt: a system instruction for the amateur; None is a dishonest one where it is prompt-only.
         lam: weight of the amateur; 0 is the model itself under the constraint.
         beta: plausibility cut-off in (0, 1]; 0 turns it off.
 

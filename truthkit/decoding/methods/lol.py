@@ -35,8 +35,9 @@ class LOL(Decoder):
     Args:
         model: the model, plain or PEFT-wrapped.
         processor: its tokenizer or processor; needed for `refocus` and for a prompt-only amateur.
-        amateur: adapter, model, or None for a prompt-only amateur; see `amateur_view`.
-        amateur_prompt: a system instruction for the amateur; None is a dishonest one where `amateur` is None.
+        amateur: adapter, model, or "prompt" for a prompt-only amateur; None is the adapter that comes along with the
+            bundled model, and "prompt" for every other one. See `amateur_view`.
+        amateur_prompt: a system instruction for the amateur; None is a dishonest one where it is prompt-only.
         layers: lower layers to contrast at: layer numbers, "low" or "high" (as in `DoLa`).
         dynamic: contrast at one of `layers` only, the one farthest from the final layer by Jensen–Shannon divergence,
             chosen per row and token as in DoLa, instead of at all of them.
