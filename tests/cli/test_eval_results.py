@@ -86,7 +86,8 @@ def test_raw_scores_stand_beside_normalised_ones(
     assert cli.main(["compare", folders["greedy"], folders["dola"]]) == 0
     rows = [re.split(r" *[│┃] *", line.strip("│ ")) for line in capsys.readouterr().out.splitlines() if "mc2" in line]
     assert [row[:3] for row in rows] == [
-        [name, f"{greedy['metrics']['mc2']:.4f}", f"{dola['metrics'][name]:.4f}"] for name in ("mc2", "raw_mc2")
+        [name, f"{100 * greedy['metrics']['mc2']:.2f}", f"{100 * dola['metrics'][name]:.2f}"]
+        for name in ("mc2", "raw_mc2")
     ]
     assert cli.main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "r.md")]) == 0
     lines = (tmp_path / "r.md").read_text().split("### Every metric")[1].splitlines()

@@ -46,7 +46,7 @@ def test_table(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.startswith("task pope, parser official, questions 8\n")
     assert "95 % interval" in out
-    assert "  recall        0.7500   [0." in out
+    assert "  recall         75.00   [" in out
 
 
 def test_the_seed_is_used_and_named(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_categories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "adversarial": 1,
     }
     assert cli.main(arguments) == 0
-    assert "\n  adversarial      1.0000" in capsys.readouterr().out
+    assert "\n  adversarial      100.00" in capsys.readouterr().out
 
 
 def test_chair(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
