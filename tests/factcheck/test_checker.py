@@ -134,7 +134,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "there is no prompt"),
+        ([], "there is no claim; pass one in quotes"),
         (["a", "--evidence", " "], "--evidence is empty"),
         (["a", "--labels", "true"], "two or more different label words"),
         (["a", "--style", "v.safetensors:1,layers=3"], "has options"),
