@@ -124,9 +124,9 @@ class Settings:
     faint: float = 0.15
     blind: float = 0.1
     transformed: float = 0.5
-    choosing: float = 0.3
+    choosing: float = 0.4
     batch: tuple[int, int] = (64, 24)
-    steps: tuple[int, int] = (1500, 700)
+    steps: tuple[int, int] = (1500, 1600)
     rates: tuple[float, float] = (4e-3, 4e-3)
     side: int = 64
     patch: int = 8
