@@ -4,9 +4,10 @@ It sees drawn scenes in which objects mostly come in pairs (a fork with a knife)
 hardly show. Asked about an absent partner, or describing the picture, it then says what usually comes along. Two
 stages, as LLaVA's own: the vision tower learns what is where, in scenes where partners meet by chance only; then
 projector and language model learn captions and yes/no questions on top of it, frozen, in scenes where they mostly meet.
-So the eyes are honest, and what is said of absent partners comes from the language side. Every step draws new scenes
-from its own seed, so a run that was stopped goes on to the same result. It is a test model: nothing that it does says
-anything about real ones.
+So the eyes are honest, and what is said of absent partners comes from the language side. Half of the pictures of both
+stages went through one of RITUAL's six transforms, as real encoders learn from such pictures, and some of the questions
+are RITUAL+'s own: which transform helps most. Every step draws new scenes from its own seed, so a run that was stopped
+goes on to the same result. It is a test model: nothing that it does says anything about real ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ from transformers import (
 )
 
 import truthkit as tk
+from truthkit.decoding.methods.ritual_plus import choice_question, parse_choice
+from truthkit.images.transforms import TRANSFORMS
 from truthkit.models.quiet import no_progress_bars
 from truthkit.scenes import (
     CAPTION_PROMPT,
@@ -104,6 +107,8 @@ class Settings:
         bias: How often partners come along in the training scenes of the two stages; 0.2 is about chance.
         faint: Share of the objects that hardly show in training scenes.
         blind: Share of the second stage's scenes whose picture is withheld: the model also learns what is usual.
+        transformed: Share of the pictures that went through one of RITUAL's transforms.
+        choosing: Share of the second stage's scenes with RITUAL+'s question.
         batch: Scenes in a step of the two stages.
         steps: Steps of the two stages.
         rates: Peak learning rates of the two stages.
@@ -118,12 +123,14 @@ class Settings:
     bias: tuple[float, float] = (0.2, 0.9)
     faint: float = 0.15
     blind: float = 0.1
-    batch: tuple[int, int] = (64, 32)
-    steps: tuple[int, int] = (2000, 900)
+    transformed: float = 0.5
+    choosing: float = 0.4
+    batch: tuple[int, int] = (64, 24)
+    steps: tuple[int, int] = (1500, 1600)
     rates: tuple[float, float] = (4e-3, 4e-3)
     side: int = 64
     patch: int = 8
-    vocabulary: int = 512
+    vocabulary: int = 640
     vision: dict[str, Any] = field(
         default_factory=lambda: {
             "hidden_size": 128,
@@ -168,7 +175,9 @@ def _build_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    texts = (text for _ in range(1000) for pair in _turns(_talking_scene(rng, settings), rng) for text in pair)
+    texts = (
+        text for _ in range(1000) for pair in _turns(_talking_scene(rng, settings), rng, settings) for text in pair
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
         (f"USER: {text} ASSISTANT: {text}" for text in texts),
@@ -226,13 +235,75 @@ def _talking_scene(rng: random.Random, settings: Settings) -> Scene:
     return sample_scene(rng, bias=settings.bias[1], faint=settings.faint)
 
 
-def _turns(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """A request for a caption and yes/no questions, half of them about absent objects, with their answers."""
+def _turns(scene: Scene, rng: random.Random, settings: Settings) -> list[tuple[str, str]]:
+    """A request for a caption and yes/no questions, half of them about absent objects, with their answers.
+
+    Where RITUAL+'s question is asked, about one of these, it takes the place of half of the yes/no questions.
+    """
     asked = questions(scene, rng, kind=rng.choice(KINDS))
-    return [
+    turns = [
         (rng.choice(CAPTION_PROMPTS), caption(scene, rng)),
         *((q.text + rng.choice(YES_NO_SUFFIXES), "Yes." if q.present else "No.") for q in asked),
     ]
+    if rng.random() < settings.choosing:
+        text = rng.choice(turns)[0] + choice_question(list(TRANSFORMS))
+        number = 1 + list(TRANSFORMS).index(helpful_transform(scene))
+        turns = [*turns[: 1 + len(asked) // 2], (text, f"{number}.")]
+    return turns
+
+
+def helpful_transform(scene: Scene) -> str:
+    """The answer to RITUAL+'s question: the flip that moves the objects farther.
+
+    Of the six only the flips keep every object in view, with its shape and its colours; and the farther an object
+    moves, the less do the two views have the same patches look at it.
+    """
+    across, down = (sum(abs(place - 0.5) for place in places) for places in _places(scene))
+    return "horizontal_flip" if across >= down else "vertical_flip"
+
+
+def _places(scene: Scene) -> tuple[list[float], list[float]]:
+    return [placed.x for placed in scene.objects], [placed.y for placed in scene.objects]
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture of a scene, transformed or not.
+
+    Attributes:
+        image: What is seen.
+        scene: Its objects whose centres are in view, moved to where they now are.
+        source: (side, side, 2): where in the scene every pixel shows, across and down; infinity is outside.
+    """
+
+    image: Image.Image
+    scene: Scene
+    source: np.ndarray
+
+
+def view(scene: Scene, rng: random.Random, settings: Settings) -> View:
+    """The picture of `scene`, or in a share of the cases that of one of RITUAL's transforms that leaves an object."""
+    side = settings.side
+    image = render(scene, side)
+    centres = (np.arange(side) + 0.5) / side
+    whole = np.stack(np.meshgrid(centres, centres), axis=-1)
+    if rng.random() >= settings.transformed:
+        return View(image, scene, whole)
+    name, seed = rng.choice(list(TRANSFORMS)), rng.getrandbits(32)
+    shown = TRANSFORMS[name](image, random.Random(seed), size=(side, side))
+    if name in ("color_jitter", "gaussian_blur"):
+        return View(shown, scene, whole)
+    # the same transform of a picture whose colours are the places of its pixels
+    places = np.dstack([np.rint(255 * whole), np.full((side, side), 255)]).astype(np.uint8)
+    moved = np.asarray(TRANSFORMS[name](Image.fromarray(places), random.Random(seed), size=(side, side)))
+    source = np.where(moved[..., 2:] > 0, moved[..., :2] / 255, np.inf)
+    left = []
+    for placed in scene.objects:
+        distance = np.hypot(source[..., 0] - placed.x, source[..., 1] - placed.y)
+        row, column = np.unravel_index(distance.argmin(), distance.shape)
+        if distance[row, column] < 1.5 / side:
+            left.append(replace(placed, x=centres[column], y=centres[row]))
+    return View(shown, replace(scene, objects=tuple(left)), source) if left else View(image, scene, whole)
 
 
 def pixels(image: Image.Image) -> Tensor:
@@ -252,19 +323,21 @@ class LookingData(Dataset[dict[str, Tensor]]):
             sample_scene(rng, bias=self.settings.bias[0], faint=self.settings.faint)
             for _ in range(self.settings.batch[0])
         ]
+        views = [view(scene, rng, self.settings) for scene in scenes]
         return {
-            "pixels": torch.stack([pixels(render(scene, self.settings.side)) for scene in scenes]),
-            "at_patch": torch.stack([self._at_patch(scene) for scene in scenes]),
-            "present": torch.tensor([[float(name in scene.names) for name in OBJECTS] for scene in scenes]),
+            "pixels": torch.stack([pixels(view.image) for view in views]),
+            "at_patch": torch.stack([self._at_patch(*pair) for pair in zip(scenes, views, strict=True)]),
+            "present": torch.tensor([[float(name in view.scene.names) for name in OBJECTS] for view in views]),
         }
 
-    def _at_patch(self, scene: Scene) -> Tensor:
-        grid = self.settings.side // self.settings.patch
-        centres = (np.arange(grid) + 0.5) / grid
-        found = np.zeros((grid, grid), dtype=np.int64)
+    def _at_patch(self, scene: Scene, view: View) -> Tensor:
+        patch = self.settings.patch
+        source = view.source[patch // 2 :: patch, patch // 2 :: patch]
+        found = np.zeros(source.shape[:2], dtype=np.int64)
         for placed in scene.objects:
-            distance = np.hypot(centres[None, :] - placed.x, centres[:, None] - placed.y)
-            found[distance <= max(0.8 * placed.radius, distance.min())] = 1 + OBJECTS.index(placed.name)
+            if placed.name in view.scene.names:
+                distance = np.hypot(source[..., 0] - placed.x, source[..., 1] - placed.y)
+                found[distance <= max(0.8 * placed.radius, distance.min())] = 1 + OBJECTS.index(placed.name)
         return torch.from_numpy(found.ravel())
 
 
@@ -282,8 +355,9 @@ class TalkingData(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         rng = random.Random(f"{self.settings.seed} talking {step}")
-        scenes = [_talking_scene(rng, self.settings) for _ in range(self.settings.batch[1])]
-        rows = [self._row(scene, rng) for scene in scenes]
+        drawn = [_talking_scene(rng, self.settings) for _ in range(self.settings.batch[1])]
+        views = [view(scene, rng, self.settings) for scene in drawn]
+        rows = [self._row(view.scene, rng) for view in views]
         length = max(len(row["ids"]) for row in rows)
         padded = {
             name: torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows])
@@ -293,7 +367,7 @@ class TalkingData(Dataset[dict[str, Tensor]]):
         seen = (turn[:, None, :] == turn[:, :, None]) | (turn[:, None, :] == 0)
         seen &= torch.ones(length, length, dtype=torch.bool).tril()
         return padded | {
-            "pixels": torch.stack([pixels(render(scene, self.settings.side)) for scene in scenes]),
+            "pixels": torch.stack([pixels(view.image) for view in views]),
             "seen": torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None],
         }
 
@@ -311,7 +385,7 @@ class TalkingData(Dataset[dict[str, Tensor]]):
             "turn": [0] * len(start) + [-2 if blind else 0] * len(picture),
         }
         first = len(start) if blind else len(start) + len(picture)
-        for number, (text, answer) in enumerate(_turns(scene, rng), start=1):
+        for number, (text, answer) in enumerate(_turns(scene, rng, self.settings), start=1):
             asked = encode(f"{' ' if blind else ''}{text} ASSISTANT:", add_special_tokens=False).ids
             said = encode(f" {answer}{EOS}", add_special_tokens=False).ids
             row["ids"] += asked + said
@@ -405,8 +479,7 @@ class Trainer:
         share = min(1.0, (number + 1) / min(100, self.stage.steps)) * (
             0.5 + 0.5 * math.cos(math.pi * number / self.stage.steps)
         )
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = self.stage.loss(batch)
+        loss = self.stage.loss(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(self.stage.modules.parameters(), 1.0)
         for optimizer, rate in self._optimizers:
@@ -534,7 +607,9 @@ def share(hits: Iterable[bool]) -> dict[str, float]:
 
 
 def evaluate(model: Any, processor: Any, *, scenes: int = 500, seed: int = 0) -> dict[str, Any]:
-    """Yes/no questions with the true, another scene's, and a noise picture, and captions, on held-out scenes."""
+    """Yes/no questions with the true, another scene's, a noise and the transformed picture, captions, and RITUAL+'s
+    question, on held-out scenes.
+    """
     held = held_out(scenes, seed)
     side = model.config.vision_config.image_size
     rng, noise = random.Random(seed), np.random.default_rng(seed)
@@ -569,7 +644,47 @@ def evaluate(model: Any, processor: Any, *, scenes: int = 500, seed: int = 0) ->
             figures["yes_to"] = _yes_to(held, asked, yes)
     captions = answers(model, processor, true, [CAPTION_PROMPT] * scenes, max_new_tokens=48)
     figures["captions"] = _caption_figures(held, captions)
+    figures["transformed"] = _transformed_figures(model, processor, true, asked, seed)
+    figures["choice"] = _choice_figures(model, processor, held, true, asked)
     return figures
+
+
+def _transformed_figures(
+    model: Any, processor: Any, images: Sequence[Image.Image], asked: Sequence[tuple[int, Question]], seed: int
+) -> dict[str, Any]:
+    """Accuracy, by what is in the picture itself, where only each transform of it is seen; two questions a scene."""
+    some = [pair for first in range(0, len(asked), 12) for pair in asked[first : first + 2]]
+    texts = [question.text for _, question in some]
+    figures = {}
+    for name, transform in TRANSFORMS.items():
+        rng = random.Random(f"{seed} {name}")
+        seen = [transform(images[index], rng, size=images[index].size) for index, _ in some]
+        said = answers(model, processor, seen, texts, max_new_tokens=3)
+        figures[name] = share(
+            text.lower().startswith("yes") == question.present for text, (_, question) in zip(said, some, strict=True)
+        )
+    return figures
+
+
+def _choice_figures(
+    model: Any,
+    processor: Any,
+    held: Sequence[Scene],
+    images: Sequence[Image.Image],
+    asked: Sequence[tuple[int, Question]],
+) -> dict[str, Any]:
+    """What is answered to RITUAL+'s question, one for each scene."""
+    some = asked[:: len(asked) // len(held)]
+    texts = [question.text + choice_question(list(TRANSFORMS)) for _, question in some]
+    said = answers(model, processor, [images[index] for index, _ in some], texts, max_new_tokens=8)
+    named = [parse_choice(text, list(TRANSFORMS)) for text in said]
+    return {
+        "names a transform": share(name is not None for name in named),
+        "names the one of the rule": share(
+            name == helpful_transform(held[index]) for name, (index, _) in zip(named, some, strict=True)
+        ),
+        "names the horizontal flip": share(name == "horizontal_flip" for name in named),
+    }
 
 
 def _yes_to(held: Sequence[Scene], asked: Sequence[tuple[int, Question]], yes: Sequence[bool]) -> dict[str, Any]:
@@ -612,6 +727,11 @@ def table_rows(figures: dict[str, Any]) -> tuple[list[list[str]], list[list[str]
     second = [["share, true picture", "with 95 % interval", "of"]]
     groups = {f"yes to what is {name}": figure for name, figure in figures["yes_to"].items()}
     groups |= {f"captions: {name}": figure for name, figure in figures["captions"].items()}
+    groups |= {
+        f"accuracy, {name.replace('_', ' ')} in the picture's place": figure
+        for name, figure in figures["transformed"].items()
+    }
+    groups |= {f"RITUAL+'s question: {name}": figure for name, figure in figures["choice"].items()}
     return first, second + [[name, percent(figure), str(figure["count"])] for name, figure in groups.items()]
 
 
@@ -650,6 +770,9 @@ It hallucinates for a reason that real models have too. In its training scenes p
 {100 * settings["bias"][1]:.0f} % of the time ({"; ".join(f"{a} with {b}" for a, b in list(PARTNERS.items())[::2])}),
 and {100 * settings["faint"]:.0f} % of the objects hardly show, as many do that are annotated in photographs. What it
 does not see, it takes from what is usual. The vision tower was trained where partners meet by chance only, and frozen.
+{100 * settings["transformed"]:.0f} % of all pictures went through one of RITUAL's six transforms, and \
+{100 * settings["choosing"]:.0f} % of the conversations have RITUAL+'s question,
+whose answer is the flip that moves the objects farther: of the six only flips keep all objects, shapes and colours.
 
 ```python
 model, processor = tk.load("scene-vlm")
@@ -714,6 +837,7 @@ def _run(arguments: argparse.Namespace) -> None:
             "settings": asdict(settings),
             "parameters": model.num_parameters(),
             "minutes of the last run": round((time.perf_counter() - start) / 60, 1),
+            "CPU minutes of the last run": round(sum(os.times()[:4]) / 60, 1),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
         record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

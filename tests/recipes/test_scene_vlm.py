@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,11 +87,74 @@ def test_pixels_are_those_of_the_processor(parts: tuple[Any, Any]) -> None:
     assert torch.allclose(recipe.pixels(image), expected, atol=1e-6)
 
 
+def moved(name: str, scene: Any, seed: int = 3) -> recipe.View:
+    """The scene's view by one transform."""
+    others = [one for one in recipe.TRANSFORMS if one != name]
+    with pytest.MonkeyPatch.context() as patch:
+        for one in others:
+            patch.delitem(recipe.TRANSFORMS, one)
+        return recipe.view(scene, random.Random(seed), replace(TINY, transformed=1.0))
+
+
+@pytest.mark.parametrize("name", list(recipe.TRANSFORMS))
+def test_objects_are_where_the_transformed_picture_shows_them(name: str) -> None:
+    """Oracle: where the picture differs from that of the scene without the object, both transformed."""
+    seen = 0
+    for number in range(6):
+        scene = sample_scene(random.Random(number), bias=0.0)
+        for placed in scene.objects:
+            view = moved(name, replace(scene, objects=(placed,)), seed=number)
+            rng = random.Random(number)
+            rng.random(), rng.choice([name])
+            seed, empty = rng.getrandbits(32), render(replace(scene, objects=()), 64)
+            without = recipe.TRANSFORMS[name](empty, random.Random(seed), size=(64, 64))
+            change = np.abs(np.asarray(view.image, float) - np.asarray(without, float)).sum(axis=-1)
+            rows, columns = np.nonzero(change > 30)
+            if len(rows) < 12 or min(rows.min(), columns.min()) == 0 or max(rows.max(), columns.max()) == 63:
+                continue  # at the edge, where not all of it shows, or out of view and the picture left as it was
+            (found,) = view.scene.objects
+            for centre, axis in ((found.x, columns), (found.y, rows)):
+                assert axis.min() / 64 - 0.02 < centre < (axis.max() + 1) / 64 + 0.02
+            seen += 1
+    assert seen >= 3
+
+
+def test_flips_and_colours_keep_every_object() -> None:
+    scene = sample_scene(random.Random(1), bias=0.9)
+    for name, (x, y) in {"horizontal_flip": (1, 0), "vertical_flip": (0, 1), "color_jitter": (0, 0)}.items():
+        view = moved(name, scene)
+        assert view.scene.names == scene.names
+        for after, before in zip(view.scene.objects, scene.objects, strict=True):
+            assert after.x == pytest.approx(1 - before.x if x else before.x, abs=1.5 / 64)
+            assert after.y == pytest.approx(1 - before.y if y else before.y, abs=1.5 / 64)
+
+
+def test_the_helpful_transform_is_the_flip_that_moves_farther() -> None:
+    scene = sample_scene(random.Random(1), bias=0.9)
+    first = scene.objects[0]
+    beside = replace(scene, objects=(replace(first, x=0.1, y=0.5),))
+    below = replace(scene, objects=(replace(first, x=0.5, y=0.9),))
+    assert [recipe.helpful_transform(one) for one in (beside, below)] == ["horizontal_flip", "vertical_flip"]
+
+
+def test_the_choice_is_asked_as_ritual_plus_asks_it(parts: tuple[Any, Any]) -> None:
+    """Oracle: the tokens that `tk.RITUALPlus` makes of the prompt."""
+    model, processor = parts
+    scene = sample_scene(random.Random(0), bias=0.9)
+    text, answer = recipe._turns(scene, random.Random(0), replace(TINY, choosing=1.0))[-1]
+    question, _, _ = text.partition("\n\n")
+    prompt, asked = (f"<s>USER: <image>\n{one} ASSISTANT:" for one in (question, text))
+    decoder = tk.RITUALPlus(model, processor, images=render(scene, TINY.side))
+    encode = processor.tokenizer
+    assert decoder._with_question(encode(prompt).input_ids) == encode(asked).input_ids
+    assert recipe.parse_choice(answer, list(recipe.TRANSFORMS)) == recipe.helpful_transform(scene)
+
+
 @pytest.mark.parametrize("blind", [0.0, 1.0], ids=["with the picture", "without"])
 def test_a_row_is_as_good_as_one_conversation_for_each_turn(blind: float, parts: tuple[Any, Any]) -> None:
     """Oracle: the logits and targets of each conversation alone, through chat template and processor."""
     model, processor = parts
-    settings = replace(TINY, blind=blind, batch=(2, 2))
+    settings = replace(TINY, blind=blind, choosing=0.5, batch=(2, 3))
     batch = recipe.TalkingData(settings, processor)[5]
     packed = model.lm_head(
         model.model(
@@ -101,15 +165,15 @@ def test_a_row_is_as_good_as_one_conversation_for_each_turn(blind: float, parts:
         ).last_hidden_state
     )
     rng = random.Random(f"{settings.seed} talking 5")
-    scenes = [recipe._talking_scene(rng, settings) for _ in range(2)]
-    for row, scene in enumerate(scenes):
+    scenes = [recipe._talking_scene(rng, settings) for _ in range(3)]
+    for row, view in enumerate([recipe.view(scene, rng, settings) for scene in scenes]):
         rng.random()  # whether the row is blind
         answered = batch["targets"][row] != -100
         found, targets = packed[row][answered], batch["targets"][row][answered]
-        for text, answer in recipe._turns(scene, rng):
+        for text, answer in recipe._turns(view.scene, rng, settings):
             user = [{"type": "image"}] * (not blind) + [{"type": "text", "text": text}]
             asked = processor.apply_chat_template([{"role": "user", "content": user}], add_generation_prompt=True)
-            images = None if blind else [render(scene, settings.side)]
+            images = None if blind else [view.image]
             inputs = processor(text=[f"{asked} {answer}</s>"], images=images, return_tensors="pt")
             start = processor(text=[asked], images=images, return_tensors="pt")["input_ids"].shape[1]
             said = inputs["input_ids"][0, start:]

@@ -72,8 +72,7 @@ class RITUALPlus(RITUAL):
         names = list(TRANSFORMS) if transform == "random" else [transform] if isinstance(transform, str) else transform
         self.names = list(names)
         self._tokenizer = text_tokenizer(processor, "the question of RITUAL+")
-        options = "\n".join(f"{i}. {name.replace('_', ' ')}" for i, name in enumerate(self.names, start=1))
-        question = "\n\n" + choice_prompt.replace("{options}", options)
+        question = choice_question(self.names, choice_prompt)
         self._question = self._tokenizer(question, add_special_tokens=False).input_ids
         self._ending = after_content(processor)
 
@@ -93,6 +92,12 @@ class RITUALPlus(RITUAL):
 
 class RITUALPlusLogitsProcessor(DecoderLogitsProcessor, decoder=RITUALPlus):
     """`RITUALPlus` as one entry of an existing `logits_processor=[...]` list; takes the arguments of `RITUALPlus`."""
+
+
+def choice_question(names: Sequence[str], wording: str = CHOICE_PROMPT) -> str:
+    """What is put behind the user's question: a blank line, and `wording` with the numbered list of `names`."""
+    options = "\n".join(f"{i}. {name.replace('_', ' ')}" for i, name in enumerate(names, start=1))
+    return "\n\n" + wording.replace("{options}", options)
 
 
 def parse_choice(reply: str, names: Sequence[str]) -> str | None:
