@@ -118,16 +118,16 @@ def test_what_an_answer_names_of_a_scene(engine: Engine) -> None:
 def test_steering_changes_the_answer_and_its_projections(engine: Engine) -> None:
     """Oracle: the hidden states that the model returns; at the steered layer, shifted by strength times norm."""
     model, processor = engine.model, engine.processor
-    steered = {"decoder": "greedy", "options": {}, "steering": [{"strength": 2.0, "layers": "1"}]}
+    steered = {"decoder": "greedy", "options": {}, "steering": [{"strength": 6.0, "layers": "1"}]}
     events = events_of(engine, asking("greedy", steered, images=[picture()]))
     (vector,) = (loaded.vector for loaded in engine._vectors)
     inputs = encode_prompt(processor, "Describe the picture.", images=[SCENE])
     length = inputs["input_ids"].shape[1]
     plain = model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    with vector.steer(model, strength=2.0, layers=1):
+    with vector.steer(model, strength=6.0, layers=1):
         pushed = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     assert not torch.equal(plain, pushed)
-    for index, ids, layer, shift in ((0, plain, 1, 0.0), (0, plain, 2, 0.0), (1, pushed, 1, 2.0)):
+    for index, ids, layer, shift in ((0, plain, 1, 0.0), (0, plain, 2, 0.0), (1, pushed, 1, 6.0)):
         whole = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         with torch.no_grad():
             states = model(**whole, output_hidden_states=True).hidden_states[layer + 1][0, length:]
