@@ -136,7 +136,7 @@ def small(picture: bytes) -> bytes:
         image = opened.convert("RGB")
     for colours in (0, 256, 128, 64):
         content = io.BytesIO()
-        reduced = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) if colours else image
+        reduced = image.quantize(colours, dither=Image.Dither.NONE) if colours else image
         reduced.save(content, "png", optimize=True)
         if content.tell() <= MOST_BYTES:
             return content.getvalue()
