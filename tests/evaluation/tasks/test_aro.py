@@ -135,8 +135,8 @@ def test_relations_in_a_run(scene_vlm: Any, tmp_path: Path, capsys: pytest.Captu
 
 def test_a_contrast_and_its_controls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = relations(tmp_path), tmp_path / "runs"
-    command = ["eval", "aro", "--data", str(data), "--model", "scene-vlm", "--decoder", "vcd:alpha=9,beta=0", "--controls"]
-    assert cli.main([*command, "--out", str(out), "--limit", "3"]) == 0
+    command = ["eval", "aro", "--data", str(data), "--model", "scene-vlm", "--out", str(out), "--limit", "3"]
+    assert cli.main([*command, "--decoder", "vcd:alpha=9,beta=0", "--controls"]) == 0
     summaries = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/summary.json")}
     assert summaries.keys() == {"decoder", "greedy"}
     assert "raw_accuracy" in summaries["decoder"]["metrics"]
