@@ -18,6 +18,8 @@ import torch
 
 import truthkit as tk
 from recipes import scene_vlm as recipe
+from truthkit.decoding.methods.ritual_plus import parse_choice
+from truthkit.images.transforms import TRANSFORMS
 from truthkit.scenes.render import render
 from truthkit.scenes.scene import sample_scene
 
@@ -90,11 +92,11 @@ def test_pixels_are_those_of_the_processor(parts: tuple[Any, Any]) -> None:
 def moved(name: str, scene: Any, seed: int = 3) -> recipe.View:
     """The scene's view by one transform."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "TRANSFORMS", {name: recipe.TRANSFORMS[name]})
+        patch.setattr(recipe, "TRANSFORMS", {name: TRANSFORMS[name]})
         return recipe.view(scene, random.Random(seed), replace(TINY, transformed=1.0))
 
 
-@pytest.mark.parametrize("name", list(recipe.TRANSFORMS))
+@pytest.mark.parametrize("name", list(TRANSFORMS))
 def test_objects_are_where_the_transformed_picture_shows_them(name: str) -> None:
     """Oracle: where the picture differs from that of the scene without the object, both transformed."""
     seen = 0
@@ -105,7 +107,7 @@ def test_objects_are_where_the_transformed_picture_shows_them(name: str) -> None
             rng = random.Random(number)
             rng.random(), rng.choice([name])
             seed, empty = rng.getrandbits(32), render(replace(scene, objects=()), 64)
-            without = recipe.TRANSFORMS[name](empty, random.Random(seed), size=(64, 64))
+            without = TRANSFORMS[name](empty, random.Random(seed), size=(64, 64))
             change = np.abs(np.asarray(view.image, float) - np.asarray(without, float)).sum(axis=-1)
             rows, columns = np.nonzero(change > 30)
             if len(rows) < 12 or min(rows.min(), columns.min()) == 0 or max(rows.max(), columns.max()) == 63:
@@ -145,7 +147,7 @@ def test_the_choice_is_asked_as_ritual_plus_asks_it(parts: tuple[Any, Any]) -> N
     decoder = tk.RITUALPlus(model, processor, images=render(scene, TINY.side))
     encode = processor.tokenizer
     assert decoder._with_question(encode(prompt).input_ids) == encode(asked).input_ids
-    assert recipe.parse_choice(answer, list(recipe.TRANSFORMS)) == recipe.helpful_transform(scene)
+    assert parse_choice(answer, list(TRANSFORMS)) == recipe.helpful_transform(scene)
 
 
 @pytest.mark.parametrize("blind", [0.0, 1.0], ids=["with the picture", "without"])
