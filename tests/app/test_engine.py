@@ -120,7 +120,7 @@ def test_steering_changes_the_answer_and_its_projections(engine: Engine) -> None
     model, processor = engine.model, engine.processor
     steered = {"decoder": "greedy", "options": {}, "steering": [{"strength": 6.0, "layers": "1"}]}
     events = events_of(engine, asking("greedy", steered, images=[picture()]))
-    (vector,) = (loaded.vector for loaded in engine._vectors)
+    (vector,) = (loaded.vector for loaded in engine._vectors.loaded)
     inputs = encode_prompt(processor, "Describe the picture.", images=[SCENE])
     length = inputs["input_ids"].shape[1]
     plain = model.generate(**inputs, max_new_tokens=12, do_sample=False)

@@ -70,7 +70,7 @@ def test_a_map_is_of_the_steered_model(engine: Engine) -> None:
     length = inputs["input_ids"].shape[1]
     ids = torch.cat([inputs["input_ids"], torch.tensor([ANSWER])], dim=1)
     whole = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    vector = engine._vectors[0].vector
+    vector = engine._vectors.loaded[0].vector
     assert isinstance(vector, tk.SteeringVector)
     steered = {"decoder": "greedy", "options": {}, "steering": [{"strength": 2.0, "layers": "1"}]}
     for cards, shift in (([{"decoder": "vcd", "options": {}}], 0.0), ([steered], 2.0)):

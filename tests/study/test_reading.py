@@ -9,7 +9,8 @@ import pytest
 
 from truthkit import cli
 from truthkit.errors import ArgumentError, NotAvailableError
-from truthkit.study.reading import Places, read_study
+from truthkit.study.places import Places
+from truthkit.study.reading import read_study
 from truthkit.study.way import Way
 
 

@@ -7,8 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,11 +18,11 @@ from truthkit.app.events import (
     Event,
     cosines_event,
     noised_event,
-    projections_event,
     token_event,
     transforms_event,
 )
 from truthkit.app.examples import examples_for
+from truthkit.app.inputs import with_answer
 from truthkit.app.patches import patch_cosines
 from truthkit.app.problems import DECODER, FieldError, Problem, card_problems, settings_problems
 from truthkit.app.request import (
@@ -36,9 +35,9 @@ from truthkit.app.request import (
     Card,
     MapRequest,
     RunRequest,
-    Steer,
 )
 from truthkit.app.scenes import Named, known_scene, scene_file
+from truthkit.app.vectors import Vectors
 from truthkit.decoding.catalog import catalog
 from truthkit.decoding.engine.registry import PROMPT_ONLY
 from truthkit.decoding.methods.vcd import VCD
@@ -58,11 +57,8 @@ from truthkit.printable import printable
 from truthkit.scenes.questions import mentions
 from truthkit.scenes.scene import Scene
 from truthkit.serving.outbox import Gone
-from truthkit.steering.projections import projections
-from truthkit.steering.spec import SteerSpec, parse_layers
+from truthkit.steering.spec import SteerSpec
 from truthkit.steering.steer import Steering
-from truthkit.steering.vector import SteeringVector
-from truthkit.steering.vision import VisionSteering, VisionVector
 from truthkit.text.encode import encode_prompt, has_template, passage_in_front
 from truthkit.text.tokens import text_tokenizer
 
@@ -74,29 +70,6 @@ _BLANK = Image.new("RGB", (8, 8))
 
 Stop = Callable[[], bool]
 """Asked after every token: whether to end the run there."""
-
-
-class _Loaded(NamedTuple):
-    spec: SteerSpec
-    vector: SteeringVector | VisionVector
-
-
-def _loaded(spec: SteerSpec, model: Any, processor: Any) -> _Loaded:
-    """The vector of a file, checked against `model`, and its use with the layers that are steered by default."""
-    vector = spec.load()
-    steering = spec.on(vector, model, processor)
-    if any(condition.kind == "entropy" for condition in spec.options.get("where", ())):
-        raise ArgumentError(
-            f"{spec.text!r} steers where the entropy was high or low, which the app cannot show: it reads an answer "
-            "again to project it on the vector. Leave the condition out, or use truthkit generate."
-        )
-    if isinstance(vector, SteeringVector) and len(vector) > 1 and "layers" not in spec.options:
-        spec = replace(spec, options={**spec.options, "layers": list(steering.layers)})
-    return _Loaded(spec, vector)
-
-
-def _written(layers: str | Sequence[int]) -> str:
-    return layers if isinstance(layers, str) else "+".join(map(str, layers))
 
 
 class Engine:
@@ -125,7 +98,7 @@ class Engine:
     ):
         self.model, self.processor, self.name = model, processor, name
         self.amateurs = dict(amateurs or {})
-        self._vectors = [_loaded(spec, model, processor) for spec in steers]
+        self._vectors = Vectors(model, processor, steers)
 
     @property
     def takes_images(self) -> bool:
@@ -151,16 +124,7 @@ class Engine:
             "decoders": [asdict(decoder) for decoder in catalog() if self.takes_images or not decoder.needs_image],
             "examples": [asdict(example) for example in examples_for(scenes=self.name == _SCENES)],
             "amateurs": list(self.amateurs),
-            "vectors": [
-                {
-                    "name": Path(spec.path).name,
-                    "strength": spec.strength_of(vector),
-                    "layers": _written(spec.options.get("layers", ())),
-                    "all_layers": list(vector.directions),
-                    "site": vector.site if isinstance(vector, SteeringVector) else "vision",
-                }
-                for spec, vector in self._vectors
-            ],
+            "vectors": self._vectors.about(),
             "limits": {
                 "body": MAX_BODY,
                 "cards": MAX_CARDS,
@@ -186,7 +150,7 @@ class Engine:
         found = list(self._prompt_problems(request)) if whole else []
         for index, card in enumerate(request.cards):
             found += card_problems(index, card, lambda one: self._decoder(one.spec(), pictures, passage))
-            found += self._steering_problems(index, card)
+            found += self._vectors.problems(index, card)
         return list(dict.fromkeys(found))
 
     def _prompt_problems(self, request: RunRequest) -> Iterator[Problem]:
@@ -221,15 +185,6 @@ class Engine:
             images=images,
             earlier=request.messages,
         )
-
-    def _steering_problems(self, index: int, card: Card) -> Iterator[Problem]:
-        if len(card.steering) not in (0, len(self._vectors)):
-            return  # no field of the page; `run` tells of it
-        for number, (loaded, use) in enumerate(zip(self._vectors, card.steering, strict=False)):
-            try:
-                self._steering(loaded, use)
-            except TruthkitError as error:
-                yield Problem(index, f"{'layers' if use.layers else 'strength'} {number}", str(error))
 
     def run(self, request: RunRequest, emit: Emit, stop: Stop = lambda: False) -> None:
         """Answer with one decoder after another; every token goes to `emit` as it comes.
@@ -287,7 +242,7 @@ class Engine:
             emit(token_event(index, pieces(token), step))
 
         with ExitStack() as stack:
-            for steering in (steerings := self._steerings(card)):
+            for steering in (steerings := self._vectors.steerings(card)):
                 stack.enter_context(steering)
             one = answer(
                 self.model,
@@ -300,7 +255,7 @@ class Engine:
                 stop=stop,
             )
             emit(_answer_event(index, one, first, scene))
-            self._project(index, inputs, one, steerings, emit)
+            self._vectors.project(index, inputs, one, steerings, emit)
         if "chosen" in one.notes:
             sheets = transforms_event(index, one.notes, images, stop)
             if sheets is not None:
@@ -342,10 +297,10 @@ class Engine:
         if max(request.answer) >= len(text_tokenizer(self.processor, "an answer")):
             raise ArgumentError("answer holds a token that the model does not have.")
         inputs = self._encoded(asked, _passage(asked, card.spec()) + asked.prompt, images)
-        length, whole = inputs["input_ids"].shape[1], _whole(inputs, request.answer)
+        length, whole = inputs["input_ids"].shape[1], with_answer(inputs, request.answer)
         check_room(self.model, length + len(request.answer), "prompt and answer", "ask for a shorter answer")
         with ExitStack() as stack:
-            for steering in self._steerings(card):
+            for steering in self._vectors.steerings(card):
                 stack.enter_context(steering)
                 if isinstance(steering, Steering):
                     steering.prompt_lengths = [length]
@@ -374,64 +329,10 @@ class Engine:
             raise FieldError(DECODER, f"{spec.name} {reason}; use it in truthkit generate.")
         return decoder
 
-    def _steerings(self, card: Card) -> list[Steering | VisionSteering]:
-        """A steering for each loaded vector that the card uses."""
-        if card.steering and len(card.steering) != len(self._vectors):
-            raise ArgumentError(
-                f"steering has {len(card.steering)} entries; expected one for each vector, of which the app has "
-                f"{len(self._vectors)}."
-            )
-        made = [self._steering(loaded, use) for loaded, use in zip(self._vectors, card.steering, strict=False)]
-        return [steering for steering in made if steering is not None]
-
-    def _steering(self, loaded: _Loaded, use: Steer) -> Steering | VisionSteering | None:
-        """None where the strength is 0."""
-        if not use.strength:
-            return None
-        spec, vector = loaded
-        options = spec.options | ({"layers": parse_layers(use.layers)} if use.layers else {})
-        return replace(spec, strength=use.strength, options=options).on(vector, self.model, self.processor)
-
-    def _project(
-        self,
-        index: int,
-        inputs: Mapping[str, torch.Tensor],
-        one: Answer,
-        steerings: Sequence[Steering | VisionSteering],
-        emit: Emit,
-    ) -> None:
-        """Tell how the answer's tokens lie along every loaded vector, under the steering that made them."""
-        vectors = [(number, one.vector) for number, one in enumerate(self._vectors)]
-        shown = [(number, vector) for number, vector in vectors if isinstance(vector, SteeringVector)]
-        if not shown or not one.token_ids:
-            return
-        length, whole = inputs["input_ids"].shape[1], _whole(inputs, one.token_ids)
-        for steering in steerings:
-            if isinstance(steering, Steering):
-                steering.prompt_lengths = [length]
-        for number, vector in shown:
-            along = projections(self.model, vector, whole)
-            emit(projections_event(index, number, {layer: values[length:] for layer, values in along.items()}))
-
 
 def _passage(request: RunRequest, spec: DecoderSpec) -> str:
     """What stands in front of the prompt for a decoder; "" for one that takes no passage."""
     return passage_in_front(request.context) if request.context and spec.takes("context") else ""
-
-
-def _whole(inputs: Mapping[str, Any], answer: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Model inputs for a prompt with its answer."""
-    length = inputs["input_ids"].shape[1]
-    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-    return {name: _continued(value, length, answer, name) for name, value in tensors.items()}
-
-
-def _continued(value: torch.Tensor, length: int, answer: Sequence[int], name: str) -> torch.Tensor:
-    """A model input for the prompt and its answer: new tokens are seen, and of text where token types are told."""
-    if value.dim() != 2 or value.shape[1] != length:
-        return value
-    tail = list(answer) if name == "input_ids" else [int(name == "attention_mask")] * len(answer)
-    return torch.cat([value, value.new_tensor([tail])], dim=1)
 
 
 def _answer_event(index: int, one: Answer, first: Answer | None, scene: Scene | None) -> Event:

@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     variables = dict(map(_variable, args.set))
     if args.plan and args.amend:
         raise ArgumentError("--plan and --amend: plan the whole file, or amend the study; give one of the two.")
-    from truthkit.study.reading import Places, read_study
+    from truthkit.study.places import Places
+    from truthkit.study.reading import read_study
 
     if not args.amend:
         read_study(args.file, Places(args.file.parent, variables))  # its mistakes are told before torch is imported

@@ -14,7 +14,9 @@ from truthkit.files.lock import turn
 from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.steering.spec import parse_steer
 from truthkit.study.decisions import Decisions, Looks
-from truthkit.study.reading import MethodEntry, Places, Study, read_study
+from truthkit.study.entries import MethodEntry, Study
+from truthkit.study.places import Places
+from truthkit.study.reading import read_study
 from truthkit.study.results import Measured, results
 from truthkit.study.rows import Row, rows_of
 from truthkit.study.running import Job, Models, Say, do

@@ -20,7 +20,9 @@ from truthkit.files.json_text import parse, shown
 from truthkit.files.reading import read_json, read_text
 from truthkit.files.versions import versions
 from truthkit.files.writing import file_sha256, write_atomically, writing
-from truthkit.study.reading import Places, Study, read_study
+from truthkit.study.entries import Study
+from truthkit.study.places import Places
+from truthkit.study.reading import read_study
 
 PLAN, LOOKS = "plan.json", "looks.jsonl"
 _KINDS = ("model", "task", "method")

@@ -17,7 +17,7 @@ from truthkit.files.writing import file_sha256
 from truthkit.statistics.intervals import benjamini_hochberg, cluster_totals, holm
 from truthkit.study.comparing import Change, Outcome, changes, drawn, interval
 from truthkit.study.decisions import Looks
-from truthkit.study.reading import Study
+from truthkit.study.entries import Study
 from truthkit.study.rows import Row
 from truthkit.study.running import seconds_of
 from truthkit.study.sets import StudySet

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from truthkit.study.reading import MethodEntry
+from truthkit.study.entries import MethodEntry
 from truthkit.study.sets import StudySet
 from truthkit.study.way import GREEDY, Way, written
 

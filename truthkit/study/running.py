@@ -22,7 +22,7 @@ from truthkit.models import load
 from truthkit.steering.spec import parse_steer
 from truthkit.study.clock import clock
 from truthkit.study.decisions import Looks
-from truthkit.study.reading import ModelEntry
+from truthkit.study.entries import ModelEntry
 from truthkit.study.sets import StudySet
 from truthkit.study.way import Way
 

@@ -14,7 +14,7 @@ from truthkit.evaluation.running.task import Task
 from truthkit.evaluation.tasks import benchmarks
 from truthkit.files.writing import content_key, file_sha256
 from truthkit.steering.spec import parse_steer
-from truthkit.study.reading import MethodEntry, ModelEntry, Study, TaskEntry
+from truthkit.study.entries import MethodEntry, ModelEntry, Study, TaskEntry
 from truthkit.study.split import Parts, check_apart, said, split
 from truthkit.study.way import GREEDY, Way
 
