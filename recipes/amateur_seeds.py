@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lol import HALUEVAL, PROTOCOL, TRUTHFULQA, Tokens, interval, means
+from choice_views import ChoiceViews, Parts, Tokens
+from lol import HALUEVAL, PROTOCOL, TRUTHFULQA, interval, means
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
@@ -33,7 +34,6 @@ from tqdm import tqdm
 import truthkit as tk
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.early_exits import named_layers
-from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.amateur import amateur_view
 from truthkit.evaluation.running.records import Records
@@ -77,44 +77,9 @@ class Views(Decoder):
         return {BASE: log_p, **scores, "LOL, seed 0": scores["ICD, seed 0"] + OMEGA * lower}
 
 
-class Scorer:
-    """Scores the choices of a question, with what all prompts begin with and each question read once."""
-
-    def __init__(self, model: Any, views: Views, session: Session, tokens: Tokens, together: int = 4):
-        self._model, self._views, self._session, self._tokens = model, views, session, tokens
-        self._together = together
-        self._seen: Sequence[ViewLogits] = ()
-        session.observers.append(self._observe)
-        self._cache = tk.GrowingCache(config=model.config.get_text_config(decoder=True))
-        self._forward([tokens.prefix], 1, self._cache)
-
-    def _observe(self, views: Sequence[ViewLogits], _combined: torch.Tensor) -> None:
-        self._seen = views
-
-    def _forward(self, rows: list[list[int]], keep: int, cache: Any) -> dict[str, torch.Tensor]:
-        with torch.no_grad():
-            self._model(torch.tensor(rows), cache=cache, use_cache=True, logits_to_keep=keep)
-        return self._views.contrasts(*self._seen)
-
-    def question(self, question: truthfulqa.Question) -> list[dict[str, list[float]]]:
-        """For each choice and method, the raw and the normalised score."""
-        answers = [self._tokens.of(question.text, choice) for choice in question.choices]
-        choices = [ids for _, ids in answers]
-        found: list[dict[str, list[float]]] = [{}] * len(choices)
-        order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
-        with self._session.branched(self._cache, torch.zeros(1, dtype=torch.long), keep=True) as asked:
-            first = self._forward([answers[0][0][len(self._tokens.prefix) :]], 1, asked)
-            for start in range(0, len(order), self._together):
-                some = order[start : start + self._together]
-                width = max(1, *(len(choices[i]) - 1 for i in some))
-                rows = [choices[i][:-1] + choices[i][:1] * (width - len(choices[i]) + 1) for i in some]
-                with self._session.branched(asked, torch.zeros(len(some), dtype=torch.long)) as branches:
-                    more = self._forward(rows, width, branches)
-                for row, i in enumerate(some):
-                    rest = len(choices[i]) - 1
-                    scores = {name: torch.cat([first[name][0], more[name][row, :rest]]) for name in first}
-                    found[i] = {name: _both(score, choices[i]) for name, score in scores.items()}
-        return found
+def both(scores: Parts, ids: list[int]) -> dict[str, list[float]]:
+    """For each method, the raw and the normalised score of a choice."""
+    return {name: _both(score, ids) for name, score in scores.items()}
 
 
 def _both(scores: torch.Tensor, ids: list[int]) -> list[float]:
@@ -168,10 +133,10 @@ def main() -> None:
     keys = {question.text: content_key(question.text, weights) for question in asked}
     views = Views(model, tokenizer, amateurs, control, fewer=args.fewer)
     with views as session:
-        scorer = Scorer(model, views, session, tokens)
+        reader = ChoiceViews(model, session, tokens, views.contrasts)
         for question in tqdm(asked, mininterval=5):
             if keys[question.text] not in store.done:
-                store.append([{"key": keys[question.text], "choices": scorer.question(question)}])
+                store.append([{"key": keys[question.text], "choices": reader.question(question, both)}])
     records = [store.done[keys[question.text]]["choices"] for question in asked]
     decoders = {
         "ICD, seed 0": lambda: tk.ICD(model, tokenizer, amateur=amateurs[0], beta=0.0),

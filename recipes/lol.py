@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from choice_views import ChoiceViews, Tokens
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
@@ -46,7 +47,6 @@ import truthkit as tk
 from truthkit.decoding.engine.arithmetic import most_divergent, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.prompt_views import with_instruction
-from truthkit.decoding.engine.session import Session
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.decoding.methods.lol import REFOCUS_PROMPT
 from truthkit.evaluation.running.records import Records
@@ -57,7 +57,6 @@ from truthkit.output import Output
 from truthkit.statistics.interval_plot import draw_intervals
 from truthkit.statistics.intervals import mcnemar, paired_bootstrap
 from truthkit.statistics.score import mean_score
-from truthkit.text.tokens import text_ids
 from truthkit.training.amateur import train_amateur
 from truthkit.training.settings import TrainingSettings
 
@@ -137,63 +136,6 @@ def contrasts(parts: dict[str, torch.Tensor], settings: dict[str, Setting]) -> d
         if "control" in parts:
             scores["control adapter, lambda 1"] = parts["main"] - parts["control"]
     return scores
-
-
-class Tokens:
-    """Prompts and choices as tokens, and what all prompts begin with."""
-
-    def __init__(self, tokenizer: Any, prompts: dict[str, str]):
-        self._tokenizer, self._prompts = tokenizer, prompts
-        first, *others = [self._ids(prompt) for prompt in prompts.values()]
-        self.prefix = first[: next(i for i in range(len(first)) if any(ids[i] != first[i] for ids in others))]
-
-    def _ids(self, text: str) -> list[int]:
-        return text_ids(self._tokenizer, text)
-
-    def of(self, question: str, choice: str) -> tuple[list[int], list[int]]:
-        """The prompt's tokens and the choice's: both together, cut where the prompt's own end."""
-        prompt = self._ids(self._prompts[question])
-        return prompt, self._ids(f"{self._prompts[question]} {choice}")[len(prompt) :]
-
-
-class Scorer:
-    """Scores choices through one decoder, with what all prompts begin with and each question read once."""
-
-    def __init__(self, model: Any, session: Session, tokens: Tokens, together: int = 4):
-        self._model, self._session, self._tokens, self._together = model, session, tokens, together
-        self._seen: Sequence[ViewLogits] = ()
-        session.observers.append(self._observe)
-        self._cache = tk.GrowingCache(config=model.config.get_text_config(decoder=True))
-        self._forward([tokens.prefix], 1, self._cache)
-
-    def _forward(self, rows: list[list[int]], keep: int, cache: Any) -> dict[str, torch.Tensor]:
-        """The parts at the last `keep` positions, (rows, keep, vocabulary)."""
-        with torch.no_grad():
-            self._model(torch.tensor(rows), cache=cache, use_cache=True, logits_to_keep=keep)
-        return parts_of(*self._seen)
-
-    def _observe(self, views: Sequence[ViewLogits], _combined: torch.Tensor) -> None:
-        self._seen = views
-
-    def question(self, question: truthfulqa.Question, settings: dict[str, Setting]) -> list[dict[str, Any]]:
-        """For each choice: the normalised score of every setting, the raw parts, and how many tokens it has."""
-        answers = [self._tokens.of(question.text, choice) for choice in question.choices]
-        choices = [ids for _, ids in answers]
-        records: list[dict[str, Any]] = [{}] * len(choices)
-        order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
-        with self._session.branched(self._cache, torch.zeros(1, dtype=torch.long), keep=True) as asked:
-            first = self._forward([answers[0][0][len(self._tokens.prefix) :]], 1, asked)
-            for start in range(0, len(order), self._together):
-                some = order[start : start + self._together]
-                width = max(1, *(len(choices[i]) - 1 for i in some))
-                rows = [choices[i][:-1] + choices[i][:1] * (width - len(choices[i]) + 1) for i in some]
-                with self._session.branched(asked, torch.zeros(len(some), dtype=torch.long)) as branches:
-                    more = self._forward(rows, width, branches)
-                for row, i in enumerate(some):
-                    rest = len(choices[i]) - 1
-                    parts = {name: torch.cat([first[name][0], more[name][row, :rest]]) for name in first}
-                    records[i] = summed(parts, choices[i], settings)
-        return records
 
 
 def summed(parts: dict[str, torch.Tensor], ids: list[int], settings: dict[str, Setting]) -> dict[str, Any]:
@@ -394,11 +336,12 @@ def compare(args: argparse.Namespace, console: Output) -> dict[str, Any]:
     def ask(part: Sequence[truthfulqa.Question], settings: dict[str, Setting], title: str) -> dict[str, Any]:
         keys = {question.text: content_key(question.text, settings) for question in part}
         with views as session:
-            scorer = Scorer(model, session, tokens)
+            reader = ChoiceViews(model, session, tokens, parts_of)
             for question in tqdm(part, desc=title, mininterval=5):
                 if keys[question.text] not in store.done:
                     record = {"key": keys[question.text], "question": question.text}
-                    store.append([record | {"choices": scorer.question(question, settings)}])
+                    choices = reader.question(question, lambda parts, ids: summed(parts, ids, settings))
+                    store.append([record | {"choices": choices}])
         return {text: store.done[key]["choices"] for text, key in keys.items()}
 
     dev_records = ask(dev, grid | FIXED, "dev")
