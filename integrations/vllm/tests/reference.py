@@ -104,7 +104,7 @@ def main(folder: Path) -> None:
         "sled": tokens(tk.SLED(model), "sled"),
         "sled_high": tokens(tk.SLED(model, layers="high", evolution_scale=50, steps=1, norm=True), "sled_high"),
         "deco": tokens(tk.DeCo(model), "deco"),
-        "deco_low": tokens(tk.DeCo(model, layers="low", alpha=2.0, top_p=0.5, norm=False), "deco_low"),
+        "deco_all": tokens(tk.DeCo(model, layers="all", alpha=1.5, top_k=5, norm=False), "deco_all"),
         "cad": tokens(tk.CAD(model, tokenizer, context=contexts), "cad"),
         "icd": tokens(tk.ICD(model, tokenizer, amateur="prompt"), "icd"),
         "icd_adapter": tokens(tk.ICD(model, tokenizer), "icd_adapter"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import SMALL
+from engines import SMALL, arrivals
 
 pytest.importorskip("vllm")
 
@@ -38,12 +38,21 @@ def answers(llm: LLM, prompts: list[list[int]], params: SamplingParams = GREEDY)
         ("sled", "sled"),
         ("sled:layers=high,evolution_scale=50,steps=1,norm=true", "sled_high"),
         ("deco", "deco"),
-        ("deco:layers=low,alpha=2,top_p=0.5,norm=false", "deco_low"),
+        ("deco:layers=all,alpha=1.5,top_k=5,norm=false", "deco_all"),
     ],
 )
 def test_tokens(reference: dict[str, Any], decoder: str, name: str) -> None:
-    llm = LLM(reference["model"], **SMALL, **engine(architecture="LlamaForCausalLM", decoder=decoder))
+    """All at once, and in a random order while requests are put off and read again."""
+    llm = LLM(
+        reference["model"],
+        **SMALL | {"disable_log_stats": False},
+        **engine(architecture="LlamaForCausalLM", decoder=decoder),
+    )
     assert answers(llm, reference["prompts"]) == reference[name]
+    crowd: list[tuple[Any, SamplingParams]] = [({"prompt_token_ids": row}, GREEDY) for row in reference["prompts"]]
+    found = [list(one.outputs[0].token_ids) for one in arrivals(llm, crowd, 0, preempt=0.2)]
+    assert found == reference[name]
+    assert sum(one.value for one in llm.get_metrics() if one.name == "vllm:num_preemptions") > 0
 
 
 @pytest.mark.parametrize(("name", "architecture"), [("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")])
