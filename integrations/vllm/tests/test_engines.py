@@ -72,8 +72,9 @@ def test_a_baked_model_is_a_plain_one(folder: Path, reference: dict[str, Any]) -
     assert answers(llm, reference["prompts"]) == reference["plus"]
 
 
-@pytest.mark.parametrize(("name", "architecture"), [("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")])
-@pytest.mark.parametrize("decoder", ["sled", "deco"])
+@pytest.mark.parametrize(
+    ("name", "architecture", "decoder"), [("qwen2", "Qwen2ForCausalLM", "sled"), ("qwen3", "Qwen3ForCausalLM", "deco")]
+)
 def test_other_architectures(
     folder: Path, reference: dict[str, Any], name: str, architecture: str, decoder: str
 ) -> None:
