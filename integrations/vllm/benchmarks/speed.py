@@ -1,13 +1,14 @@
-"""Tokens per second of CPU time: `speed.py vllm FOLDER [dola]`, and `speed.py truthkit FOLDER` with truthkit's Python.
+"""Tokens per second of CPU time: `speed.py vllm FOLDER [DECODER]`; `speed.py truthkit FOLDER` with truthkit's Python.
 
-FOLDER: what tests/reference.py made. One thread, float32, greedy, 32 new tokens whatever they are; batches of 1 and 8;
-the better of three runs, behind one that is not counted.
+DECODER: one of early exits. FOLDER: what tests/reference.py made. One thread, float32, greedy, 32 new tokens whatever
+they are; batches of 1 and 8; the better of three runs, behind one that is not counted.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ def measured(name: str, run: Callable[[int], Any]) -> None:
             run(count)
             spent.append(time.process_time() - began)
         rates.append(f"{count * TOKENS / min(spent):.1f}")
-    print(name, *rates, flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(name, *rates, f"{peak:.2f} GB at most so far", flush=True)
 
 
 def on_vllm(folder: Path, given: dict[str, Any], decoder: str | None) -> None:
@@ -80,7 +82,8 @@ def on_transformers(folder: Path, given: dict[str, Any]) -> None:
     measured("steered", lambda count: run(count, vector.steer(model, layers=given["layer"], strength=2.0)))
     contexts = [text.partition("\n\n")[0] for text in texts]
     measured("cad", lambda count: run(count, tk.CAD(model, tokenizer, context=contexts[:count])))
-    measured("dola", lambda count: run(count, tk.DoLa(model)))
+    for name, decoder in (("dola", tk.DoLa), ("sled", tk.SLED), ("deco", tk.DeCo)):
+        measured(name, lambda count, decoder=decoder: run(count, decoder(model)))
 
 
 def main(engine_name: str, folder: Path, decoder: str | None) -> None:

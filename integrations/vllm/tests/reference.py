@@ -17,6 +17,7 @@ import truthkit as tk
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from truthkit.decoding.engine.prompt_views import with_instruction, without_context
 from truthkit.decoding.methods.amateur import DISHONEST_PROMPT
+from truthkit.models.shipped_amateur import FOLDER
 
 TOKENS, LAYER, STRENGTH = 20, 15, 2.0
 FACTS = (
@@ -34,7 +35,7 @@ THINGS = ("the sea", "my work", "cats", "this city", "reading", "the rain", "mus
 
 
 def tiny(model_class: Any, config_class: Any, folder: Path) -> dict[str, Any]:
-    """A random model under DoLa, and under DoLa and steering at once."""
+    """A random model under decoders of early exits, and under DoLa and steering at once."""
     torch.manual_seed(0)
     config = config_class(
         vocab_size=512,
@@ -59,10 +60,12 @@ def tiny(model_class: Any, config_class: Any, folder: Path) -> dict[str, Any]:
         out = model.generate(prompts, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False)
         return out[:, prompts.shape[1] :].tolist()
 
-    with tk.DoLa(model):
-        dola = tokens()
+    found: dict[str, Any] = {"prompts": prompts.tolist()}
+    for name, decoder in (("dola", tk.DoLa), ("sled", tk.SLED), ("deco", tk.DeCo)):
+        with decoder(model):
+            found[name] = tokens()
     with vector.steer(model, layers="all", strength=1.5), tk.DoLa(model):  # exits of a steered block are steered
-        return {"prompts": prompts.tolist(), "dola": dola, "both": tokens()}
+        return found | {"both": tokens()}
 
 
 def main(folder: Path) -> None:
@@ -98,8 +101,14 @@ def main(folder: Path) -> None:
         "greedy": tokens(nullcontext(), "greedy"),
         "dola": tokens(tk.DoLa(model), "dola"),
         "dola_low": tokens(tk.DoLa(model, layers="low", beta=0.0), "dola_low"),
+        "sled": tokens(tk.SLED(model), "sled"),
+        "sled_high": tokens(tk.SLED(model, layers="high", evolution_scale=50, steps=1, norm=True), "sled_high"),
+        "deco": tokens(tk.DeCo(model), "deco"),
+        "deco_all": tokens(tk.DeCo(model, layers="all", alpha=1.5, top_k=5, norm=False), "deco_all"),
         "cad": tokens(tk.CAD(model, tokenizer, context=contexts), "cad"),
-        "icd": tokens(tk.ICD(model, tokenizer), "icd"),
+        "icd": tokens(tk.ICD(model, tokenizer, amateur="prompt"), "icd"),
+        "icd_adapter": tokens(tk.ICD(model, tokenizer), "icd_adapter"),
+        "adapter": str(FOLDER),
         "plus": tokens(vector.steer(model, layers=LAYER, strength=STRENGTH), "plus"),
         "minus": tokens(vector.steer(model, layers=LAYER, strength=-STRENGTH), "minus"),
     }

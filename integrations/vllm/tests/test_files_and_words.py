@@ -11,14 +11,16 @@ from safetensors.torch import load_file, save_file
 
 import truthkit_vllm
 from truthkit_vllm import scores, spec, vector_file
+from truthkit_vllm.layers import exit_layers
 from truthkit_vllm.settings import PROCESSOR, SCHEDULER, WORKER, engine
 
 
 def test_specs() -> None:
     assert spec.decoder("cad:alpha=1.5") == ("cad", {"alpha": 1.5, "beta": 0.0})
-    assert spec.decoder("icd") == ("icd", {"lam": 1.0, "beta": 0.1})
+    assert spec.decoder("icd:amateur=prompt") == ("icd", {"amateur": "prompt", "lam": 1.0, "beta": 0.1})
     assert spec.decoder("dola:layers=2+4+-1,norm=false")[1] == {"layers": (2, 4, -1), "beta": 0.1, "norm": False}
-    assert spec.decoder("dola:layers=low")[1]["layers"] == "low"
+    assert spec.decoder("sled:layers=low,steps=1")[1] == spec.DECODERS["sled"].defaults | {"layers": "low", "steps": 1}
+    assert spec.decoder("deco:layers=none,top_p=1")[1] == spec.DECODERS["deco"].defaults | {"top_p": 1.0}
     assert spec.vector("a/b.safetensors:layers=8-10+-1") == ("a/b.safetensors", {"layers": (8, 9, 10, -1)})
     assert spec.vector("C:/b.safetensors") == ("C:/b.safetensors", {})
 
@@ -26,13 +28,19 @@ def test_specs() -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("vcd", "is not available in vLLM; expected one of dola, cad, icd"),
+        ("vcd", "is not available in vLLM; expected one of dola, sled, deco, cad, icd"),
         ("opera:beams=2", "rolls beams back"),
         ("cad:gamma=1", "its options are alpha, beta"),
         ("cad:alpha=1,alpha=2", "is given twice"),
         ("icd:beta=2", "expected a number from 0 to 1"),
         ("dola:layers=", "expected low, high, all, or layer numbers"),
         ("cad:alpha=nan", "expected a number"),
+        ("icd:amateur=folder", "expected prompt; an adapter is named by the second request itself"),
+        ("icd:amateur_prompt=Lie.", "the second prompt of each pair has it"),
+        ("sled:steps=0", "expected a whole number, 1 or more"),
+        ("sled:evolution_rate=-1", "expected a number, 0 or more"),
+        ("deco:top_p=0", "expected a number above 0, 1 at most"),
+        ("deco:norm=perhaps", "expected true or false"),
     ],
 )
 def test_specs_that_make_no_sense(text: str, word: str) -> None:
@@ -68,6 +76,12 @@ def test_a_vector_file(folder: Path, reference: dict[str, Any], tmp_path: Path) 
 def test_arguments_of_engines() -> None:
     assert engine() == {"enforce_eager": True}
     assert engine(views=True)["logits_processors"] == [PROCESSOR]
+    assert engine(decoder="sled", architecture="LlamaForCausalLM") == {
+        "enforce_eager": True,
+        "hf_overrides": {"architectures": ["TruthkitExitsLlamaForCausalLM"]},
+        "additional_config": {"truthkit": {"decoder": "sled"}},
+    }
+    assert engine(views=True, adapters=2)["max_loras"] == 3
     steered = engine(steer="v.safetensors")
     assert (steered["worker_cls"], steered["scheduler_cls"]) == (WORKER, SCHEDULER)
     with pytest.raises(ValueError, match="architecture is 'GPT2LMHeadModel'"):
@@ -95,6 +109,15 @@ def test_dola_takes_the_most_divergent_exit() -> None:
             divergences.append(float((p * (p / m).log()).sum() + (exit_ * (exit_ / m).log()).sum()))
         chosen = exits[divergences.index(max(divergences)), row].log_softmax(-1)
         torch.testing.assert_close(found[row], p.log() - chosen)
+
+
+def test_layers_of_exits() -> None:
+    assert exit_layers(None, 32) == tuple(range(19, 28))
+    assert exit_layers((3, -1, 3), 32) == (3, 31, 3)
+    with pytest.raises(ValueError, match="layers of early exits name 32; the model has 32 decoder blocks"):
+        exit_layers((0, 32), 32)
+    with pytest.raises(ValueError, match="has none below the last"):
+        exit_layers("high", 1)
 
 
 def test_a_vllm_that_takes_no_models_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

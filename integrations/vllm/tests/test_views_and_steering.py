@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import SMALL
+from engines import SMALL, arrivals
 
 pytest.importorskip("vllm")
 
@@ -57,22 +56,6 @@ def test_views(llm: LLM, reference: dict[str, Any], decoder: str, other: str) ->
     found = tokens(llm.generate(*views(decoder, pairs, GREEDY), use_tqdm=False))
     assert found[::2] == reference[decoder]
     assert found[1::2] == found[::2]
-
-
-def arrivals(llm: LLM, requests: list[tuple[Any, SamplingParams]], seed: int) -> list[Any]:
-    """Outputs of requests that come in a random order, up to four before each step."""
-    draw = random.Random(seed)
-    order = list(range(len(requests)))
-    draw.shuffle(order)
-    outputs: dict[str, Any] = {}
-    core = llm.llm_engine
-    while order or core.has_unfinished_requests():
-        for _ in range(draw.randrange(5)):
-            if order:
-                number = order.pop()
-                core.add_request(str(number), requests[number][0], requests[number][1])
-        outputs |= {one.request_id: one for one in core.step() if one.finished}
-    return [outputs[str(number)] for number in range(len(requests))]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

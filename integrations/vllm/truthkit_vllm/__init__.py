@@ -6,14 +6,14 @@ import logging
 
 __version__ = "0.1.0"
 
-PREFIX = "TruthkitDoLa"
-"""Put before an architecture's name, it is that architecture under DoLa."""
+PREFIX = "TruthkitExits"
+"""Put before an architecture's name, it is that architecture under a decoder of early exits."""
 
-DOLA_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+EXIT_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 def register() -> None:
-    """Tell vLLM of the models under DoLa; the entry point of `vllm.general_plugins`, which every engine calls.
+    """Tell vLLM of the models with early exits; the entry point of `vllm.general_plugins`, which every engine calls.
 
     vLLM does not catch what a plug-in raises, so one that it cannot take would stop engines that never asked for it:
     whatever goes wrong here is a word in the log.
@@ -22,8 +22,8 @@ def register() -> None:
         from vllm import ModelRegistry
 
         known = set(ModelRegistry.get_supported_archs())
-        for name in DOLA_ARCHITECTURES:
+        for name in EXIT_ARCHITECTURES:
             if name in known and PREFIX + name not in known:
-                ModelRegistry.register_model(PREFIX + name, f"truthkit_vllm.dola:{PREFIX}{name}")
+                ModelRegistry.register_model(PREFIX + name, f"truthkit_vllm.exits:{PREFIX}{name}")
     except Exception:
         logging.getLogger("vllm.truthkit").warning("truthkit's models are not registered in this vLLM", exc_info=True)

@@ -22,7 +22,8 @@ class Asked:
 
     Attributes:
         decoder: "cad" or "icd"; None where the request stands for itself.
-        options: the decoder's, all of them.
+        options: those of the decoder's formula, all of them.
+        amateur: "prompt" where the amateur may have no adapter of its own; None where its request decides.
         group: what the views of a prompt have in common, and no other request.
         view: which one it is; 0 is the main one.
         steer: the strengths of vectors, by name; those of strength 0 left out.
@@ -30,6 +31,7 @@ class Asked:
 
     decoder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    amateur: str | None = None
     group: str = ""
     view: int = 0
     steer: Mapping[str, float] = field(default_factory=dict)
@@ -64,7 +66,8 @@ def asked(params: SamplingParams | None) -> Asked:
     if not isinstance(group, str) or not group or isinstance(view, bool) or view not in range(Asked.VIEWS):
         raise ValueError(f"{KEY} has group {group!r} and view {view!r}; expected text, and 0 or 1.")
     _check_alike(params)
-    return Asked(name, options, group, int(view), steer)
+    amateur = options.pop("amateur", None)
+    return Asked(name, options, amateur, group, int(view), steer)
 
 
 def _strengths(told: Any) -> dict[str, float]:

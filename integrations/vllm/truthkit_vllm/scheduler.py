@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vllm.platforms import current_platform
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
 from vllm.v1.request import Request, RequestStatus
@@ -59,6 +60,8 @@ class GangScheduler(Scheduler):
             raise ValueError("views need a model whose layers all have one kind of cache, in this engine alone.")
         settings = Settings.of(self.vllm_config)
         self._vectors, self._patience = settings.vectors.keys(), settings.patience
+        self._last_slot_empty = current_platform.is_cpu()
+        self._adapters_seen: set[int] = set()
         self._gangs: dict[str, _Gang] = {}
         self._gang_of: dict[str, str] = {}
         self._ended: list[tuple[Request, str]] = []
@@ -84,6 +87,8 @@ class GangScheduler(Scheduler):
         """Raise ValueError where the request cannot be answered here."""
         if unknown := about.steer.keys() - self._vectors:
             raise ValueError(f"there is no vector {min(unknown)!r}; this engine has {sorted(self._vectors) or 'none'}.")
+        if reason := self._no_slot(request):
+            raise ValueError(reason)
         if about.decoder is None:
             return
         if request.has_encoder_inputs or request.resumable:
@@ -91,8 +96,9 @@ class GangScheduler(Scheduler):
         if (gang := self._gangs.get(about.group)) and (about.view in gang.members or gang.whole):
             raise ValueError(f"view {about.view} of group {about.group!r} is here already; give each prompt its group.")
         others = [] if gang is None else list(gang.members.values())
-        if others and self._adapters(others) != self._adapters([request]):
-            raise ValueError("the views of a prompt have different adapters; vLLM mixed them up where it was tried.")
+        apart = bool(others) and self._adapters(others) != self._adapters([request])
+        if apart and (about.decoder != "icd" or about.amateur is not None):
+            raise ValueError("the views of a prompt have different adapters, as under icd without amateur=prompt only.")
         if reason := self._too_much([*others, request]):
             raise ValueError(reason)
 
@@ -106,6 +112,18 @@ class GangScheduler(Scheduler):
             return f"views of {tokens} tokens are read in one step, which has {most}; raise max_num_batched_tokens."
         if blocks > self._all_blocks:
             return f"views may need {blocks} blocks of {self._all_blocks}; lower max_tokens, or add memory."
+        return ""
+
+    def _no_slot(self, request: Request) -> str:
+        """Why rows without an adapter would get this one; "" where they would not.
+
+        vLLM's kernels for CPUs look up a row without an adapter under −1, which is their last slot: it has to be empty.
+        Slots are filled from the first, and one that was filled is not emptied.
+        """
+        seen = self._adapters_seen | self._adapters([request])
+        if self._last_slot_empty and len(seen) >= max(self._most_adapters, 1):
+            return f"on a CPU, max_loras={self._most_adapters} is room for one adapter less; raise it."
+        self._adapters_seen = seen
         return ""
 
     @staticmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truthkit_vllm import DOLA_ARCHITECTURES, PREFIX, spec
+from truthkit_vllm import EXIT_ARCHITECTURES, PREFIX, spec
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -22,7 +22,7 @@ class Settings:
     """The engine's `additional_config["truthkit"]`.
 
     Attributes:
-        decoder: DoLa's, as text; None for its usual options.
+        decoder: one of `spec.EXITS`, as text; None where the model has no exits.
         steer: vector files, as text; a request names them by file name without ending.
         patience: seconds that a view waits for the others of its prompt.
     """
@@ -64,15 +64,21 @@ def check_runner(vllm_config: VllmConfig, what: str) -> None:
 
 
 def engine(
-    *, architecture: str | None = None, decoder: str | None = None, steer: str | Sequence[str] = (), views: bool = False
+    *,
+    architecture: str | None = None,
+    decoder: str | None = None,
+    steer: str | Sequence[str] = (),
+    views: bool = False,
+    adapters: int = 0,
 ) -> dict[str, Any]:
     """Arguments for `vllm.LLM`, beside the model and whatever else it gets.
 
     Args:
-        architecture: the model's, as its config.json has it; needed for DoLa.
-        decoder: "dola", with options if any, for all requests of the engine.
+        architecture: the model's, as its config.json has it; needed beside `decoder`.
+        decoder: "dola", "sled" or "deco", with options if any, for all requests of the engine.
         steer: vector files that requests may name, as `v.safetensors:layers=14`.
         views: allow requests under CAD and ICD.
+        adapters: how many LoRA adapters requests may name: amateurs, and others.
 
     Raises:
         ValueError: a value that cannot work.
@@ -81,10 +87,11 @@ def engine(
     arguments: dict[str, Any] = {"enforce_eager": True}
     requests = {"logits_processors": [PROCESSOR], "scheduler_cls": SCHEDULER, "async_scheduling": False}
     if decoder is not None:
-        if spec.decoder(decoder)[0] != "dola":
+        if spec.decoder(decoder)[0] not in spec.EXITS:
             raise ValueError(f"decoder is {decoder!r}, which a request names, not an engine; pass views=True here.")
-        if architecture not in DOLA_ARCHITECTURES:
-            raise ValueError(f"architecture is {architecture!r}; DoLa has {', '.join(DOLA_ARCHITECTURES)}.")
+        if architecture not in EXIT_ARCHITECTURES:
+            known = ", ".join(EXIT_ARCHITECTURES)
+            raise ValueError(f"architecture is {architecture!r}; early exits are read in {known}.")
         told["decoder"] = decoder
         arguments["hf_overrides"] = {"architectures": [PREFIX + architecture]}
     if steer:
@@ -92,4 +99,6 @@ def engine(
         arguments |= {**requests, "worker_cls": WORKER}
     if views:
         arguments |= requests
+    if adapters:
+        arguments |= {"enable_lora": True, "max_loras": adapters + 1}  # one slot stays empty: see `GangScheduler`
     return arguments | ({"additional_config": {"truthkit": told}} if told else {})

@@ -22,11 +22,30 @@ def cutoff(text: str) -> float:
     return value
 
 
-def truth(text: str) -> bool:
-    """`true` or `false`; ValueError if it is neither."""
-    if text not in ("true", "false"):
+def at_least_zero(text: str) -> float:
+    """A finite number, 0 or more; ValueError if it is none."""
+    if (value := number(text)) < 0:
         raise ValueError
-    return text == "true"
+    return value
+
+
+def share(text: str) -> float:
+    """A number above 0, 1 at most; ValueError if it is none."""
+    if not 0.0 < (value := number(text)) <= 1.0:
+        raise ValueError
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number, 1 or more; ValueError if it is none."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def truth(text: str) -> bool:
+    """`true` or `false`; KeyError if it is neither."""
+    return {"true": True, "false": False}[text.lower()]
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -39,8 +58,20 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def exits(text: str) -> str | tuple[int, ...]:
-    """DoLa's layers: "low", "high", "all", or layer numbers."""
+    """Layers of early exits: "low", "high", "all", or layer numbers; ValueError if it is none of them."""
     return text if text in ("low", "high", "all") else numbers(text)
+
+
+def exits_or_depth(text: str) -> str | tuple[int, ...] | None:
+    """The same, or None, written "none", for the decoder's own share of the depth."""
+    return None if text.lower() == "none" else exits(text)
+
+
+def prompt_only(text: str) -> str:
+    """The amateur that is a prompt; ValueError if it is another one."""
+    if text != "prompt":
+        raise ValueError
+    return text
 
 
 @dataclass(frozen=True)
@@ -53,12 +84,39 @@ class Options:
 
 DECODERS = {
     "dola": Options({"layers": exits, "beta": cutoff, "norm": truth}, {"layers": "high", "beta": 0.1, "norm": True}),
+    "sled": Options(
+        {
+            "layers": exits,
+            "evolution_rate": at_least_zero,
+            "evolution_scale": count,
+            "steps": count,
+            "evolution_lower_bound": number,
+            "norm": truth,
+        },
+        {
+            "layers": "all",
+            "evolution_rate": 2.0,
+            "evolution_scale": 10,
+            "steps": 10,
+            "evolution_lower_bound": -100.0,
+            "norm": False,
+        },
+    ),
+    "deco": Options(
+        {"layers": exits_or_depth, "alpha": number, "top_p": share, "top_k": count, "norm": truth},
+        {"layers": None, "alpha": 0.6, "top_p": 0.9, "top_k": 20, "norm": True},
+    ),
     "cad": Options({"alpha": number, "beta": cutoff}, {"alpha": 0.5, "beta": 0.0}),
-    "icd": Options({"lam": number, "beta": cutoff}, {"lam": 1.0, "beta": 0.1}),
+    "icd": Options({"amateur": prompt_only, "lam": number, "beta": cutoff}, {"amateur": None, "lam": 1.0, "beta": 0.1}),
 }
+
+EXITS = ("dola", "sled", "deco")
+"""Those that read early exits inside the model, and are the engine's."""
 
 SIBLINGS = ("cad", "icd")
 """Those whose views are requests of their own."""
+
+_NOT_OPTIONS = {"amateur_prompt": "the second prompt of each pair has it"}
 
 _NOT_HERE = {
     "contrastive_search": "it compares candidates before one is chosen",
@@ -98,12 +156,13 @@ def _read(text: str, readers: Mapping[str, Callable[[str], Any]], where: str) ->
     for part in filter(None, text.split(",")):
         key, _, value = map(str.strip, part.partition("="))
         if key not in readers:
-            raise ValueError(f"{where} has no option {key!r} in vLLM; its options are {', '.join(readers)}.")
+            why = f" ({_NOT_OPTIONS[key]})" if key in _NOT_OPTIONS else ""
+            raise ValueError(f"{where} has no option {key!r} in vLLM{why}; its options are {', '.join(readers)}.")
         if key in found:
             raise ValueError(f"option {key!r} of {where} is given twice.")
         try:
             found[key] = readers[key](value)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(f"option {key!r} of {where} is {value!r}; expected {_KINDS[readers[key]]}.") from error
     return found
 
@@ -111,7 +170,12 @@ def _read(text: str, readers: Mapping[str, Callable[[str], Any]], where: str) ->
 _KINDS: dict[Callable[[str], Any], str] = {
     number: "a number",
     cutoff: "a number from 0 to 1",
+    at_least_zero: "a number, 0 or more",
+    share: "a number above 0, 1 at most",
+    count: "a whole number, 1 or more",
     truth: "true or false",
     numbers: "layer numbers joined by +",
     exits: "low, high, all, or layer numbers joined by +",
+    exits_or_depth: "low, high, all, none, or layer numbers joined by +",
+    prompt_only: "prompt; an adapter is named by the second request itself",
 }
