@@ -14,6 +14,9 @@ from truthkit.decoding.engine.processor import DecoderLogitsProcessor
 from truthkit.decoding.engine.view import ViewLogits
 from truthkit.hf.wrapping import plain_model
 
+_ROWS = 4
+"""In a cache, with what is made of them."""
+
 
 class SLED(Decoder):
     """Let the final logits evolve towards what the layers below were heading for.
@@ -73,7 +76,8 @@ class SLED(Decoder):
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         assert main.exits is not None
         values, tokens = main.logits.topk(min(self.evolution_scale, main.logits.shape[-1]), dim=-1)
-        votes = _alignment(main.logits, main.exits, tokens).masked_fill(values.isneginf(), 0.0).square().sum(dim=0)
+        align = _align_in_cache if main.logits.device.type == "cpu" else _alignment
+        votes = align(main.logits, main.exits, tokens).masked_fill(values.isneginf(), 0.0).square().sum(dim=0)
         votes = votes / votes.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(votes.dtype).tiny)
         target = torch.zeros_like(main.logits).scatter(-1, tokens, votes)
         evolved = main.logits
@@ -84,6 +88,16 @@ class SLED(Decoder):
         return floor.scatter(-1, tokens, evolved.gather(-1, tokens))
 
 
+def _align_in_cache(final: torch.Tensor, exits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """`_alignment` of few rows of one exit at a time, which a CPU's cache holds: a third of the time."""
+    rows = final.flatten(0, -2).split(_ROWS), tokens.flatten(0, -2).split(_ROWS)
+    aligned = [
+        torch.cat([_alignment(f, e[None], t)[0] for f, t, e in zip(*rows, one.split(_ROWS), strict=True)])
+        for one in exits.flatten(1, -2)
+    ]
+    return torch.stack(aligned).unflatten(1, final.shape[:-1])
+
+
 def _alignment(final: torch.Tensor, exits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """`max(0, cos(p_j − e_i, l_j − l))`, without a vector per token.
 
@@ -91,12 +105,12 @@ def _alignment(final: torch.Tensor, exits: torch.Tensor, tokens: torch.Tensor) -
     exits are often all but certain, so 1 − p_j(a) would be rounding alone; but p_j − e_a points where r − e_a does.
 
     Args:
-        final: shape (batch, positions, vocabulary); tokens of −inf take no part.
-        exits: shape (layers, batch, positions, vocabulary).
-        tokens: shape (batch, positions, scale).
+        final: shape (…, vocabulary); tokens of −inf take no part.
+        exits: shape (layers, …, vocabulary).
+        tokens: shape (…, scale).
 
     Returns:
-        Shape (layers, batch, positions, scale).
+        Shape (layers, …, scale).
     """
     tokens = tokens.expand(len(exits), *tokens.shape)
     change = (exits - final).masked_fill_(final.isneginf(), 0.0)
