@@ -15,6 +15,7 @@ from truthkit.files.writing import file_sha256, write_atomically
 from truthkit.steering.spec import parse_steer
 from truthkit.study.decisions import Decisions, Looks
 from truthkit.study.entries import MethodEntry, Study
+from truthkit.study.pace import Pace
 from truthkit.study.places import Places
 from truthkit.study.reading import read_study
 from truthkit.study.results import Measured, results
@@ -96,10 +97,10 @@ def look_at(file: Path, variables: Mapping[str, str]) -> Decided:
 
 def conduct(decided: Decided, folder: Path, say: Say, command: str) -> dict[str, Any]:
     """Run what was decided and has not run yet, and write `study.json`; returns it."""
-    models = Models()
+    models, pace = Models(), Pace()
     decisions = Decisions(folder)
     jobs = [job for one in decided.sets for job in decided.development(one, decisions.plan)]
-    found = do(jobs, folder, models, say)
+    found = do(jobs, folder, models, pace, say)
     with turn(folder):
         decisions = Decisions(folder)  # what another process may have chosen meanwhile, from the same runs
         for one in decided.sets:
@@ -110,7 +111,7 @@ def conduct(decided: Decided, folder: Path, say: Say, command: str) -> dict[str,
         decisions.save()
     rows = {one.id: decided.rows(one, decisions.plan) for one in decided.sets}
     jobs = [job for one in decided.sets for job in decided.test(one, rows[one.id])]
-    found = do(jobs, folder, models, say)
+    found = do(jobs, folder, models, pace, say)
     say("comparing")
     measured = [
         Measured(one, row, [found[one.key("test", row.way, seed)] for seed in one.seeds(row.way)])

@@ -23,6 +23,7 @@ from truthkit.steering.spec import parse_steer
 from truthkit.study.clock import clock
 from truthkit.study.decisions import Looks
 from truthkit.study.entries import ModelEntry
+from truthkit.study.pace import Asked, Pace
 from truthkit.study.sets import StudySet
 from truthkit.study.way import Way
 
@@ -63,6 +64,11 @@ class Job:
         """How many items it asks."""
         return len(self.of.chosen(self.part))
 
+    @property
+    def asked(self) -> Asked:
+        """What it asks, for its pace."""
+        return Asked(self.of.id, self.of.model.id, self.size)
+
 
 class Models:
     """The models of a study, one in memory at a time."""
@@ -95,33 +101,38 @@ def seconds_of(folder: Path) -> float:
     return sum(float(record.fields.get("seconds") or 0) for file in files for record in read_records(file))
 
 
-def do(jobs: Sequence[Job], folder: Path, models: Models, say: Say) -> dict[str, Run]:
+def do(jobs: Sequence[Job], folder: Path, models: Models, pace: Pace, say: Say) -> dict[str, Run]:
     """Every job's run by its key: read where it is done, asked where nobody else is at it, waited for where one is.
+
+    `pace` learns how long they took.
 
     Raises:
         TruthkitError: as the runs; the message says of which row.
     """
-    todo = {job.key: job for job in jobs}
-    start, left, asked = time.monotonic(), sum(job.size for job in todo.values()), 0
+    todo, looks = {job.key: job for job in jobs}, Looks(folder)
+
+    def done(key: str) -> None:
+        pace.learn(todo.pop(key).asked, seconds_of(folder / RUNS / key))
+
     for key in [key for key in todo if finished(folder / RUNS / key)]:
-        left -= todo.pop(key).size
-    total, looks = len(todo), Looks(folder)
+        done(key)
+    total = len(todo)
     while todo:
         waiting = True
         for key, job in list(todo.items()):
             if finished(folder / RUNS / key):
-                left -= todo.pop(key).size
+                done(key)
                 waiting = False
                 continue
             if holder(folder / RUNS / key) is not None:
                 continue
-            rate = (time.monotonic() - start) / asked if asked else None
-            eta = f", about {clock(rate * left)} left" if rate else ""
+            ahead = pace.ahead(one.asked for one in todo.values())
+            eta = "" if ahead is None else f", about {clock(ahead)} left"
             say(f"run {total - len(todo) + 1} of {total}: {job.of.id}, {job.part}, {job.rows[0]}{eta}")
             if not _ask(job, folder, models, looks):
                 continue
-            del todo[key]
-            left, asked, waiting = left - job.size, asked + job.size, False
+            done(key)
+            waiting = False
         if todo and waiting:
             say(f"waiting for {len(todo)} run{'s' if len(todo) > 1 else ''} of other processes")
             while not any(finished(folder / RUNS / key) or holder(folder / RUNS / key) is None for key in todo):
