@@ -13,7 +13,7 @@ from truthkit.figures import INK, bare, new_figure, one_line, save_figure
 
 _COLOURS = ("#8a8f99", "#2f6fd0", "#e07b1f", "#1d9a77", "#b5479e", "#8467d7", "#b98a00", "#3aa0c9", "#c9504b")
 _LONGEST = 36  # characters of a label
-_FEWEST = 5  # bars that a row has room for
+_FEWEST = 5  # bars that a row has room for where quality stands against cost beside them
 
 
 def save_picture(report: Report, path: Path) -> None:
@@ -23,7 +23,7 @@ def save_picture(report: Report, path: Path) -> None:
         ArgumentError: the ending is not that of a picture.
         MissingExtraError: matplotlib is not installed.
     """
-    heights = [1.5 + 0.36 * max(len(section.entries), _FEWEST) for section in report.sections]
+    heights = [1.5 + 0.36 * _places(section) for section in report.sections]
     figure = new_figure(11, sum(heights))
     figure.get_layout_engine().set(h_pad=0.15, w_pad=0.15)
     rows = figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
@@ -31,6 +31,11 @@ def save_picture(report: Report, path: Path) -> None:
         _bars(bars, section)
         _plane(cost, section)
     save_figure(figure, path)
+
+
+def _places(section: Section) -> int:
+    """How many bars a row has room for."""
+    return max(len(section.entries), 2 if plane(section) is None else _FEWEST)
 
 
 def _bars(axes: Any, section: Section) -> None:
@@ -45,7 +50,7 @@ def _bars(axes: Any, section: Section) -> None:
     axes.barh(places, values, color=colours, height=0.62)
     axes.errorbar(values, places, xerr=list(zip(*spans, strict=True)), fmt="none", ecolor=INK, elinewidth=1, capsize=3)
     axes.set_yticks(places, [_plain(entry.label) for _, entry, _ in shown], parse_math=False)
-    axes.set_ylim(max(len(shown), _FEWEST) - 0.4, -0.6)
+    axes.set_ylim(_places(section) - 0.4, -0.6)
     for place, (_, _, estimate) in zip(places, shown, strict=True):
         axes.annotate(
             section.scale().value(estimate.value),
