@@ -39,7 +39,7 @@ from truthkit.statistics.intervals import holm
 
 OF_CHOICES = (
     *("greedy", "cad:alpha=0.5", "cad:alpha=1", "cad:alpha=2", "adacad", "coiecd"),
-    *("icd:beta=0", "dola:beta=0", "deco", "sled"),
+    *("icd:beta=0", "dola:beta=0", "deco:top_p=1,top_k=0", "sled"),
 )
 """For given endings: no constraint, which would give most of them a probability of zero."""
 

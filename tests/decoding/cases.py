@@ -275,6 +275,7 @@ _ALL = [
     ),
     _case("deco", "DeCo", oracle.deco(), exits=_of_deco),
     _case("deco-options", "DeCo", oracle.deco(2.0, 0.6, 5), exits=_high, layers="high", alpha=2.0, top_p=0.6, top_k=5),
+    _case("deco-of-all", "DeCo", oracle.deco(0.6, 1.0, 0), exits=_of_deco, top_p=1.0, top_k=0),
     _case("exits-mean", "ExitsMean", oracle.exits_mean(), exits=lambda b: (2,)),
     _case(
         "exits-mean-options", "ExitsMean", oracle.exits_mean(0.6, 0.1), exits=_high, layers="high", share=0.6, beta=0.1

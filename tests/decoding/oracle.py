@@ -137,10 +137,10 @@ def deco(alpha: float = 0.6, top_p: float = 0.9, top_k: int = 20) -> Formula:
     def formula(main: Seen, _others: list[Seen]) -> torch.Tensor:
         p = torch.softmax(main.logits, dim=-1)
         candidates, held = [], 0.0
-        for token in p.argsort(descending=True).tolist()[:top_k]:
+        for token in p.argsort(descending=True).tolist()[: top_k or None]:
             candidates.append(token)
             held += float(p[token])
-            if held >= top_p:
+            if held >= top_p and top_p < 1:
                 break
         surest = [float(torch.softmax(early, dim=-1)[candidates].max()) for early in main.exits]
         best = max(range(len(surest)), key=surest.__getitem__)

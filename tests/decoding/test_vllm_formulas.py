@@ -28,6 +28,7 @@ WRITTEN = (
     "deco",
     "deco:layers=none,alpha=-1.5,top_p=0.3",
     "deco:layers=all,top_p=1,top_k=500,norm=false",
+    "deco:top_p=1,top_k=0",
     "cad:alpha=1.5,beta=0.2",
     "icd:lam=0.5,beta=0",
     "icd:amateur=prompt",

@@ -118,12 +118,13 @@ def deco(main: torch.Tensor, exits: torch.Tensor, *, alpha: float, top_p: float,
         main: the last layer's logits, shape (rows, vocabulary).
         exits: the early exits', shape (layers, rows, vocabulary).
         alpha: strength of the correction.
-        top_p: share of the probability that the likely tokens hold at least; all others are ruled out.
-        top_k: the most likely tokens that there are.
+        top_p: share of the probability that the likely tokens hold at least; all others are ruled out; 1 for all.
+        top_k: the most likely tokens that there are; 0 for all.
     """
-    values, tokens = main.topk(min(top_k, main.shape[-1]), dim=-1)
+    values, tokens = main.topk(min(top_k or main.shape[-1], main.shape[-1]), dim=-1)
     share = (values - main.logsumexp(dim=-1, keepdim=True)).exp()
-    kept = (share.cumsum(dim=-1) - share < top_p) & ~values.isneginf()
+    held = share.cumsum(dim=-1) - share if top_p < 1 else torch.zeros_like(share)
+    kept = (held < top_p) & ~values.isneginf()
     there = exits.gather(-1, tokens.expand(len(exits), *tokens.shape))
     surest = (there - exits.logsumexp(dim=-1, keepdim=True)).exp().where(kept, 0.0).amax(dim=-1)
     confidence, layer = surest.max(dim=0)

@@ -43,6 +43,13 @@ def count(text: str) -> int:
     return value
 
 
+def whole(text: str) -> int:
+    """A whole number, 0 or more; ValueError if it is none."""
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
+
+
 def truth(text: str) -> bool:
     """`true` or `false`; KeyError if it is neither."""
     return {"true": True, "false": False}[text.lower()]
@@ -103,7 +110,7 @@ DECODERS = {
         },
     ),
     "deco": Options(
-        {"layers": exits_or_depth, "alpha": number, "top_p": share, "top_k": count, "norm": truth},
+        {"layers": exits_or_depth, "alpha": number, "top_p": share, "top_k": whole, "norm": truth},
         {"layers": None, "alpha": 0.6, "top_p": 0.9, "top_k": 20, "norm": True},
     ),
     "cad": Options({"alpha": number, "beta": cutoff}, {"alpha": 0.5, "beta": 0.0}),

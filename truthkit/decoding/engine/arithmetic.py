@@ -34,6 +34,17 @@ def check_count(name: str, value: int) -> int:
     return value
 
 
+def check_whole(name: str, value: int) -> int:
+    """`value` if it is a whole number, 0 or more.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ArgumentError(f"{name} is {value!r}; expected a whole number, 0 or more.")
+    return value
+
+
 def check_at_least_zero(name: str, value: float) -> float:
     """`value` as a float if it is a finite number, 0 or more.
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from truthkit.decoding.engine.arithmetic import check_count, check_finite, take_layer
+from truthkit.decoding.engine.arithmetic import check_finite, check_whole, take_layer
 from truthkit.decoding.engine.decoder import Decoder
 from truthkit.decoding.engine.early_exits import layers_at_depth, named_layers
 from truthkit.decoding.engine.options import Layers
@@ -31,8 +31,9 @@ class DeCo(Decoder):
         layers: early exits: layer numbers, "low" or "high" as in `DoLa`, or "all" blocks but the last. None: those
             behind which 62.5 to 87.5 % of the blocks are done, which are the published 20 to 28 of 32.
         alpha: strength of the correction; 0 is the model itself on A.
-        top_p: share of the probability that A holds at least, in (0, 1].
-        top_k: the most tokens that A has.
+        top_p: share of the probability that A holds at least, in (0, 1]; 1 cuts nothing.
+        top_k: the most tokens that A has; 0 for all. Where answers are given, `top_p=1, top_k=0`: one token outside A,
+            and an answer has no probability.
         norm: pass early exits through the model's final norm.
 
     Raises:
@@ -61,15 +62,17 @@ class DeCo(Decoder):
         self.alpha, self.top_p = check_finite("alpha", alpha), check_finite("top_p", top_p)
         if not 0.0 < self.top_p <= 1.0:
             raise ArgumentError(f"top_p is {top_p!r}; expected a share of the probability, in (0, 1].")
-        self.top_k, plain = check_count("top_k", top_k), plain_model(model)
+        self.top_k, plain = check_whole("top_k", top_k), plain_model(model)
         exits = layers_at_depth(plain, 20 / 32, 28 / 32, 9) if layers is None else named_layers(plain, layers)
         super().__init__(model, layers=exits, norm=norm)
 
     def combine(self, main: ViewLogits, *views: ViewLogits) -> torch.Tensor:
         assert main.exits is not None
-        values, tokens = main.logits.topk(min(self.top_k, main.logits.shape[-1]), dim=-1)
+        vocabulary = main.logits.shape[-1]
+        values, tokens = main.logits.topk(min(self.top_k or vocabulary, vocabulary), dim=-1)
         share = (values - main.logits.logsumexp(dim=-1, keepdim=True)).exp()
-        kept = (share.cumsum(dim=-1) - share < self.top_p) & ~values.isneginf()
+        held = share.cumsum(dim=-1) - share if self.top_p < 1 else torch.zeros_like(share)
+        kept = (held < self.top_p) & ~values.isneginf()
         there = main.exits.gather(-1, tokens.expand(len(main.exits), *tokens.shape))
         surest = (there - main.exits.logsumexp(dim=-1, keepdim=True)).exp().where(kept, 0.0).amax(dim=-1)
         confidence, layer = surest.max(dim=0)
