@@ -98,6 +98,14 @@ def test_flips_are_mcnemars_exact_test() -> None:
         assert own["p"] == pytest.approx(mcnemar(before, after).p, abs=0.01)
 
 
+def test_a_cluster_of_two_breaks_no_ties() -> None:
+    clusters = [0, 0, *range(1, 299)]
+    before, after = np.zeros(300), np.zeros(300)
+    after[[10, 20, 30, 40]], before[50] = 1, 1
+    (own,) = compared([outcome(after, clusters)], outcome(before, clusters))
+    assert own["p"] == pytest.approx(mcnemar(before, after).p, abs=0.02)
+
+
 def test_a_real_effect_is_found_at_the_stated_power() -> None:
     """What is called the smallest detectable difference is found in four of five samples."""
     items, gained, lost = 400, 0.12, 0.05

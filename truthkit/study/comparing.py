@@ -7,10 +7,11 @@ metric is its jackknife pseudo-value,
 
 which for a mean over clusters of one item is just that item's value; d_i is the difference of two rows' contributions.
 If a method changes nothing, d_i is as likely as −d_i, so signs are flipped at random: p is the share of flips whose sum
-is at least as far from zero as the sum found. For right and wrong answers and clusters of one item this is McNemar's
-exact test, up to the number of flips. The bootstrap gives the intervals; its own p-value is not used: where a method
-changes a handful of answers, its tails, where a correction looks, are too light (six of six in one direction: 0.005,
-exactly 0.03).
+is as far from zero as the sum found, or farther. For right and wrong answers and clusters of one item this is McNemar's
+exact test, up to the number of flips. Sums less than a hundredth apart are ties: where clusters are not all of one
+size, pseudo-values of equal answers differ a little, and ties broken by that would halve a small p. The bootstrap gives
+the intervals; its own p-value is not used: where a method changes a handful of answers, its tails, where a correction
+looks, are too light (six of six in one direction: 0.005, exactly 0.03).
 
 Sources: J. W. Tukey, Annals of Mathematical Statistics 29 (1958), on pseudo-values; R. A. Fisher, *The Design of
 Experiments* (1935), and E. W. Noreen, *Computer-Intensive Methods for Testing Hypotheses* (1989), on randomisation;
@@ -31,6 +32,9 @@ import numpy as np
 from truthkit.statistics.intervals import FloatArray, Interval, Measure, percentiles, resampled, wilson
 
 _CELLS = 1 << 22
+_TIE = 0.01
+"""Of a sum: how much nearer to zero another one is as far."""
+
 _NORMAL = NormalDist()
 POWER = 0.8
 
@@ -160,12 +164,12 @@ def changes(
 def randomisation(contributed: FloatArray, *, flips: int = 10_000, seed: int = 0) -> list[float]:
     """Two-sided p-values of rows of differences of contributions, (rows, clusters), by flips of their clusters' signs.
 
-    p = (1 + #{flips: |Σ ±d_i| ≥ |Σ d_i|}) / (1 + flips)
+    p = (1 + #{flips: |Σ ±d_i| ≥ 0.99 |Σ d_i|}) / (1 + flips)
     """
     rows, clusters = contributed.shape
     sums = np.abs(contributed.sum(axis=1))
     scale = np.abs(contributed).sum(axis=1)
-    least = sums - 1e-9 * scale
+    least = (1 - _TIE) * sums - 1e-9 * scale
     generator, count = np.random.default_rng(seed), np.zeros(rows, int)
     some = max(1, _CELLS // clusters)
     for start in range(0, flips, some):
