@@ -37,7 +37,7 @@ def save_map(study: Study, path: Path) -> None:
         0.5,
         0.1 / height,
         "Difference from greedy; blue is better, orange worse, pale what chance would give or is not judged.\n"
-        f"{SIGN} p at most {study.alpha:g} after correction; below it the verdict; in italics controls.",
+        f"{SIGN} p at most {study.alpha:g} after correction; below it the verdict; in italics controls; grey: not run.",
         ha="center",
         fontsize=8.5,
         color=QUIET,
@@ -52,6 +52,8 @@ def _draw(axes: Any, study: Study, found: Grid) -> None:
         for column, row in enumerate(cells):
             colour = _colour(study, found, column, row)
             axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, edgecolor="white", linewidth=2))
+            if row is None:
+                continue
             shown, verdict = text(study, found.sets[column], row)
             weight, below = "bold" if shown.endswith(SIGN) else "normal", line + (0.72 if shown else 0.5)
             axes.text(column + 0.5, line + 0.36, shown, ha="center", va="center", fontsize=10, weight=weight, color=INK)
