@@ -50,6 +50,15 @@ def test_errors_name_their_place(study: Path, old: str, new: str, said: str) -> 
         read_study(file, Places(file.parent, {"DATA": str(file.parent)}))
 
 
+def test_a_variable_is_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTHER", "there")
+    places = Places(tmp_path / "studies", {"DATA": "here"})
+    assert places.place("${DATA}/set") == tmp_path / "here" / "set"
+    assert places.place("${OTHER}/set") == tmp_path / "there" / "set"
+    assert places.place("set") == tmp_path / "studies" / "set"
+
+
 def test_what_is_not_there(study: Path) -> None:
     places = Places(study.parent, {"DATA": str(study.parent)})
     with pytest.raises(ArgumentError, match="has the variable DATA, which has no value; give it with --set DATA=PATH"):

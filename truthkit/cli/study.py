@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="what ${NAME} is in the file's paths; repeatable",
+        help="what ${NAME} is in the file's paths, relative to where you are; repeatable",
     )
     parser.set_defaults(run=run)
 
@@ -104,7 +104,7 @@ def _variable(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not (name.isidentifier() and found and value):
         raise ArgumentError(f"--set is {text!r}; expected NAME=PATH, as DATA=data.")
-    return name, value
+    return name, str(Path(value).expanduser().absolute())
 
 
 def _say(text: str) -> None:

@@ -20,7 +20,8 @@ class Places:
 
     Attributes:
         home: the folder that they are relative to: the file's.
-        variables: values of `${NAME}` in them; what is not there is looked up in the environment.
+        variables: values of `${NAME}` in them; what is not there is looked up in the environment. Both are relative to
+            the current folder, as a shell's paths are.
     """
 
     home: Path
@@ -40,7 +41,7 @@ class Places:
                     f"the path {written!r} has the variable {name}, which has no value; give it with --set "
                     f"{name}=PATH, or in the environment."
                 )
-            return given
+            return str(Path(given).expanduser().absolute())
 
         return self.home / Path(_VARIABLE.sub(value, written)).expanduser()
 
